@@ -22,7 +22,7 @@ import torch
 
 from groundup.app import process
 from groundup.app.cli import _set_environment, main
-from groundup.app.journey import _print_farewell, farewell
+from groundup.app.journey import _print_next_steps, next_step
 from groundup.app.recipe import read_recipe
 from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.data.config import DataConfig
@@ -722,11 +722,11 @@ def test_a_journey_ends_with_how_to_talk_to_it(journey: Journey) -> None:
 def test_what_comes_along_ends_with_how_to_learn(
     journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _print_farewell(read_recipe("quickstart"), tmp_path)
+    _print_next_steps(read_recipe("quickstart"), tmp_path)
     words = [line.partition(":")[0] for line in capsys.readouterr().out.split("\n") if line]
     assert words == ["Report", "Learn how", "Talk to it"]
     assert "Learn how" not in journey.said
-    assert re.match("Use it: .* ppo MODEL --reward", farewell(STAGES["reward"], tmp_path))
+    assert re.match("Use it: .* ppo MODEL --reward", next_step(STAGES["reward"], tmp_path))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told before Python starts")

@@ -203,7 +203,7 @@ def test_a_stopped_session_goes_on_where_it_was(voted: Voted) -> None:
     voted("l r q")
     shown = voted("t l")  # and the input ends
     assert "prompt 3 of 6" in shown and "prompt 2 of 6" not in shown
-    assert "voted on 2 already" in shown
+    assert "already voted on 2" in shown
     last = voted("r b")
     assert "Still to vote on" not in last + whole
     for ours, theirs in zip(logged(), logged("whole.jsonl"), strict=True):
@@ -280,7 +280,7 @@ def test_kill_9_loses_no_vote_and_a_torn_line_is_dropped(
     with open("votes.jsonl", "ab") as file:
         file.write(whole[: 200 + after])
     shown = voted("l l l l l l")
-    assert "torn" in shown and f"voted on {after} already" in shown
+    assert "torn" in shown and f"already voted on {after}" in shown
     assert Path("votes.jsonl").read_bytes().startswith(whole)
     assert len(logged()) == 6 == len({line["id"] for line in logged()})
 

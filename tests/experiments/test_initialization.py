@@ -10,9 +10,9 @@ import pytest
 
 from groundup.experiments.config import InitializationConfig
 from groundup.experiments.initialization import (
-    BEGINNINGS,
+    INITIALIZATIONS,
     LAYERS,
-    Depths,
+    LayerResults,
     _change,
     measure,
     run,
@@ -22,11 +22,11 @@ WIDTH = 128
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Depths]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LayerResults]:
     config = InitializationConfig(out=tmp_path_factory.mktemp("initialization"))
     return {
-        one.name: Depths(one, [measure(one, WIDTH, config, turn) for turn in range(2)])
-        for one in BEGINNINGS
+        one.name: LayerResults(one, [measure(one, WIDTH, config, turn) for turn in range(2)])
+        for one in INITIALIZATIONS
     }
 
 
@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Depths]:
     ],
 )
 def test_each_relu_layer_multiplies_by_what_theory_says(
-    measured: dict[str, Depths], name: str, variance: float
+    measured: dict[str, LayerResults], name: str, variance: float
 ) -> None:
     # fan_in · Var(weight) · 1/2 in the square, both ways (He et al. 2015, equations 10 and 14).
     expected = np.sqrt(WIDTH * variance / 2)
@@ -51,7 +51,7 @@ def test_each_relu_layer_multiplies_by_what_theory_says(
     assert back == pytest.approx(expected, rel=0.07)
 
 
-def test_good_weights_let_signal_and_gradient_last(measured: dict[str, Depths]) -> None:
+def test_good_weights_let_signal_and_gradient_last(measured: dict[str, LayerResults]) -> None:
     for name in ("Tanh, Xavier", "ReLU, He"):
         assert (
             "the signal is stable, and on the way back the gradient is stable."
@@ -59,14 +59,14 @@ def test_good_weights_let_signal_and_gradient_last(measured: dict[str, Depths]) 
         )
 
 
-def test_bad_weights_are_told(measured: dict[str, Depths]) -> None:
+def test_bad_weights_are_told(measured: dict[str, LayerResults]) -> None:
     assert measured["Tanh, too small"].remark().count("shrinks") == 2
     assert measured["ReLU, too large"].remark().count("grows") == 2
     assert "of the last layer's outputs are saturated" in measured["Tanh, too large"].remark()
     assert "saturated" not in measured["ReLU, too large"].remark()
 
 
-def test_a_remark_names_the_layers_that_it_compares(measured: dict[str, Depths]) -> None:
+def test_a_remark_names_the_layers_that_it_compares(measured: dict[str, LayerResults]) -> None:
     """Between 20 layers are 19 steps."""
     assert f": from layer 1 to layer {LAYERS} the signal" in measured["ReLU, He"].remark()
 
@@ -81,10 +81,10 @@ def test_the_miniature_is_whole(tmp_path: Path) -> None:
     run(InitializationConfig(out=tmp_path, quick=True, seeds=1))
     found = json.loads((tmp_path / "result.json").read_text())
     assert all((tmp_path / file).stat().st_size for file in found["files"])
-    assert len(found["tables"][0]["rows"]) == len(found["remarks"]) == len(BEGINNINGS)
+    assert len(found["tables"][0]["rows"]) == len(found["remarks"]) == len(INITIALIZATIONS)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    he, config = BEGINNINGS[-1], InitializationConfig(out=Path("unused"))
+    he, config = INITIALIZATIONS[-1], InitializationConfig(out=Path("unused"))
     assert measure(he, 32, config, 0) == measure(he, 32, config, 0)
     assert measure(he, 32, config, 0) != measure(he, 32, config, 1)

@@ -16,22 +16,22 @@ from groundup.experiments.optimizer_race import (
     GUESSING,
     OPTIMIZERS,
     QUICK,
-    Heat,
     Rate,
     Sweep,
+    Training,
     course_plot,
-    heats,
     remarks,
     run,
     sweep_plot,
     table,
+    trainings,
 )
 from groundup.report.table import Cell
 
 
-def heat(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Heat:
+def heat(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Training:
     correct = np.arange(100) < 100 * accuracy
-    return Heat(np.full(5, 1.0), train_loss, validation_loss, accuracy, correct, 0.001)
+    return Training(np.full(5, 1.0), train_loss, validation_loss, accuracy, correct, 0.001)
 
 
 def sweep(name: str = "SGD", **changes: list[float]) -> Sweep:
@@ -100,9 +100,9 @@ def test_of_one_seed_none_is_told_from_the_others() -> None:
     assert "loss, 0.0100; one seed cannot separate it from the others. SGD" in first
 
 
-def one_heat(name: str, rate: float) -> Heat:
+def one_heat(name: str, rate: float) -> Training:
     config = OptimizerRaceConfig(out=Path("unused"), seeds=1)
-    (only,) = heats(OPTIMIZERS[name], rate, digits.load(0), QUICK, config)
+    (only,) = trainings(OPTIMIZERS[name], rate, digits.load(0), QUICK, config)
     return only
 
 
@@ -150,7 +150,7 @@ def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
 def falling(name: str) -> Sweep:
     """A loss that falls all the way, as a course on a logarithmic axis does."""
     course = 2 * np.exp(-np.arange(200) / 40)
-    one = Heat(course, float(course[-1]), 0.3, 0.9, np.ones(100), 0.001)
+    one = Training(course, float(course[-1]), 0.3, 0.9, np.ones(100), 0.001)
     return Sweep(name, [Rate(rate, [one] * 2) for rate in (0.01, 0.1, 1.0)])
 
 
@@ -164,4 +164,4 @@ def test_a_course_neither_lags_nor_needs_colors_to_be_told_apart() -> None:
         assert len({(mark, face == "#ffffff") for mark, face in looks}) == len(OPTIMIZERS)
     for line in course_plot(sweeps).figure.axes[0].lines[: len(OPTIMIZERS)]:
         shown = np.asarray(line.get_ydata())
-        assert np.abs(np.log(shown / sweeps[0].best.heats[0].course))[10:-10].max() < 0.02
+        assert np.abs(np.log(shown / sweeps[0].best.trainings[0].course))[10:-10].max() < 0.02

@@ -40,7 +40,7 @@ from groundup.experiments.overoptimization_laws import (
 )
 from groundup.experiments.overoptimization_models import Proxy, Workshop
 from groundup.experiments.overoptimization_report import (
-    WAYS,
+    METHODS,
     Cell,
     Found,
     ensemble_plot,
@@ -282,29 +282,29 @@ def test_remarks_follow_the_numbers() -> None:
     said = " ".join(remarks(fallen))
     assert "PPO: gold rises and falls again in 2 of 3 cells" in said
     assert "gold has fallen by" in said and "without a certain rise before" in said
-    [_, policies] = (table(FOUND, way) for way in WAYS)
+    [_, policies] = (table(FOUND, method) for method in METHODS)
     assert any(
         "blocks of 3 successive iterations of that one seed" in one for one in policies.remarks
     )
 
 
 def test_a_table_has_a_row_for_each_cell_that_was_tried_and_the_ensemble() -> None:
-    choice, policies = (table(FOUND, way) for way in WAYS)
+    choice, policies = (table(FOUND, method) for method in METHODS)
     assert len(choice.lines) == 4 and len(policies.lines) == 3 + 1
     assert choice.lines[3][5] == "–" and choice.lines[0][5] != "–"
     assert "ensemble of 3" in policies.lines[-1][0]
     alone = replace(FOUND, ppo_ensemble=None, seeds=1)
-    assert len(table(alone, WAYS[1]).lines) == 3
+    assert len(table(alone, METHODS[1]).lines) == 3
     assert "together" not in " ".join(remarks(alone))
 
 
 def test_plots_have_a_column_for_each_size_with_the_raw_points() -> None:
-    for way, drawn in ((way, plot(FOUND, way).figure) for way in WAYS):
+    for method, drawn in ((method, plot(FOUND, method).figure) for method in METHODS):
         assert [axes.get_title()[:5].rstrip(",") for axes in drawn.axes[:2]] == ["1×64", "2×128"]
         dots = [
             line for axes in drawn.axes for line in axes.get_lines() if line.get_marker() == "o"
         ]
-        assert len(dots) == 2 * len(way.tried(FOUND))
+        assert len(dots) == 2 * len(method.tried(FOUND))
         assert all(len(line.get_xdata()) == len(D) for line in dots)
     assert len(ensemble_plot(FOUND).figure.axes) == 2
 

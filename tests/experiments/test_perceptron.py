@@ -22,9 +22,9 @@ from groundup.experiments.digits import Images
 from groundup.experiments.learners import NETWORK, PERCEPTRON, Network, Perceptron
 from groundup.experiments.perceptron import FULL, QUICK, run
 from groundup.experiments.plane import (
-    Followed,
     Plane,
     Points,
+    Trajectory,
     plane_remark,
     two_moons,
     two_spirals,
@@ -211,7 +211,7 @@ def test_models_are_compared_seed_by_seed(
     perceptron: list[float], network: list[float], said: str
 ) -> None:
     models = {
-        name: [Followed([0.5, right], [0.5, right], []) for right in of_seeds]
+        name: [Trajectory([0.5, right], [0.5, right], []) for right in of_seeds]
         for name, of_seeds in ((PERCEPTRON, perceptron), (NETWORK, network))
     }
     points = Points(np.zeros((2, 2), np.float32), np.array([0, 1]))

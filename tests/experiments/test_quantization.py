@@ -18,10 +18,11 @@ from groundup.adapters.quantization import quantize
 from groundup.errors import UserError
 from groundup.experiments.config import QuantizationConfig
 from groundup.experiments.quantization import (
+    FORMATS,
     FULL,
-    WAYS,
     Outcome,
     Read,
+    fitting_formats,
     outcomes,
     plot,
     relative_error,
@@ -30,7 +31,6 @@ from groundup.experiments.quantization import (
     shipped_types,
     table,
     texts,
-    ways,
 )
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
@@ -90,7 +90,7 @@ def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[E
 
 def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[Example]) -> None:
     found = {one.name: one for one in outcomes(model, items, np.ones(len(items)), DOCUMENTS)}
-    assert list(found) == [way.name for way in WAYS]
+    assert list(found) == [format.name for format in FORMATS]
     bits = {name: one.bits for name, one in found.items()}
     assert (bits[FULL], bits["bf16"]) == (32, 16)
     assert (bits["GGUF Q8_0"], bits["GGUF Q4_1"], bits["GGUF Q4_0"]) == (8.5, 5, 4.5)
@@ -128,7 +128,9 @@ def test_the_model_that_is_compared_with_stays_as_it_is(
 def test_rows_that_are_no_whole_blocks_go_without_llama_cpps_formats() -> None:
     odd = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=VOCAB, context=16))
     odd.set_submodule("model.layers.0.mlp.down_proj", torch.nn.Linear(72, 64, bias=False))
-    assert [way.name for way in ways(odd)] == [w.name for w in WAYS if "GGUF" not in w.name]
+    assert [format.name for format in fitting_formats(odd)] == [
+        w.name for w in FORMATS if "GGUF" not in w.name
+    ]
 
 
 def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example]) -> None:
@@ -141,7 +143,7 @@ def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example])
     marked = table(found, "tiny", Counter({"Q4_1": 3, "Q8_0": 1}))
     assert [row[0] for row in marked.lines if "shipped" in row[0]] == ["GGUF Q4_1, as shipped"]
     shown = table(found, "tiny", Counter())
-    assert [row[0] for row in shown.lines] == [way.name for way in WAYS]
+    assert [row[0] for row in shown.lines] == [format.name for format in FORMATS]
     assert shown.lines[0][4] == "" and shown.lines[1][4][0] in "+-"
     assert len(plot(found).figure.axes) == 2
 
@@ -153,9 +155,9 @@ def test_pieces_of_one_document_are_drawn_together() -> None:
         rng, ones = np.random.default_rng(0), np.ones(documents * copies)
         names = [str(place // copies) for place in range(documents * copies)]
         made = []
-        for way in WAYS:
+        for format in FORMATS:
             nats = np.repeat(rng.random(documents), copies)
-            made.append(Outcome(way.name, 4.0, 0.1, Read(nats, nats / 10, ones, ones, names)))
+            made.append(Outcome(format.name, 4.0, 0.1, Read(nats, nats / 10, ones, ones, names)))
         return made
 
     once, again = found(20, 1), found(20, 5)
@@ -187,7 +189,7 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     save_model(tmp_path / "model", model, tokenizer, card="")
     out = run(QuantizationConfig(out=tmp_path / "out", model=tmp_path / "model", quick=True))
     data = json.loads((out / "result.json").read_text(encoding="utf-8"))["data"]
-    assert list(data) == [way.name for way in WAYS]
+    assert list(data) == [format.name for format in FORMATS]
     assert data["bf16"]["kl"]["estimate"] < data["fp4, blocks of 64"]["kl"]["estimate"]
     # Of long texts there are more pieces than texts.
     config = QuantizationConfig(out=out, model=tmp_path / "model")

@@ -305,7 +305,7 @@ def _add_models(app: App) -> None:
         "models:verify",
         "verify",
         _MODELS,
-        "Check that a model gives the same results every way it is run, and so do its copies.",
+        "Check that a model gives the same results however it is run, and that its copies do.",
         "Compares results with and without the cache, alone and in a batch, here and in "
         "transformers, of text and ids, of the folder and its GGUF. Exit code 1 means that "
         "something differs.",
@@ -353,7 +353,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
         app(words)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        why = misread(error, arguments) if isinstance(error, CycloptsError) else str(error)
+        why = parse_error(error, arguments) if isinstance(error, CycloptsError) else str(error)
         if ranks.reports_errors():
             return _complain(why)
         time.sleep(_SILENCE_SECONDS)
@@ -406,7 +406,7 @@ def _in_terminal(text: str) -> str:
     return wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else text
 
 
-def misread(error: CycloptsError, arguments: Sequence[str]) -> str:
+def parse_error(error: CycloptsError, arguments: Sequence[str]) -> str:
     """Return one line that says why the arguments cannot be parsed and which --help to see."""
     why = " ".join(str(error).split())
     if isinstance(error, MissingArgumentError) and error.argument is not None:

@@ -28,7 +28,7 @@ from typing import Any, TypeAlias, get_args
 from pydantic import BaseModel
 
 from groundup.align.config import RolloutConfig
-from groundup.app.commands.options import spelled
+from groundup.app.commands.options import option_name
 from groundup.app.settings import configured
 from groundup.app.stages import STAGES, Stage
 from groundup.errors import UserError
@@ -327,7 +327,7 @@ def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
 def _spelling(request: PlanRequest) -> Callable[[str], str]:
     """How a setting was given: with --set, or as its own option."""
     own = _named(request.settings)
-    return lambda field: f"--set {field}" if field in own else spelled(field)
+    return lambda field: f"--set {field}" if field in own else option_name(field)
 
 
 def _by_set(config: type[BaseModel], said: str) -> str:

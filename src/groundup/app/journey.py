@@ -69,7 +69,7 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
                 raise KeyboardInterrupt(message) from None
             if was_finished:
                 _print_heading(title, table, out)
-    _print_farewell(recipe, out)
+    _print_next_steps(recipe, out)
     return out
 
 
@@ -180,21 +180,21 @@ def _explicit(title: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _print_farewell(recipe: Recipe, out: Path) -> None:
+def _print_next_steps(recipe: Recipe, out: Path) -> None:
     say("")
     for table in recipe.tables:
         if table.stage.makes == "report":
-            say(farewell(table.stage, out / table.name))
+            say(next_step(table.stage, out / table.name))
     if recipe.file is None:  # a recipe that comes with groundup: probably a new user
         say(f"Learn how:   {_program()} learn")
     models = [table.stage for table in recipe.tables if table.stage.makes == "model"]
     if recipe.chat_table is not None:
-        say(farewell(recipe.chat_table.stage, out))
+        say(next_step(recipe.chat_table.stage, out))
     elif models:
-        say(farewell(models[-1], out))
+        say(next_step(models[-1], out))
 
 
-def farewell(stage: Stage, folder: Path) -> str:
+def next_step(stage: Stage, folder: Path) -> str:
     """Return the line that says how to use what a stage has made in `folder`."""
     typed = shlex.quote(str(folder))
     # A soup's run records whether its models chat.

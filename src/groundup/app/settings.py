@@ -20,19 +20,19 @@ C = TypeVar("C", bound=BaseModel)
 def configured(
     config: type[C],
     values: Mapping[str, Any],
-    spelled: Callable[[str], str] = str,
+    spell: Callable[[str], str] = str,
     prefix: str = "",
 ) -> C:
     """Return `values` as a config; no value is converted to another type.
 
-    Raises `UserError` with one line per error; `spelled` writes a field's name as the user knows
+    Raises `UserError` with one line per error; `spell` writes a field's name as the user knows
     it, and `prefix` precedes errors that concern several fields.
     """
     faults = [
         fault
         for name, value in values.items()
         if name in config.model_fields
-        for fault in _invalid(config, name, value, spelled)
+        for fault in _invalid(config, name, value, spell)
     ]
     if faults:
         raise UserError("\n".join(faults))
@@ -46,7 +46,7 @@ def configured(
         items = {fault["loc"][0] for fault in found if len(fault["loc"]) > 1}
         # Pydantic also reports a list with a wrong item as too short.
         lines = [
-            _fault(config, dict(fault), spelled, prefix)
+            _fault(config, dict(fault), spell, prefix)
             for fault in found
             if fault["type"] != "too_short" or fault["loc"][0] not in items
         ]
@@ -67,7 +67,7 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal",
 
 
 def _invalid(
-    config: type[BaseModel], name: str, value: object, spelled: Callable[[str], str]
+    config: type[BaseModel], name: str, value: object, spell: Callable[[str], str]
 ) -> Iterator[str]:
     """Yield errors for values that JSON cannot represent and for impossible file names.
 
@@ -76,16 +76,16 @@ def _invalid(
     field = config.model_fields[name]
     if isinstance(value, tuple | list):
         for one in value:
-            yield from _invalid(config, name, one, spelled)
+            yield from _invalid(config, name, one, spell)
     elif isinstance(value, date | time):
-        yield f"{spelled(name)}={value} is a date or a time; no setting is one; put it in quotes"
+        yield f"{spell(name)}={value} is a date or a time; no setting is one; put it in quotes"
     elif isinstance(value, float) and not math.isfinite(value):
         rules = "".join(f", {one.rule()}" for one in ranges(field))
-        yield f"{spelled(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"
+        yield f"{spell(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"
     elif isinstance(value, str | Path):
         try:
             # A recipe's paths are text; only the field's type says that they are paths.
-            check_text(spelled(name), Path(value) if Path in _types(field.annotation) else value)
+            check_text(spell(name), Path(value) if Path in _types(field.annotation) else value)
         except UserError as error:
             yield str(error)
 
@@ -98,17 +98,17 @@ def _types(annotation: Any) -> Iterator[Any]:
 
 
 def _fault(
-    config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str], prefix: str
+    config: type[BaseModel], fault: Mapping[str, Any], spell: Callable[[str], str], prefix: str
 ) -> str:
     """Return one of pydantic's errors as one sentence: the value, the rule, the remedy."""
     kind, context = fault["type"], fault.get("ctx", {})
     name = str(fault["loc"][0]) if fault["loc"] else ""
     if kind == "missing":
-        return f"{spelled(name)} is missing; give {config.model_fields[name].description}"
+        return f"{spell(name)} is missing; give {config.model_fields[name].description}"
     if kind == "extra_forbidden":
         known = tuple(field for field in config.model_fields if field != "out")
         return (
-            f"{spelled(name)} is not a setting of this stage; "
+            f"{spell(name)} is not a setting of this stage; "
             f"{known_names(name, known, 'its settings are')}"
         )
     if not name or kind == "value_error":  # a config's own rule, whose message is complete
@@ -127,7 +127,7 @@ def _fault(
             rule += f", {number.rule()}"
     value = json.dumps(given, ensure_ascii=False, default=str)
     value = value if len(value) <= 120 else f"{value[:119]}…"
-    return f"{spelled(name)}={value} {rule}; {_remedy(config, name)}"
+    return f"{spell(name)}={value} {rule}; {_remedy(config, name)}"
 
 
 def _remedy(config: type[BaseModel], name: str) -> str:

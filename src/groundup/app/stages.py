@@ -220,7 +220,7 @@ STAGES: dict[str, Stage] = {
             "groundup.align.guards.config:GuardConfig",
             makes="guard",
             start="model",
-            help="Train a guard, which stops harmful messages to a model and harmful answers.",
+            help="Train a guard, which stops harmful messages and harmful answers.",
             more=(
                 "It learns from rows that are labeled harmful or benign. Its thresholds are set by "
                 "the share of benign rows that it may stop, and its report says what it stops "

@@ -20,8 +20,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from cyclopts import CycloptsError
 from pydantic.fields import FieldInfo
 
-from groundup.app.cli import app, misread
-from groundup.app.commands.options import help_text, spelled
+from groundup.app.cli import app, parse_error
+from groundup.app.commands.options import help_text, option_name
 from groundup.app.commands.stages import fields, group, located
 from groundup.app.recipe import read_recipe, shipped, shipped_text
 from groundup.app.recipe_folder import FILE, read_tables, runs_of
@@ -91,7 +91,7 @@ def _setting(stage: Stage, name: str, field: FieldInfo) -> Setting:
     required = field.is_required()
     return Setting(
         name=name,
-        option=spelled(name),
+        option=option_name(name),
         help=help_text(field),
         group=str(group(stage, name).name),
         type=(
@@ -127,7 +127,7 @@ def _check(stage: Stage, arguments: Sequence[str]) -> Path:
     """
     given = _parsed(arguments)
     given.pop("mine", None)
-    return configured(stage.config, located(stage, given, fetch=False), spelled).out
+    return configured(stage.config, located(stage, given, fetch=False), option_name).out
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
             _, bound, _ = app.parse_args(list(arguments))
     except CycloptsError as error:
         # The form replaces the --help that the terminal's message points to.
-        raise UserError(misread(error, arguments).partition(" See: groundup ")[0]) from None
+        raise UserError(parse_error(error, arguments).partition(" See: groundup ")[0]) from None
     bound.apply_defaults()
     return dict(bound.arguments)
 
@@ -161,7 +161,7 @@ def _recipe_command() -> Command:
         positional=True,
     )
     rest = [
-        Setting(name, spelled(name), helps[name], "", "text", leading=True) for name in _OPTIONS
+        Setting(name, option_name(name), helps[name], "", "text", leading=True) for name in _OPTIONS
     ]
     return Command(
         name="run",

@@ -41,12 +41,12 @@ QUESTION = (
 )
 LAYERS, WIDTH, ROWS = 20, 256, 256
 QUICK_WIDTH = 64
-LASTING = 10.0  # a signal that grows or shrinks by less than this factor counts as stable
-FILLED = 0.5  # tanh counts as saturated if more than this share of its outputs is on a flat part
+STABLE = 10.0  # a signal that grows or shrinks by less than this factor counts as stable
+SATURATED = 0.5  # tanh counts as saturated if more than this share of its outputs is on a flat part
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Initialization:
     """An initialization: an activation, and the function that fills the weights before it."""
 
     activation: type[Activation]
@@ -58,14 +58,14 @@ class Beginning:
         return f"{self.activation.__name__}, {self.weights}"
 
 
-BEGINNINGS = (
-    Beginning(Tanh, "too small", partial(init.normal_, std=0.01)),
-    Beginning(Tanh, "too large", partial(init.normal_, std=1.0)),
-    Beginning(Tanh, "Xavier", partial(init.xavier_normal_, gain=init.calculate_gain("tanh"))),
-    Beginning(ReLU, "too small", partial(init.normal_, std=0.01)),
-    Beginning(ReLU, "too large", partial(init.normal_, std=1.0)),
-    Beginning(ReLU, "Xavier", init.xavier_normal_),
-    Beginning(ReLU, "He", partial(init.kaiming_normal_, nonlinearity="relu")),
+INITIALIZATIONS = (
+    Initialization(Tanh, "too small", partial(init.normal_, std=0.01)),
+    Initialization(Tanh, "too large", partial(init.normal_, std=1.0)),
+    Initialization(Tanh, "Xavier", partial(init.xavier_normal_, gain=init.calculate_gain("tanh"))),
+    Initialization(ReLU, "too small", partial(init.normal_, std=0.01)),
+    Initialization(ReLU, "too large", partial(init.normal_, std=1.0)),
+    Initialization(ReLU, "Xavier", init.xavier_normal_),
+    Initialization(ReLU, "He", partial(init.kaiming_normal_, nonlinearity="relu")),
 )
 
 
@@ -77,8 +77,11 @@ def run(config: InitializationConfig) -> Path:
     check_folder(config.out, NAME)
     begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
     measured = [
-        Depths(beginning, [measure(beginning, width, config, turn) for turn in range(config.seeds)])
-        for beginning in BEGINNINGS
+        LayerResults(
+            initialization,
+            [measure(initialization, width, config, turn) for turn in range(config.seeds)],
+        )
+        for initialization in INITIALIZATIONS
     ]
     return write(
         config,
@@ -87,13 +90,13 @@ def run(config: InitializationConfig) -> Path:
         tables=[table(measured, width)],
         plots=[plot(measured)],
         remarks=[one.remark() for one in measured],
-        data={one.beginning.name: one.numbers() for one in measured},
+        data={one.initialization.name: one.numbers() for one in measured},
         seconds=perf_counter() - begun,
     )
 
 
 def measure(
-    beginning: Beginning, width: int, config: InitializationConfig, turn: int
+    initialization: Initialization, width: int, config: InitializationConfig, turn: int
 ) -> list[LayerStatistics]:
     """Statistics of each activation of a new network on standard normal inputs."""
     rng = np.random.default_rng([config.seed, turn])
@@ -101,25 +104,25 @@ def measure(
     for _ in range(LAYERS):
         # In float64, so that explosions can be followed to the end.
         layer = Linear(width, width, bias=False, rng=rng, dtype=np.float64)
-        beginning.fill(layer.weight, rng=rng)
-        layers += [layer, beginning.activation()]
+        initialization.fill(layer.weight, rng=rng)
+        layers += [layer, initialization.activation()]
     x = Tensor(rng.standard_normal((ROWS, width)), requires_grad=False)
     found = activation_statistics(Sequential(*layers), x, rng)
-    return [one for one in found if one.kind == beginning.activation.__name__]
+    return [one for one in found if one.kind == initialization.activation.__name__]
 
 
 @dataclass(frozen=True)
-class Depths:
+class LayerResults:
     """The statistics of one initialization, by seed and layer."""
 
-    beginning: Beginning
+    initialization: Initialization
     seeds: list[list[LayerStatistics]]
 
     def of(self, what: str, layer: int) -> Interval:
         """One statistic of one layer, over the seeds."""
         return over_seeds([getattr(layers[layer], what) for layers in self.seeds])
 
-    def course(self, what: str) -> list[float]:
+    def profile(self, what: str) -> list[float]:
         """The mean of one statistic over the seeds, layer by layer."""
         return [self.of(what, layer).estimate for layer in range(LAYERS)]
 
@@ -128,30 +131,30 @@ class Depths:
         signal = self.of("std", -1).estimate / self.of("std", 0).estimate
         gradient = self.of("gradient_std", 0).estimate / self.of("gradient_std", -1).estimate
         flat = self.of("saturated", -1).estimate
-        full = self.beginning.activation is Tanh and flat > FILLED
+        full = self.initialization.activation is Tanh and flat > SATURATED
         return (
-            f"{self.beginning.name}: from layer 1 to layer {LAYERS} the signal {_change(signal)}, "
-            f"and on the way back the gradient {_change(gradient)}"
+            f"{self.initialization.name}: from layer 1 to layer {LAYERS} the signal "
+            f"{_change(signal)}, and on the way back the gradient {_change(gradient)}"
             + (f"; {100 * flat:.0f} % of the last layer's outputs are saturated." if full else ".")
         )
 
     def numbers(self) -> dict[str, Any]:
         names = ("mean", "std", "gradient_std", "saturated", "dead")
-        return {name: self.course(name) for name in names}
+        return {name: self.profile(name) for name in names}
 
 
 def _change(factor: float) -> str:
     """A factor over all layers, in words."""
-    if factor > LASTING:
+    if factor > STABLE:
         return f"grows by a factor of {factor:.1e}"
-    return f"shrinks by a factor of {1 / factor:.1e}" if factor < 1 / LASTING else "is stable"
+    return f"shrinks by a factor of {1 / factor:.1e}" if factor < 1 / STABLE else "is stable"
 
 
-def table(measured: Sequence[Depths], width: int) -> Table:
+def table(measured: Sequence[LayerResults], width: int) -> Table:
     """The signal at the network's output, and the gradient at its input."""
     rows = tuple(
         (
-            one.beginning.name,
+            one.initialization.name,
             _scientific(one.of("std", 0)),
             _scientific(one.of("std", -1)),
             _scientific(one.of("gradient_std", 0)),
@@ -186,17 +189,17 @@ def _scientific(value: Interval) -> str:
     return f"{value.estimate:.1e}\n{value.low:.1e} to {value.high:.1e}"
 
 
-def plot(measured: Sequence[Depths]) -> Plot:
+def plot(measured: Sequence[LayerResults]) -> Plot:
     """The forward signal and the backward gradient, with one column per activation."""
     figure, axes = panels(2, 2, width=9.2, height=6.2)
     parts = (("std", "std of activations"), ("gradient_std", "std of gradients"))
     for row, (what, label) in zip(axes, parts, strict=True):
         row[0].set_ylabel(label)
         for place, activation in zip(row, (Tanh, ReLU), strict=True):
-            shown = [one for one in measured if one.beginning.activation is activation]
+            shown = [one for one in measured if one.initialization.activation is activation]
             for number, one in enumerate(shown):
-                style = look(number).both | {"markersize": 3, "label": one.beginning.weights}
-                place.plot(range(1, LAYERS + 1), one.course(what), **style)
+                style = look(number).both | {"markersize": 3, "label": one.initialization.weights}
+                place.plot(range(1, LAYERS + 1), one.profile(what), **style)
             place.axhline(1, **BASELINE)
             place.set_yscale("log")
             place.set_xticks(range(5, LAYERS + 1, 5))

@@ -92,11 +92,11 @@ def run(config: OptimizerRaceConfig) -> Path:
     )
 
 
-# One heat: one optimizer, one rate, one seed.
+# One training: one optimizer, one rate, one seed.
 
 
 @dataclass(frozen=True)
-class Heat:
+class Training:
     """The results of one training; losses after it diverged are infinite."""
 
     course: Float[np.ndarray, " steps"]
@@ -107,9 +107,9 @@ class Heat:
     seconds_per_step: float
 
 
-def heats(
+def trainings(
     make: Make, rate: float, data: Digits, plan: Plan, config: OptimizerRaceConfig
-) -> Iterator[Heat]:
+) -> Iterator[Training]:
     """Train once for each seed, which determines weights and batches."""
     for turn in range(config.seeds):
         rng = np.random.default_rng([config.seed, turn, 3])
@@ -135,7 +135,7 @@ def finished(
     seconds: Sequence[float],
     data: Digits,
     plan: Plan,
-) -> Heat:
+) -> Training:
     """Measure a trained network on all three parts of the data."""
     course = np.full(plan.steps, np.inf)
     course[: len(losses)] = losses
@@ -143,7 +143,7 @@ def finished(
     train_loss, _ = measure(model, data.train)
     validation_loss, validated = measure(model, data.validation)
     _, correct = measure(model, data.test)
-    return Heat(
+    return Training(
         course,
         train_loss,
         validation_loss,
@@ -170,21 +170,23 @@ class Rate:
     """A learning rate and its trainings, by seed."""
 
     rate: float
-    heats: list[Heat]
+    trainings: list[Training]
 
     def over_seeds(self, what: str) -> Interval:
-        return over_seeds([getattr(heat, what) for heat in self.heats])
+        return over_seeds([getattr(training, what) for training in self.trainings])
 
     @property
     def test_accuracy(self) -> Interval:
         """The mean over seeds, with Wilson's interval for the number of images."""
-        n = len(self.heats[0].correct)
+        n = len(self.trainings[0].correct)
         return wilson_interval(float(self.correct.mean()) * n, n)
 
     @property
     def correct(self) -> Float[np.ndarray, " test"]:
         """For each test image, the share of seeds that classified it correctly."""
-        share: Float[np.ndarray, " test"] = np.mean([heat.correct for heat in self.heats], axis=0)
+        share: Float[np.ndarray, " test"] = np.mean(
+            [training.correct for training in self.trainings], axis=0
+        )
         return share
 
 
@@ -226,7 +228,9 @@ class Sweep:
     @property
     def milliseconds(self) -> float:
         """Milliseconds per step in the fastest training, which other programs disturbed least."""
-        return 1000 * min(heat.seconds_per_step for rate in self.rates for heat in rate.heats)
+        return 1000 * min(
+            training.seconds_per_step for rate in self.rates for training in rate.trainings
+        )
 
     def numbers(self) -> dict[str, Any]:
         names = ("train_loss", "validation_loss", "validation_accuracy")
@@ -235,9 +239,9 @@ class Sweep:
             "good_rates": self.good,
             "test_accuracy": self.best.test_accuracy,
             "milliseconds_per_step": self.milliseconds,
-            "course": [heat.course.tolist() for heat in self.best.heats],
+            "course": [training.course.tolist() for training in self.best.trainings],
             "rates": {
-                f"{rate.rate:.2g}": {n: [getattr(h, n) for h in rate.heats] for n in names}
+                f"{rate.rate:.2g}": {n: [getattr(h, n) for h in rate.trainings] for n in names}
                 for rate in self.rates
             },
         }
@@ -247,7 +251,7 @@ def swept(name: str, make: Make, data: Digits, plan: Plan, config: OptimizerRace
     """Try every rate with every seed."""
     say(f"{name}: {len(plan.rates)} learning rates, {counted(config.seeds, 'seed')}")
     return Sweep(
-        name, [Rate(rate, list(heats(make, rate, data, plan, config))) for rate in plan.rates]
+        name, [Rate(rate, list(trainings(make, rate, data, plan, config))) for rate in plan.rates]
     )
 
 
@@ -272,7 +276,7 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
                 f"{sweep.milliseconds:.2f} ms",
             )
         )
-    heats, tried = sweeps[0].best.heats, plan.rates
+    trainings, tried = sweeps[0].best.trainings, plan.rates
     return text_table(
         f"After {plan.steps} steps of {plan.batch} images",
         (
@@ -288,8 +292,8 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
         (
             f"The best rate has the highest validation accuracy of {len(tried)} rates from "
             f"{tried[0]:.2g} to {tried[-1]:.2g}; all other settings are defaults, and the momentum "
-            f"is 0.9. Means over {counted(len(heats), 'seed')} with the minimum and maximum; "
-            f"for the test accuracy Wilson's 95 % interval for {len(heats[0].correct)} images.",
+            f"is 0.9. Means over {counted(len(trainings), 'seed')} with the minimum and maximum; "
+            f"for the test accuracy Wilson's 95 % interval for {len(trainings[0].correct)} images.",
             "Good rates are those around the best whose validation accuracy is within "
             f"{100 * NEAR:.0f} points of the optimizer's highest: the wider their range, the less "
             "the choice of the rate matters. The time of a step is from the optimizer's fastest "
@@ -308,7 +312,7 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
     ranges = {s.name: float(f"{s.good[1] / s.good[0]:.2g}") for s in sweeps}
     gap = bootstrap_difference(first.best.correct, last.best.correct)
     apart = f"; the spread of the seeds cannot separate it from {listing(tied)}" if tied else ""
-    if len(first.best.heats) == 1:
+    if len(first.best.trainings) == 1:
         apart = "; one seed cannot separate it from the others"
     sentences = [
         f"At the best rates, {first.name} reaches the lowest training loss, "
@@ -344,7 +348,10 @@ def course_plot(sweeps: Sequence[Sweep]) -> Plot:
     for sweep in sweeps:
         # Diverged losses are clipped at the top of the plot.
         courses = np.stack(
-            [smoothed(np.minimum(heat.course, 10 * GUESSING)) for heat in sweep.best.heats]
+            [
+                smoothed(np.minimum(training.course, 10 * GUESSING))
+                for training in sweep.best.trainings
+            ]
         )
         steps = np.arange(1, courses.shape[1] + 1)
         label = f"{sweep.name}, {sweep.best.rate:.2g}"
@@ -367,7 +374,9 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
     figure, ((axes,),) = panels(width=8, height=4.6)
     for sweep in sweeps:
         rates = np.array([rate.rate for rate in sweep.rates])
-        ends = np.array([[heat.train_loss for heat in rate.heats] for rate in sweep.rates]).T
+        ends = np.array(
+            [[training.train_loss for training in rate.trainings] for rate in sweep.rates]
+        ).T
         # Diverged losses are off the axis and shown as guessing.
         ends, best = np.minimum(ends, GUESSING), sweep.best
         _draw_band(axes, rates, ends, sweep.name, sweep.name)
@@ -390,7 +399,7 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
 def _draw_band(
     axes: Axes,
     x: Float[np.ndarray, " n"] | Integer[np.ndarray, " n"],
-    heats: Float[np.ndarray, "seeds n"],
+    trainings: Float[np.ndarray, "seeds n"],
     name: str,
     label: str,
 ) -> None:
@@ -400,12 +409,12 @@ def _draw_band(
     every = max(1, len(x) // 8)
     axes.plot(
         x,
-        heats.mean(axis=0),
+        trainings.mean(axis=0),
         **drawn.both,
         markersize=4,
         markevery=(int(every * places[0]), every),
         linewidth=1.5,
         label=label,
     )
-    least, greatest = heats.min(axis=0), heats.max(axis=0)
+    least, greatest = trainings.min(axis=0), trainings.max(axis=0)
     axes.fill_between(x, least, greatest, color=drawn.color, alpha=0.15, linewidth=0)

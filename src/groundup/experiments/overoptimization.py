@@ -26,7 +26,7 @@ from groundup.align.best_of_n import Pool
 from groundup.align.rewards.by_name import conservative, reward_folders
 from groundup.experiments.config import OveroptimizationConfig
 from groundup.experiments.overoptimization_laws import by_choice, by_iteration
-from groundup.experiments.overoptimization_models import Proxy, Workshop
+from groundup.experiments.overoptimization_models import Builder, Proxy
 from groundup.experiments.overoptimization_report import NAME, Cell, Found, write_outcome
 from groundup.report.outcome import experiment, over_seeds
 from groundup.runs.console import say
@@ -44,38 +44,38 @@ def run(config: OveroptimizationConfig) -> Path:
 
     def make() -> None:
         begun = perf_counter()
-        write_outcome(config, measured(Workshop(config)), perf_counter() - begun)
+        write_outcome(config, measured(Builder(config)), perf_counter() - begun)
 
     return experiment(config.out, NAME, config, make, parents)
 
 
-def measured(shop: Workshop) -> Found:
+def measured(builder: Builder) -> Found:
     """Every proxy, with the results of best of n and of PPO against it.
 
     Best of n is cheap. PPO is tried on every size with the most labels, and on the middle size with
     every number of labels.
     """
-    shop.ask()
-    labelled, pool = shop.labels(), shop.pool()
+    builder.ask()
+    labelled, pool = builder.labels(), builder.pool()
     base = float(np.mean([_gold(one) for one in labelled]))
-    middle_size = _middle(shop.bodies)
+    middle_size = _middle(builder.bodies)
     cells = [
-        _cell(shop, size, labels, pool, base, middle_size)
-        for size in shop.bodies
-        for labels in shop.sizes.labels
+        _cell(builder, size, labels, pool, base, middle_size)
+        for size in builder.bodies
+        for labels in builder.sizes.labels
     ]
     middle = next(
         cell
         for cell in cells
-        if cell.size == middle_size and cell.labels == _middle(shop.sizes.labels)
+        if cell.size == middle_size and cell.labels == _middle(builder.sizes.labels)
     )
     together = None
-    if shop.sizes.seeds > 1:
+    if builder.sizes.seeds > 1:
         say(f"{NAME}  PPO against the ensemble of {middle.size}, {middle.labels:,} labels")
-        reward = shop.ensemble(middle.size, middle.labels)
-        lines = shop.policy(f"{middle.size}-{middle.labels}-ensemble", reward)
+        reward = builder.ensemble(middle.size, middle.labels)
+        lines = builder.policy(f"{middle.size}-{middle.labels}-ensemble", reward)
         together = by_iteration(lines, base)
-    sizes = shop.sizes
+    sizes = builder.sizes
     return Found(cells, middle, together, base, len(pool), sizes.seeds, sizes.n, sizes.episodes)
 
 
@@ -84,21 +84,21 @@ def _middle(some: Sequence[T]) -> T:
 
 
 def _cell(
-    shop: Workshop, size: str, labels: int, pool: Sequence[Pool], base: float, middle_size: str
+    builder: Builder, size: str, labels: int, pool: Sequence[Pool], base: float, middle_size: str
 ) -> Cell:
-    proxies = [Proxy(size, labels, seed) for seed in range(shop.sizes.seeds)]
-    scores = np.stack([shop.scores(one, pool) for one in proxies])
+    proxies = [Proxy(size, labels, seed) for seed in range(builder.sizes.seeds)]
+    scores = np.stack([builder.scores(one, pool) for one in proxies])
     gold = np.stack([_gold(one) for one in pool])
     groups = [one.group for one in pool]
-    accuracy = over_seeds([shop.accuracy(one) for one in proxies])
+    accuracy = over_seeds([builder.accuracy(one) for one in proxies])
     say(f"{NAME}  {size}, {labels:,} labels: {accuracy.estimate:.1%} of held-out pairs in order")
     first, course = proxies[0], None
-    if size == middle_size or labels == shop.sizes.labels[-1]:
-        course = by_iteration(shop.policy(first.name, str(shop.proxy(first))), base)
+    if size == middle_size or labels == builder.sizes.labels[-1]:
+        course = by_iteration(builder.policy(first.name, str(builder.proxy(first))), base)
     return Cell(
         size,
         labels,
-        shop.parameters(size),
+        builder.parameters(size),
         accuracy,
         by_choice(scores, gold, groups),
         by_choice(conservative(scores)[None], gold, groups),

@@ -102,7 +102,7 @@ class Proxy:
         return f"{self.size}-{self.labels}-{self.seed}"
 
 
-class Workshop:
+class Builder:
     """Makes every part once, in the experiment's folder."""
 
     def __init__(self, config: OveroptimizationConfig) -> None:

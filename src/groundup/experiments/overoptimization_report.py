@@ -57,7 +57,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Way:
+class Method:
     """A method of optimization: its title, its file, and its curve in a cell."""
 
     title: str
@@ -70,9 +70,9 @@ class Way:
         return [(cell, curve) for cell, curve in both if curve is not None]
 
 
-CHOICE = Way("Best of n", "best-of-n", lambda cell: cell.best_of_n)
-POLICY = Way("PPO", "ppo", lambda cell: cell.ppo)
-WAYS = (CHOICE, POLICY)
+CHOICE = Method("Best of n", "best-of-n", lambda cell: cell.best_of_n)
+POLICY = Method("PPO", "ppo", lambda cell: cell.ppo)
+METHODS = (CHOICE, POLICY)
 
 
 def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) -> Path:
@@ -81,8 +81,8 @@ def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) 
         config,
         NAME,
         QUESTION,
-        tables=[table(found, way) for way in WAYS],
-        plots=[*(plot(found, way) for way in WAYS), ensemble_plot(found)],
+        tables=[table(found, method) for method in METHODS],
+        plots=[*(plot(found, method) for method in METHODS), ensemble_plot(found)],
         remarks=remarks(found),
         data={
             "base": found.base,
@@ -113,17 +113,17 @@ def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) 
 # Tables.
 
 
-def table(found: Found, way: Way) -> Table:
+def table(found: Found, method: Method) -> Table:
     """Each cell under one method: its distance, the most gold and where, and prediction errors."""
     rows = [
         _row(f"{_labelled(cell)}\n{_parameters(cell)}", percent(cell.accuracy), curve)
-        for cell, curve in way.tried(found)
+        for cell, curve in method.tried(found)
     ]
-    if way is POLICY and found.ppo_ensemble is not None:
+    if method is POLICY and found.ppo_ensemble is not None:
         title = f"{_labelled(found.with_ensemble)}\nensemble of {found.seeds}"
         rows.append(_row(title, TableCell(""), found.ppo_ensemble))
     return text_table(
-        way.title,
+        method.title,
         (
             "proxy, labels",
             "accuracy",
@@ -144,7 +144,7 @@ def table(found: Found, way: Way) -> Table:
             "with a 95 % interval; – if gold does not fall again.",
             "Errors are root mean squares of predicting the further half of the distance (in "
             "√nats) from the nearer one: with the law, and with a constant gold reward.",
-            _how(found, way),
+            _how(found, method),
         ),
     )
 
@@ -162,12 +162,12 @@ def _row(title: str, accuracy: TableCell, curve: Curve) -> tuple[str | TableCell
     )
 
 
-def _how(found: Found, way: Way) -> str:
-    if way is POLICY:
+def _how(found: Found, method: Method) -> str:
+    if method is POLICY:
         return (
             f"One policy against the first seed's proxy; a point is an iteration of "
             f"{found.episodes} answers, and final gold is the mean of three. Intervals resample "
-            f"blocks of {block_length(len(way.tried(found)[-1][1].d))} successive iterations of "
+            f"blocks of {block_length(len(method.tried(found)[-1][1].d))} successive iterations of "
             "that one seed, and do not include the variation between seeds."
         )
     return (
@@ -210,8 +210,12 @@ def _errors(curve: Curve) -> tuple[str, str]:
 def remarks(found: Found) -> list[str]:
     """Sentences computed from the numbers."""
     said = [_of_accuracy(found)]
-    for way in WAYS:
-        said += [_of_turning(found, way), *_of_size(found, way), *_of_prediction(found, way)]
+    for method in METHODS:
+        said += [
+            _of_turning(found, method),
+            *_of_size(found, method),
+            *_of_prediction(found, method),
+        ]
     return said + _of_ensemble(found)
 
 
@@ -225,11 +229,11 @@ def _of_accuracy(found: Found) -> str:
     )
 
 
-def _of_turning(found: Found, way: Way) -> str:
-    tried = way.tried(found)
+def _of_turning(found: Found, method: Method) -> str:
+    tried = method.tried(found)
     turned = [cell for cell, curve in tried if curve.turns]
     said = (
-        f"{way.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells (the "
+        f"{method.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells (the "
         "whole interval of the peak is within the measured distances, and gold up to it is above "
         "the fine-tuned model's)"
     )
@@ -252,12 +256,12 @@ def _of_turning(found: Found, way: Way) -> str:
     )
 
 
-def _of_size(found: Found, way: Way) -> list[str]:
+def _of_size(found: Found, method: Method) -> list[str]:
     """Whether larger proxies and more labels leave more gold at a distance that all reached.
 
     With one size or one number of labels, only the other is compared; with both, nothing is.
     """
-    tried = way.tried(found)
+    tried = method.tried(found)
     shared = min(float(curve.d[-1]) for _, curve in tried)
     left = {
         (cell.size, cell.labels): float(curve.fitted.best(np.array([shared]))[0])
@@ -280,13 +284,13 @@ def _of_size(found: Found, way: Way) -> list[str]:
         if some
     ]
     return [
-        f"{way.title}: at {shared:.1f} √nats, which all reached, the law has more gold "
+        f"{method.title}: at {shared:.1f} √nats, which all reached, the law has more gold "
         f"{', and '.join(compared)}."
     ] * bool(compared)
 
 
-def _of_prediction(found: Found, way: Way) -> list[str]:
-    predictions = [curve.prediction for _, curve in way.tried(found)]
+def _of_prediction(found: Found, method: Method) -> list[str]:
+    predictions = [curve.prediction for _, curve in method.tried(found)]
     some = [one for one in predictions if one is not None]
     if not some:
         return []
@@ -295,8 +299,8 @@ def _of_prediction(found: Found, way: Way) -> list[str]:
         float(np.median([getattr(one, name) for one in some])) for name in ("error", "constant")
     )
     return [
-        f"{way.title}: the law of the nearer half predicts the further one better than a constant "
-        f"does in {nearer} of {len(some)} cells; the median error is {by_law:.3f} against "
+        f"{method.title}: the law of the nearer half predicts the further one better than a "
+        f"constant does in {nearer} of {len(some)} cells; the median error is {by_law:.3f} against "
         f"{by_constant:.3f}."
     ]
 
@@ -322,7 +326,7 @@ def _of_ensemble(found: Found) -> list[str]:
 # Plots.
 
 
-def plot(found: Found, way: Way) -> Plot:
+def plot(found: Found, method: Method) -> Plot:
     """Gold above and proxy below, one column per size and one color per number of labels."""
     sizes = list(dict.fromkeys(cell.size for cell in found.cells))
     labels = dict.fromkeys(cell.labels for cell in found.cells)
@@ -330,7 +334,7 @@ def plot(found: Found, way: Way) -> Plot:
     figure, rows = panels(2, len(sizes), width=3.2 * len(sizes), height=6.0)
     for column, size in enumerate(sizes):
         gold, proxy = rows[0][column], rows[1][column]
-        for cell, curve in way.tried(found):
+        for cell, curve in method.tried(found):
             if cell.size != size:
                 continue
             color = colors[cell.labels]
@@ -355,10 +359,10 @@ def plot(found: Found, way: Way) -> Plot:
         [key[name] for name in names], names, loc="outside lower center", ncols=5, frameon=False
     )
     return Plot(
-        way.file,
-        f"{way.title}: gains of gold and proxy over the fine-tuned model, by distance. Lines are "
-        "the paper's law fitted to all points; dashed lines are predictions of the further half "
-        "from the nearer one.",
+        method.file,
+        f"{method.title}: gains of gold and proxy over the fine-tuned model, by distance. Lines "
+        "are the paper's law fitted to all points; dashed lines are predictions of the further "
+        "half from the nearer one.",
         figure,
     )
 

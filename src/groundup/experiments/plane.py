@@ -96,7 +96,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Followed:
+class Trajectory:
     """One model's accuracies and its map of p(class 1), at every frame of training."""
 
     train: list[float]
@@ -116,16 +116,16 @@ class Plane:
     frames: tuple[int, ...]
     points: Points
     window: Window
-    models: dict[str, list[Followed]]
+    models: dict[str, list[Trajectory]]
 
     def last(self, model: str, part: Literal["train", "test"]) -> Interval:
         """The final accuracy, over the seeds."""
-        return over_seeds([getattr(followed, part)[-1] for followed in self.models[model]])
+        return over_seeds([getattr(trajectory, part)[-1] for trajectory in self.models[model]])
 
     def numbers(self) -> dict[str, list[dict[str, list[float]]]]:
         """The accuracies by model, seed and frame."""
         return {
-            model: [{"train": followed.train, "test": followed.test} for followed in turns]
+            model: [{"train": trajectory.train, "test": trajectory.test} for trajectory in turns]
             for model, turns in self.models.items()
         }
 
@@ -141,7 +141,7 @@ def watch(
     generators = [np.random.default_rng([config.seed, turn, 1]) for turn in range(config.seeds)]
     drawn = [draw(schedule.points, rng) for rng in generators]
     window = _window(drawn[0])
-    models: dict[str, list[Followed]] = {PERCEPTRON: [], NETWORK: []}
+    models: dict[str, list[Trajectory]] = {PERCEPTRON: [], NETWORK: []}
     for points, rng in zip(drawn, generators, strict=True):
         test = draw(TEST_POINTS, rng)
         for model, learner in _learners(points, rng).items():
@@ -151,15 +151,15 @@ def watch(
 
 def follow(
     learner: Learner, points: Points, test: Points, schedule: Schedule, window: Window
-) -> Followed:
+) -> Trajectory:
     """Train a model, and record it at every frame."""
-    followed, grid = Followed([], [], []), _grid(window, schedule.grid)
+    trajectory, grid = Trajectory([], [], []), _grid(window, schedule.grid)
     for before, after in pairwise((0, *schedule.frames)):
         learner.learn(after - before)
-        followed.train.append(_accuracy(learner, points))
-        followed.test.append(_accuracy(learner, test))
-        followed.maps.append(learner.probabilities(grid)[:, 1].reshape(schedule.grid, -1))
-    return followed
+        trajectory.train.append(_accuracy(learner, points))
+        trajectory.test.append(_accuracy(learner, test))
+        trajectory.maps.append(learner.probabilities(grid)[:, 1].reshape(schedule.grid, -1))
+    return trajectory
 
 
 def _learners(points: Points, rng: np.random.Generator) -> dict[str, Learner]:

@@ -65,7 +65,7 @@ _QUICK_BYTES = 2_048
 
 
 @dataclass(frozen=True)
-class Way:
+class Format:
     """A format for weights: `apply` converts the given model and returns the bits per weight."""
 
     name: str
@@ -99,20 +99,20 @@ def _gguf(model: CausalLM, *, type: str) -> float:
     return 8 * size / block
 
 
-WAYS: tuple[Way, ...] = (
-    Way(FULL, _whole),
-    Way("bf16", _bfloat16),
-    Way("int8, a scale a row", partial(_quantized, kind="int8")),
-    Way("GGUF Q8_0", partial(_gguf, type="Q8_0")),
-    Way("GGUF Q4_1", partial(_gguf, type="Q4_1")),
-    Way("GGUF Q4_0", partial(_gguf, type="Q4_0")),
-    Way("nf4, blocks of 64", partial(_quantized, kind="nf4", double_quant=False)),
-    Way("nf4, double quantized", partial(_quantized, kind="nf4")),
-    Way(
+FORMATS: tuple[Format, ...] = (
+    Format(FULL, _whole),
+    Format("bf16", _bfloat16),
+    Format("int8, a scale a row", partial(_quantized, kind="int8")),
+    Format("GGUF Q8_0", partial(_gguf, type="Q8_0")),
+    Format("GGUF Q4_1", partial(_gguf, type="Q4_1")),
+    Format("GGUF Q4_0", partial(_gguf, type="Q4_0")),
+    Format("nf4, blocks of 64", partial(_quantized, kind="nf4", double_quant=False)),
+    Format("nf4, double quantized", partial(_quantized, kind="nf4")),
+    Format(
         "nf4, blocks of 128",
         partial(_quantized, kind="nf4", block_size=128, double_quant=False),
     ),
-    Way("fp4, blocks of 64", partial(_quantized, kind="fp4", double_quant=False)),
+    Format("fp4, blocks of 64", partial(_quantized, kind="fp4", double_quant=False)),
 )
 
 
@@ -243,13 +243,13 @@ def outcomes(
     head, batches = model.head.detach().float(), list(_batches(items))
     full = [_hidden(model, items, batch) for batch in batches]
     found = []
-    for way in ways(model):
+    for format in fitting_formats(model):
         begun, copy = perf_counter(), deepcopy(model)
-        bits = way.apply(copy)
+        bits = format.apply(copy)
         error = relative_error(model, copy)
         nats, kl = np.zeros(len(items)), np.zeros(len(items))
         for batch, expected in zip(batches, full, strict=True):
-            hidden = expected if way.name == FULL else _hidden(copy, items, batch)
+            hidden = expected if format.name == FULL else _hidden(copy, items, batch)
             targets = torch.tensor([token for i in batch for token in items[i].ids[1:]])
             of = np.repeat(batch, [items[i].inputs for i in batch])
             one, other = _compared(expected, head, hidden, copy.head.detach().float(), targets)
@@ -257,15 +257,15 @@ def outcomes(
             np.add.at(kl, of, other)
         tokens = np.array([item.inputs for item in items], float)
         read = Read(nats, kl, tokens, sizes, documents)
-        found.append(Outcome(way.name, bits, error, read))
-        say(f"{NAME}  {way.name}: {perf_counter() - begun:.1f} s")
+        found.append(Outcome(format.name, bits, error, read))
+        say(f"{NAME}  {format.name}: {perf_counter() - begun:.1f} s")
     return found
 
 
-def ways(model: CausalLM) -> list[Way]:
+def fitting_formats(model: CausalLM) -> list[Format]:
     """The formats that fit the model: rows must consist of whole blocks of 32 for llama.cpp's."""
     whole = all(layer.in_features % 32 == 0 for layer in linear_layers(model).values())
-    return [way for way in WAYS if whole or not way.name.startswith("GGUF")]
+    return [format for format in FORMATS if whole or not format.name.startswith("GGUF")]
 
 
 @torch.no_grad()

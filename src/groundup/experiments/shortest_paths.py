@@ -64,7 +64,7 @@ _WALKS, _WALK_STEPS = 4_000, 250
 # At 0.0002, some iterations exceed 0.1 nats from the reference even at a price of ten.
 _RATE = 0.00014
 ENOUGH = 0.95
-_DEAR = 10.0  # a price per nat at which no reward justifies leaving the reference
+_HIGH_PRICE = 10.0  # a price per nat at which no reward justifies leaving the reference
 _HELD_NATS = 0.1
 # PPO's first iterations, which train only the critic.
 _CRITIC_WARMUP = 2
@@ -308,7 +308,7 @@ def _online(
 
 
 @dataclass(frozen=True)
-class Graphed:
+class GraphResults:
     """All runs on one graph, by method; `dear` is the run at a price of ten per nat."""
 
     histories: dict[str, History]
@@ -356,7 +356,7 @@ def run(config: ShortestPathsConfig) -> Path:
     )
 
 
-def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
+def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> GraphResults:
     seed = config.seed + turn
     graph = Graph.drawn(np.random.default_rng((seed, 0)))
     walker = imitate(config, graph, seed, scratch / f"walks-{turn}")
@@ -381,13 +381,13 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
         graph,
         walker,
         scratch / f"dear-{turn}",
-        kl_coef=_DEAR,
+        kl_coef=_HIGH_PRICE,
         seed=seed,
     )
-    return Graphed(histories, dear)
+    return GraphResults(histories, dear)
 
 
-def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
+def table(found: Sequence[GraphResults], config: ShortestPathsConfig) -> Table:
     """Each method's reward, and how often it is high enough."""
     rows, iterations = [], len(found[0].dear.reward)
     for method in config.methods:
@@ -412,7 +412,7 @@ def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
     )
 
 
-def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
+def remarks(found: Sequence[GraphResults], config: ShortestPathsConfig) -> list[str]:
     """Sentences computed from the numbers."""
     said = []
     for method in config.methods:
@@ -424,13 +424,14 @@ def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
     most = max(float(one.dear.kl.max()) for one in found)
     held = sum(float(one.dear.kl.max()) < _HELD_NATS for one in found)
     said.append(
-        f"At a price of {_DEAR:g} per nat the policy stays within {most:.3f} nats of the model of "
-        f"random walks; below {_HELD_NATS:g} in {held} of {counted(len(found), 'seed')}."
+        f"At a price of {_HIGH_PRICE:g} per nat the policy stays within {most:.3f} nats of the "
+        f"model of random walks; below {_HELD_NATS:g} in {held} of "
+        f"{counted(len(found), 'seed')}."
     )
     return said
 
 
-def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
+def plot(found: Sequence[GraphResults], config: ShortestPathsConfig) -> Plot:
     """Reward and nats over the iterations, with one line per graph."""
     figure, [[reward, nats]] = panels(1, 2, width=9.0, height=3.8)
     for method, drawn in looks(config.methods).items():
@@ -440,7 +441,7 @@ def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
             reward.plot(history.reward, **drawn.line, linewidth=1, alpha=0.7, label=label)
             nats.plot(history.kl, **drawn.line, linewidth=1, alpha=0.7, label=label)
     for turn, one in enumerate(found):
-        label = f"a price of {_DEAR:g}" if turn == 0 else None
+        label = f"a price of {_HIGH_PRICE:g}" if turn == 0 else None
         nats.plot(one.dear.kl, color="#777777", linewidth=1, label=label)
     reward.axhline(1.0, **BASELINE, label="optimum")
     reward.set_title("reward")

@@ -262,7 +262,7 @@ def test_the_end_of_a_string_is_no_letter() -> None:
 def test_recall_parts_a_name_from_its_number() -> None:
     end = {"accuracy": {str(n): 1.0 if n < 4 else 0.0 for n in recall.TASK.pairs}}
     found = [
-        recall.Contestant(name, make, [History([end], [])])
+        recall.ModelKind(name, make, [History([end], [])])
         for name, make in recall.architectures().items()
     ]
     [said] = recall.remarks(found, [])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from groundup.app.commands.options import RUNS, Force, checked, help_text, spelled
+from groundup.app.commands.options import RUNS, Force, checked, help_text, option_name
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.data.config import DataConfig
@@ -128,7 +128,7 @@ def data_show(
     if bias != _DATA["bias"].default and packs != ["world"]:
         raise UserError(f"--bias applies to the set world, not to {packs[0]}; leave it out")
     config = configured(
-        DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, spelled
+        DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, option_name
     )
     from groundup.data.samples import lines, samples
 
@@ -174,7 +174,7 @@ def data_inspect(
         raise UserError("there is no file to inspect; name one: groundup data inspect my.jsonl")
     settings = {"out": RUNS, "model": model, "data": files, "columns": columns}
     settings |= {"context": context, "validation": validation}
-    config = configured(SFTConfig, settings, spelled)
+    config = configured(SFTConfig, settings, option_name)
     folder = find_model(model)
     files = tuple(one if is_named(one) else str(find_data(Path(one))) for one in files)
     from groundup.app.inspection import inspect

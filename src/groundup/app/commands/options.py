@@ -175,8 +175,8 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **settings: P.kwargs) -> None:
         for name, value in signature.bind(*args, **settings).arguments.items():
-            spelled = _spelling(parameters[name], types[name])
-            ranges.check(spelled, value, types[name], _remedy(parameters[name]))
+            spelling = _spelling(parameters[name], types[name])
+            ranges.check(spelling, value, types[name], _remedy(parameters[name]))
         if gathers:
             drawn: dict[str, Any] = {
                 name: settings.pop(name)
@@ -233,7 +233,7 @@ def help_text(field: FieldInfo) -> str:
     return f"{field.description} [0 to 1]" if is_share else field.description or ""
 
 
-def spelled(field: str) -> str:
+def option_name(field: str) -> str:
     """Return a setting's name as an option of the command line."""
     return "--" + field.replace("_", "-")
 
@@ -244,7 +244,7 @@ def _spelling(parameter: inspect.Parameter, annotation: Any) -> str:
         return parameter.name.upper()
     named = next((one for one in annotation.__metadata__ if isinstance(one, Parameter)), None)
     names = (named.name if named is not None else None) or ()
-    return next(iter(names), spelled(parameter.name))
+    return next(iter(names), option_name(parameter.name))
 
 
 def _remedy(parameter: inspect.Parameter) -> str:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from groundup.serve.worker import Served
 
 _REQUESTS = Group(
-    "Defaults for requests (default: generation_config.json's settings if it samples, else the "
-    "likeliest token)",
+    "Sampling, unless a request sets it (default: generation_config.json's settings if it samples, "
+    "else the likeliest token)",
     sort_key=10,
 )
 

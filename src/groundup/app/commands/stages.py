@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from groundup.app.commands.options import RUNS, Mine, help_text, parsed, spelled, with_parts
+from groundup.app.commands.options import RUNS, Mine, help_text, option_name, parsed, with_parts
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
@@ -37,19 +37,19 @@ def _command(stage: Stage) -> Callable[..., None]:
 
     def command(*given: Any, **settings: Any) -> None:
         # Imported late: this module loads much, and --help does not need it.
-        from groundup.app.journey import farewell
+        from groundup.app.journey import next_step
 
         bound = signature.bind(*given, **settings)
         bound.apply_defaults()
         own = bound.arguments.pop("mine", None)
-        config = configured(stage.config, located(stage, bound.arguments), spelled)
+        config = configured(stage.config, located(stage, bound.arguments), option_name)
         out = getattr(config, "out", None)
         was_finished = out is not None and is_finished(out)
         with with_parts(own, out):
             folder = stage.run(config)
         if was_finished:
             say(f"{folder} was already finished with these settings.")
-        say(farewell(stage, folder))
+        say(next_step(stage, folder))
 
     signature = inspect.Signature(
         [_parameter(stage, name, field, name == stage.positional) for name, field in fields(stage)]
@@ -140,7 +140,7 @@ def located(stage: Stage, settings: dict[str, Any], *, fetch: bool = True) -> di
             if not is_named(path) and not path.exists():
                 shown = path if str(path).isprintable() else repr(str(path))
                 raise UserError(
-                    f"{spelled(name)}={shown} does not exist; "
+                    f"{option_name(name)}={shown} does not exist; "
                     f"give {stage.config.model_fields[name].description}"
                 )
         if "data" in INPUTS[name]:

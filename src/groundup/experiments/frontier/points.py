@@ -106,7 +106,7 @@ def check_template(config: FrontierConfig) -> None:
         ) from None
 
 
-class Workshop:
+class Builder:
     """Makes and measures every part once, in the experiment's folder."""
 
     def __init__(self, config: FrontierConfig) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from groundup.align.guards.model import TrainedGuard, load_guard
 from groundup.evals.values.world import Deployment
 from groundup.experiments.frontier.config import FrontierConfig, cost_name
-from groundup.experiments.frontier.points import Workshop, check_rewards, check_template
+from groundup.experiments.frontier.points import Builder, check_rewards, check_template
 from groundup.experiments.frontier.report import NAME, write_report
 from groundup.experiments.frontier.trade import Point
 from groundup.generation.guarded import guarded
@@ -42,7 +42,7 @@ SOUPS = (0.25, 0.5, 0.75)
 _THIRD = 1 / 3
 
 # A seed -> the folder of the model with that seed.
-Making = Callable[[int], Path]
+MakeModel = Callable[[int], Path]
 
 
 def run(config: FrontierConfig) -> Path:
@@ -63,12 +63,12 @@ def run(config: FrontierConfig) -> Path:
         if run.finished:
             return run.folder
         begun = perf_counter()
-        shop = Workshop(config)
-        points = [_start(shop), *_dial(shop)]
+        builder = Builder(config)
+        points = [_start(builder), *_dial(builder)]
         for strategy in config.strategies:
-            points += STRATEGIES[strategy](shop)
+            points += STRATEGIES[strategy](builder)
         if guard is not None:
-            points += _guarded(shop, guard)
+            points += _guarded(builder, guard)
         write_report(config, points, None if resumed else perf_counter() - begun)
         run.finish()
         return run.folder
@@ -84,39 +84,39 @@ def settings(config: FrontierConfig) -> list[float]:
 # Points.
 
 
-def _start(shop: Workshop) -> Point:
-    rows, seconds = shop.measured(shop.config.model)
-    return Point.of("before", "start", None, [rows] * shop.config.seeds, seconds)
+def _start(builder: Builder) -> Point:
+    rows, seconds = builder.measured(builder.config.model)
+    return Point.of("before", "start", None, [rows] * builder.config.seeds, seconds)
 
 
-def _dial(shop: Workshop) -> list[Point]:
-    config = shop.config
+def _dial(builder: Builder) -> list[Point]:
+    config = builder.config
     making: dict[str, Callable[[float, int], Path]] = {
-        "mix": shop.mixed,
-        "fairness": lambda at, seed: shop.dpo(config.harmless, at, seed),
-        "kl": lambda at, seed: shop.ppo(at, seed),
+        "mix": builder.mixed,
+        "fairness": lambda at, seed: builder.dpo(config.harmless, at, seed),
+        "kl": lambda at, seed: builder.ppo(at, seed),
     }
     make = making[config.dial]
     return [
-        _point(shop, f"{config.dial} {at:g}", "dial", at, partial(make, at))
+        _point(builder, f"{config.dial} {at:g}", "dial", at, partial(make, at))
         for at in settings(config)
     ]
 
 
 def _point(
-    shop: Workshop,
+    builder: Builder,
     name: str,
     kind: str,
     value: float | None,
-    make: Making,
+    make: MakeModel,
     used: Deployment | None = None,
 ) -> Point:
     """A point over all seeds, with the mean seconds of one."""
     say(f"\n{NAME}  {name}")
     found = []
-    for turn in range(shop.config.seeds):
-        begun, seed = perf_counter(), shop.config.seed + turn
-        found.append(shop.measured(make(seed), used, begun))
+    for turn in range(builder.config.seeds):
+        begun, seed = perf_counter(), builder.config.seed + turn
+        found.append(builder.measured(make(seed), used, begun))
     seconds = sum(spent for _, spent in found) / len(found)
     return Point.of(name, kind, value, [rows for rows, _ in found], seconds)
 
@@ -124,45 +124,50 @@ def _point(
 # Strategies.
 
 
-def _balanced(shop: Workshop) -> list[Point]:
-    return [_point(shop, "balanced", "balanced", None, partial(shop.dpo, 0.5, _THIRD))]
+def _balanced(builder: Builder) -> list[Point]:
+    return [_point(builder, "balanced", "balanced", None, partial(builder.dpo, 0.5, _THIRD))]
 
 
-def _constraint(shop: Workshop) -> list[Point]:
+def _constraint(builder: Builder) -> list[Point]:
     """PPO with a limit on each cost, and without a limit for comparison."""
-    price = shop.config.kl_coef
+    price = builder.config.kl_coef
     named: dict[str, str | None] = {"PPO, no limit": None}
-    named |= {f"PPO, limit on {cost_name(cost)}": cost for cost in shop.config.costs}
+    named |= {f"PPO, limit on {cost_name(cost)}": cost for cost in builder.config.costs}
     return [
-        _point(shop, name, "constraint", None, partial(shop.ppo, price, cost=cost))
+        _point(builder, name, "constraint", None, partial(builder.ppo, price, cost=cost))
         for name, cost in named.items()
     ]
 
 
-def _soups(shop: Workshop) -> list[Point]:
+def _soups(builder: Builder) -> list[Point]:
     """Soups between the two ends of the mix, and the ends unless they are on the dial."""
-    between = [_point(shop, f"soup {at:g}", "soups", at, partial(shop.soup, at)) for at in SOUPS]
-    if shop.config.dial == "mix":
+    between = [
+        _point(builder, f"soup {at:g}", "soups", at, partial(builder.soup, at)) for at in SOUPS
+    ]
+    if builder.config.dial == "mix":
         return between
     first, last = (
-        _point(shop, f"soup {at:g}", "soups", at, partial(shop.mixed, at)) for at in (0.0, 1.0)
+        _point(builder, f"soup {at:g}", "soups", at, partial(builder.mixed, at))
+        for at in (0.0, 1.0)
     )
     return [first, *between, last]
 
 
-def _system_prompt(shop: Workshop) -> list[Point]:
-    used = Deployment(system=shop.config.system)
+def _system_prompt(builder: Builder) -> list[Point]:
+    used = Deployment(system=builder.config.system)
     return [
-        _point(shop, "system prompt", "system-prompt", None, lambda seed: shop.config.model, used)
+        _point(
+            builder, "system prompt", "system-prompt", None, lambda seed: builder.config.model, used
+        )
     ]
 
 
-def _guarded(shop: Workshop, guard: TrainedGuard) -> list[Point]:
+def _guarded(builder: Builder, guard: TrainedGuard) -> list[Point]:
     used = Deployment(guard=lambda prompts, answers: guarded(answers, prompts, guard))
-    return [_point(shop, "guard", "guard", None, lambda seed: shop.config.model, used)]
+    return [_point(builder, "guard", "guard", None, lambda seed: builder.config.model, used)]
 
 
-STRATEGIES: dict[str, Callable[[Workshop], Sequence[Point]]] = {
+STRATEGIES: dict[str, Callable[[Builder], Sequence[Point]]] = {
     "balanced": _balanced,
     "constraint": _constraint,
     "soup": _soups,

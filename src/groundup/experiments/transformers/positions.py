@@ -65,7 +65,7 @@ NAMES: Mapping[PositionEmbedding, str] = {
     "alibi": "ALiBi",
     "none": "no positions",
 }
-WAYS = ("side by side", "sliding")
+WINDOWS = ("side by side", "sliding")
 _VOCAB, _WIDTH, _HEADS, _LAYERS, _ROWS = 512, 128, 4, 3, 24
 _COPY_ROWS, _COPY_WIDTH, _COPY_LAYERS = 12, 64, 2
 _COPIED = tuple(LONGEST * times for times in TIMES)
@@ -97,7 +97,7 @@ def _run(config: PositionsConfig) -> None:
         config,
         NAME,
         QUESTION,
-        tables=[*(language_table(read, way) for way in WAYS), copying_table(copies)],
+        tables=[*(language_table(read, way) for way in WINDOWS), copying_table(copies)],
         plots=[language_plot(read), copying_plot(copies)],
         remarks=conclusions(claims),
         claims=claims,
@@ -178,31 +178,31 @@ def reaches(one: PositionEmbedding, length: int, most: int) -> bool:
 
 def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
     """Nats per token at every length that the model accepts, in both kinds of windows."""
-    found: dict[str, dict[str, float]] = {way: {} for way in WAYS}
+    found: dict[str, dict[str, float]] = {way: {} for way in WINDOWS}
     for context in (TRAINED * times for times in TIMES):
         if not reaches(model.config.position, context, TRAINED):
             continue
         starts = non_overlapping(text.heldout, context, count)
         whole = losses(model, text.heldout, starts, context)
-        found[WAYS[0]][str(context)] = float(whole.mean())
+        found[WINDOWS[0]][str(context)] = float(whole.mean())
         starts = sliding(text.heldout, context, count // 4, _STRIDE, TRAINED * TIMES[-1])
         ends = losses(model, text.heldout, starts, context)[:, -_STRIDE:]
-        found[WAYS[1]][str(context)] = float(ends.mean())
+        found[WINDOWS[1]][str(context)] = float(ends.mean())
     return found
 
 
 # Report.
 
-Courses = Mapping[PositionEmbedding, Sequence[History]]
+Histories = Mapping[PositionEmbedding, Sequence[History]]
 
 
-def values(histories: Courses, one: PositionEmbedding, what: str, length: int) -> list[float]:
+def values(histories: Histories, one: PositionEmbedding, what: str, length: int) -> list[float]:
     """An encoding's results at a length, for each seed; empty if it does not accept the length."""
     found = [history.end[what].get(str(length)) for history in histories[one]]
     return [value for value in found if value is not None]
 
 
-def tested(read: Courses, copies: Courses) -> list[Claim]:
+def tested(read: Histories, copies: Histories) -> list[Claim]:
     """Each encoding at longer lengths compared with the trained length, with ALiBi and RoPE."""
     claims = []
     longest = TRAINED * TIMES[-1]
@@ -240,7 +240,7 @@ def tested(read: Courses, copies: Courses) -> list[Claim]:
     return claims
 
 
-def language_table(read: Courses, way: str) -> Table:
+def language_table(read: Histories, way: str) -> Table:
     """Nats per token by the length of the window."""
     every = [TRAINED * times for times in TIMES]
     about = {
@@ -262,7 +262,7 @@ def language_table(read: Courses, way: str) -> Table:
     )
 
 
-def copying_table(copies: Courses) -> Table:
+def copying_table(copies: Histories) -> Table:
     """Right letters by the length of the string."""
     return text_table(
         "Right letters of copied strings",
@@ -286,12 +286,12 @@ def _cell(found: Sequence[float], shown: Any) -> Shown:
     return made
 
 
-def language_plot(read: Courses) -> Plot:
+def language_plot(read: Histories) -> Plot:
     """Nats over the length of the window, side by side and sliding."""
     return lines_plot(
         "language",
         f"Nats per token by the length of the window; training had {TRAINED}.",
-        {way: _lines(read, way, [TRAINED * times for times in TIMES]) for way in WAYS},
+        {way: _lines(read, way, [TRAINED * times for times in TIMES]) for way in WINDOWS},
         x="tokens of the window",
         y="nats per token",
         log_x=True,
@@ -299,7 +299,7 @@ def language_plot(read: Courses) -> Plot:
     )
 
 
-def copying_plot(copies: Courses) -> Plot:
+def copying_plot(copies: Histories) -> Plot:
     """Right letters over the length of the string."""
     return lines_plot(
         "copying",
@@ -313,7 +313,7 @@ def copying_plot(copies: Courses) -> Plot:
     )
 
 
-def _lines(histories: Courses, what: str, lengths: Sequence[int]) -> dict[str, Any]:
+def _lines(histories: Histories, what: str, lengths: Sequence[int]) -> dict[str, Any]:
     lines = {}
     for one, name in NAMES.items():
         at = [length for length in lengths if values(histories, one, what, length)]

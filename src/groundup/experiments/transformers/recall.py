@@ -53,7 +53,7 @@ HELD = 0.9
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ModelKind:
     """A kind of model with a history for each seed."""
 
     name: str
@@ -82,7 +82,7 @@ def _run(config: RecallConfig) -> None:
     begun = perf_counter()
     cells = {name: _cell(config, name, config.seed) for name in architectures()}
     found = [
-        Contestant(
+        ModelKind(
             name, make, [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
         )
         for name, make in architectures().items()
@@ -166,7 +166,7 @@ def measured(model: CausalLM, step: int) -> dict[str, Any]:
 # Report.
 
 
-def tested(found: Sequence[Contestant]) -> list[Claim]:
+def tested(found: Sequence[ModelKind]) -> list[Claim]:
     """Attention compared with each recurrent network at the most pairs, and wide with narrow."""
     of, most = {one.name: one for one in found}, TASK.pairs[-1]
     claims = [
@@ -194,7 +194,7 @@ def tested(found: Sequence[Contestant]) -> list[Claim]:
     return claims
 
 
-def remarks(found: Sequence[Contestant], claims: Sequence[Claim]) -> list[str]:
+def remarks(found: Sequence[ModelKind], claims: Sequence[Claim]) -> list[str]:
     """Sentences computed from the numbers."""
     held = "; ".join(f"{one.name}: {one.held}" for one in found)
     return [
@@ -203,7 +203,7 @@ def remarks(found: Sequence[Contestant], claims: Sequence[Claim]) -> list[str]:
     ]
 
 
-def table(found: Sequence[Contestant]) -> Table:
+def table(found: Sequence[ModelKind]) -> Table:
     """A row per model: the size of its state, and its accuracies."""
     return text_table(
         "Right answers by the number of pairs",
@@ -227,7 +227,7 @@ def table(found: Sequence[Contestant]) -> Table:
     )
 
 
-def numbers(one: Contestant) -> Mapping[str, Any]:
+def numbers(one: ModelKind) -> Mapping[str, Any]:
     """All measurements of a kind of model, for result.json."""
     return {
         "parameters": one.make.parameters,

@@ -26,7 +26,7 @@ from torch import nn
 from groundup.train.batch import Batch, DataStream
 
 # (rng, rows) -> a batch; a task of one length or of random ones.
-Making = Callable[[np.random.Generator, int], Batch]
+MakeBatch = Callable[[np.random.Generator, int], Batch]
 Ids = Int[np.ndarray, "rows time"]
 # The token after the last letter of a copied string.
 END = 1
@@ -38,14 +38,14 @@ TEST_SEED = (0, 0, 0, 0, 1)
 class TaskStream(DataStream):
     """Batches of a task, each a pure function of (seed, step)."""
 
-    def __init__(self, make: Making, rows: int, seed: int) -> None:
+    def __init__(self, make: MakeBatch, rows: int, seed: int) -> None:
         self._make, self._rows, self._seed = make, rows, seed
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
         return [self._make(np.random.default_rng((self._seed, step)), self._rows)]
 
 
-def test_batch(make: Making, rows: int) -> Batch:
+def test_batch(make: MakeBatch, rows: int) -> Batch:
     """Rows that training never sees, the same for every model."""
     return make(np.random.default_rng(TEST_SEED), rows)
 
