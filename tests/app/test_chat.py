@@ -330,7 +330,7 @@ def test_what_an_answer_leaves_out_is_told_after_it(
     chat._do(talk, "/retry", "")
     out = capsys.readouterr().out
     assert out.count("outgrown") == 1
-    assert out.index("no more fit into") < out.index("outgrown")
+    assert out.index("the model's context is full") < out.index("outgrown")
     for _ in range(2):
         chat._do(talk, "/retry", "")
         assert "outgrown" not in capsys.readouterr().out

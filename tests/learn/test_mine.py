@@ -382,7 +382,7 @@ def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]
     [
         (
             "chekc 3.3",
-            "'chekc' is no command and no exercise; did you mean groundup learn check 3.3?",
+            "'chekc' is not a command or an exercise; did you mean groundup learn check 3.3?",
         ),
         ("chekc 3.3 --seed 3", "did you mean groundup learn check 3.3 --seed 3?"),
         ("stauts", "did you mean groundup learn status?"),

@@ -134,7 +134,7 @@ def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> Non
     if last is not None and last.cut:
         how = f"at {last.tokens} tokens; /continue continues it, or raise --max-new-tokens"
         if last.tokens < talk.sampling.max_new_tokens:
-            how = f"after {last.tokens} tokens: no more fit into what the model sees at once"
+            how = f"after {last.tokens} tokens: the model's context is full"
         out.push(f" … (cut {how})")
     out.finish()
     write("\n")

@@ -370,7 +370,7 @@ def course_plot(sweeps: Sequence[Sweep]) -> Plot:
 
 
 def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
-    """Training loss at the end over the learning rate."""
+    """Final training loss over the learning rate."""
     figure, ((axes,),) = panels(width=8, height=4.6)
     for sweep in sweeps:
         rates = np.array([rate.rate for rate in sweep.rates])

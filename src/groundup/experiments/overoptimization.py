@@ -91,7 +91,7 @@ def _cell(
     gold = np.stack([_gold(one) for one in pool])
     groups = [one.group for one in pool]
     accuracy = over_seeds([builder.accuracy(one) for one in proxies])
-    say(f"{NAME}  {size}, {labels:,} labels: {accuracy.estimate:.1%} of held-out pairs in order")
+    say(f"{NAME}  {size}, {labels:,} labels: accuracy {accuracy.estimate:.1%} on held-out pairs")
     first, course = proxies[0], None
     if size == middle_size or labels == builder.sizes.labels[-1]:
         course = by_iteration(builder.policy(first.name, str(builder.proxy(first))), base)

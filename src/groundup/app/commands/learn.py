@@ -55,7 +55,7 @@ def require_command(words: Sequence[str]) -> None:
         if near in commands:
             command = shlex.join([near, *words[: places[0]], *words[places[0] + 1 :]])
             raise UserError(
-                f"{shorten(first)} is no command and no exercise; did you mean groundup learn "
+                f"{shorten(first)} is not a command or an exercise; did you mean groundup learn "
                 f"{command}? groundup learn --help shows all commands"
             ) from None
 

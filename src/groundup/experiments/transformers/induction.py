@@ -205,19 +205,19 @@ def tested(found: dict[int, list[History]]) -> list[Claim]:
     most = ("without them", [end["loss"] for end in without])
     return [
         compared(
-            "two layers lose less than one on the second of two blocks",
+            "two layers have a lower loss than one on the second of two blocks",
             ends,
             one_layer,
             "below",
         ),
         compared(
-            f"without the {_LOOK_BACK} two layers lose more",
+            f"without the {_LOOK_BACK} two layers have a higher loss",
             most,
             ends,
             "above",
         ),
         compared(
-            "without them two layers lose more than one layer does",
+            "without them two layers have a higher loss than one layer",
             most,
             one_layer,
             "above",
@@ -230,7 +230,7 @@ def tested(found: dict[int, list[History]]) -> list[Claim]:
             unit="of attention",
         ),
         compared(
-            "it is those heads: without the other half it loses less",
+            "it is those heads: without the other half the loss is lower",
             ("without the other half", [history.end["without_other"]["loss"] for history in two]),
             most,
             "below",

@@ -220,7 +220,7 @@ def tested(read: Histories, copies: Histories) -> list[Claim]:
     for one in ("rope", "sinusoidal", "none"):
         claims.append(
             compared(
-                f"in sliding windows of {longest} ALiBi loses less than {NAMES[one]}",
+                f"in sliding windows of {longest} ALiBi has a lower loss than {NAMES[one]}",
                 ("ALiBi", values(read, "alibi", "sliding", longest)),
                 (NAMES[one], values(read, one, "sliding", longest)),
                 "below",
@@ -229,8 +229,8 @@ def tested(read: Histories, copies: Histories) -> list[Claim]:
     for one in ("alibi", "none"):
         claims.append(
             compared(
-                f"of strings of {_COPIED[1]} letters, twice the longest, {NAMES[one]} copies more "
-                "letters than RoPE",
+                f"at {_COPIED[1]} letters, twice the longest, {NAMES[one]} copies more letters "
+                "than RoPE",
                 (NAMES[one], values(copies, one, "letters", _COPIED[1])),
                 ("RoPE", values(copies, "rope", "letters", _COPIED[1])),
                 "above",
