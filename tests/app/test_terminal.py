@@ -157,7 +157,7 @@ def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved
     wide = [line for line in lines if cell_len(line.rstrip("\r")) > 34]
     assert wide == []
     at.send("/frob\r")
-    assert "/frob is no command" in at.prompt()
+    assert "/frob is not a command" in at.prompt()
     at.send("/settings\r")
     assert "/reset'?" not in at.prompt()
     at.send("/tempr\r")
