@@ -38,7 +38,7 @@ from groundup.experiments.overoptimization_laws import (
     fitted,
     predict,
 )
-from groundup.experiments.overoptimization_models import Proxy, Workshop
+from groundup.experiments.overoptimization_models import Builder, Proxy
 from groundup.experiments.overoptimization_report import (
     METHODS,
     Cell,
@@ -313,7 +313,7 @@ def test_plots_have_a_column_for_each_size_with_the_raw_points() -> None:
 
 
 def test_prompts_are_kept_with_their_answers_and_groups(workshop: Any, tmp_path: Path) -> None:
-    shop = Workshop(
+    builder = Builder(
         OveroptimizationConfig(
             out=tmp_path,
             model=workshop.finished("sft"),
@@ -322,10 +322,10 @@ def test_prompts_are_kept_with_their_answers_and_groups(workshop: Any, tmp_path:
             max_new_tokens=8,
         )
     )
-    shop.ask()
-    sides = load_prompts(workshop.data, shop.tokenizer, longest=shop.longest)
+    builder.ask()
+    sides = load_prompts(workshop.data, builder.tokenizer, longest=builder.longest)
     for name, side in zip(("asked.jsonl", "heldout.jsonl"), sides, strict=True):
-        read = load_prompts(tmp_path / name, shop.tokenizer, longest=shop.longest)
+        read = load_prompts(tmp_path / name, builder.tokenizer, longest=builder.longest)
         found = {one.ids: one for some in read for one in some}
         assert len(found) == len(side) and all(one.row["answer"] for one in side)
         for one in side:
@@ -342,12 +342,12 @@ def test_prompts_are_kept_with_their_answers_and_groups(workshop: Any, tmp_path:
     rows = [{"messages": row["messages"], "source": row["source"]} for row in kept_rows]
     last.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=r"is from an earlier version .* choose another --out"):
-        shop.ask()
+        builder.ask()
 
 
 def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
     """As many as were asked for, the smaller number within the larger, other ones by seed."""
-    shop = Workshop(
+    builder = Builder(
         OveroptimizationConfig(
             out=tmp_path, model=workshop.finished("sft"), data=workshop.data, max_new_tokens=8
         )
@@ -362,7 +362,7 @@ def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
     heldout.write_text("")
 
     def drawn(labels: int, seed: int) -> list[Any]:
-        folder = shop.comparisons(Proxy("1x64", labels, seed))
+        folder = builder.comparisons(Proxy("1x64", labels, seed))
         text = (folder / "preferences" / "train.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
@@ -389,9 +389,9 @@ def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
     config = OveroptimizationConfig(
         out=tmp_path / "out", model=tmp_path / "model", data=tmp_path, max_new_tokens=8
     )
-    shop = Workshop(config)
-    assert shop.bodies == sizes
-    parameters = [shop.parameters(one) for one in sizes]
+    builder = Builder(config)
+    assert builder.bodies == sizes
+    parameters = [builder.parameters(one) for one in sizes]
     assert parameters == sorted(set(parameters))
 
 

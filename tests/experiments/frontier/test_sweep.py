@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from groundup.experiments.frontier.config import FrontierConfig
-from groundup.experiments.frontier.points import Workshop
+from groundup.experiments.frontier.points import Builder
 from groundup.experiments.frontier.sweep import settings
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
@@ -185,7 +185,7 @@ def test_another_file_of_weights_is_asked_anew(tmp_path: Path) -> None:
         gguf = tmp_path / "model.gguf"
         save_gguf(gguf, *load(random_model(tmp_path / f"model{seed}", seed=seed)), "F32")
         config = FrontierConfig(out=tmp_path / "out", model=gguf, quick=True, threads=1)
-        Workshop(config).measured(gguf)
+        Builder(config).measured(gguf)
         kept = json.loads((tmp_path / "out" / "measured" / "before.json").read_text())
         asked.append(kept["of"]["model"])
     assert asked[0] != asked[1]

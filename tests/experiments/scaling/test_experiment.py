@@ -170,7 +170,7 @@ def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) 
     assert past_plateau(just, SOURCE) == just[:1] and just[1].loss < SOURCE.of_one_token
     [said] = on_plateau([trials[0]], len(trials), SOURCE)
     assert f"at or above {limit:.3f}, less than 10% of the way" in said
-    assert "without 1 of 20 runs that had not found" in said and "at or above" in said
+    assert "leaves out 1 of 20 runs that had not found" in said and "at or above" in said
     assert "2 x 32 of 1e+12" in said
     [said] = on_plateau([trials[0]], len(trials), SOURCE, left_out=False)
     assert f"the law is of all 20 runs, 1 of them at or above {limit:.3f}, less than 10%" in said
