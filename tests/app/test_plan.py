@@ -186,7 +186,7 @@ def test_a_plan_says_how_to_change_it_by_the_recipe(
     command = f"groundup run {recipe} --minutes 1 --out FOLDER"
     assert f"To change a value, set it in {recipe} and run: {command}\n" in said
     app.parse_args(command.split()[1:], print_error=False, exit_on_error=False)
-    told = plan._way_to_change(read_recipe("quickstart"), Path("quickstart"), 15)
+    told = plan._how_to_change(read_recipe("quickstart"), Path("quickstart"), 15)
     assert told.startswith("To change a value, set it in a copy of quickstart/recipe.toml and run:")
     assert told.endswith("groundup run COPY --minutes 15 --out FOLDER")
 
