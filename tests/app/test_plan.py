@@ -387,7 +387,9 @@ def test_the_report_takes_what_remains(
 ) -> None:
     recipe, out = journey
     table = replan(recipe, out, named(recipe, "report"), 300 - left)
-    said = f"plan: report measures {wanted:.0%} of the default size\n      {max(0, left - 12):.0f} s"
+    said = (
+        f"plan: report measures {wanted:.0%} of the default size\n      {max(0, left - 12):.0f} s"
+    )
     assert said in capsys.readouterr().out
     # Nothing is said of what is measured whole, as by default.
     reasons = [one for one in written(out)["reasons"] if one.startswith("report.")]
