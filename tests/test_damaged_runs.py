@@ -121,6 +121,7 @@ DAMAGES = [(name, way) for way in WAYS for name in STORY]
 CASES = [(STAGES[i % 3], name, way) for i, (name, way) in enumerate(DAMAGES)]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(("whole", "name", "way"), CASES, ids=str, indirect=["whole"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     whole: tuple[str, Path],

@@ -137,7 +137,7 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
     pytest.fail("no attempt had all of its kills meet a living run, and one of them a save")
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "ppo"])
+@pytest.mark.parametrize("stage", ["pretrain", pytest.param("ppo", marks=pytest.mark.long)])
 def test_a_killed_run_ends_with_the_same_bits(
     workshop: Workshop, tmp_path: Path, stage: str
 ) -> None:
@@ -169,6 +169,7 @@ def test_under_a_constraint_too(workshop: Workshop, tmp_path: Path) -> None:
     assert len({one for one in found if one is not None}) > 2
 
 
+@pytest.mark.long
 def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:
     check(workshop, tmp_path, "pretrain", kills=1, threads=2, dtype="bfloat16")
 
@@ -230,7 +231,8 @@ def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_
     ("stage", "number"),
     [
         pytest.param("sft", signal.SIGINT, marks=pytest.mark.long),
-        *(("ppo", signal.SIGINT), ("sft", signal.SIGTERM)),
+        pytest.param("ppo", signal.SIGINT, marks=pytest.mark.long),
+        ("sft", signal.SIGTERM),
     ],
 )
 def test_a_stop_saves_and_says_how_to_go_on(

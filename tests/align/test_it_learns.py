@@ -67,7 +67,7 @@ def bandit(method: str, seed: int, out: Path, **changes: Any) -> tuple[CausalLM,
 
 
 @pytest.mark.parametrize("method", KINDS)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_a_bandits_best_arm_is_found(method: str, seed: int, tmp_path: Path) -> None:
     policy, _ = bandit(method, seed, tmp_path / "out")
     assert min(chances(policy)) >= 0.95
@@ -75,7 +75,7 @@ def test_a_bandits_best_arm_is_found(method: str, seed: int, tmp_path: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", KINDS)
-@pytest.mark.parametrize("seed", range(2, 10))
+@pytest.mark.parametrize("seed", range(1, 10))
 def test_a_bandits_best_arm_is_found_by_every_seed(method: str, seed: int, tmp_path: Path) -> None:
     policy, _ = bandit(method, seed, tmp_path / "out")
     assert min(chances(policy)) >= 0.95
@@ -218,6 +218,7 @@ def test_without_a_price_the_reward_is_all_there_is(workshop: Any, tmp_path: Pat
     assert max(line["exact_kl"] for line in held) < 0.1
 
 
+@pytest.mark.long
 def test_the_price_decides_how_far_the_policy_goes(tmp_path: Path) -> None:
     """The best policy is known: pi(y) is as ref(y) exp(r(y) / beta) (Ziegler et al. 2019, 2.1)."""
     policy = small_policy(0, ends=range(VOCAB), spread=0.1)

@@ -134,6 +134,7 @@ def best(multiplier: float, price: float) -> tuple[float, float]:
     return float(policy @ value), float(policy @ cost)
 
 
+@pytest.mark.long
 def test_the_limit_is_met_and_what_is_left_is_earned(tmp_path: Path) -> None:
     """At a price of a nat the best policy under the limit is known, and so is its multiplier."""
     price, low, high = 0.1, 0.0, 10.0

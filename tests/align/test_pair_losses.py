@@ -185,6 +185,7 @@ def test_answers_are_counted_in_tokens() -> None:
 # Runs.
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     # Steps of several pairs, and small ones: others pull a model this small to and fro.

@@ -89,6 +89,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("rows", "micro_rows"), STEPS)
 @pytest.mark.parametrize("longest", [CONTEXT, CONTEXT // 3])
 def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_pair_once(

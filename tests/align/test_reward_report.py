@@ -92,6 +92,7 @@ def test_calibration_is_the_papers() -> None:
     assert sum(one.count for one in found.curve) == len(right)
 
 
+@pytest.mark.long
 def test_an_honest_model_is_as_far_off_as_chance_and_a_boaster_farther() -> None:
     random = np.random.default_rng(3)
     apart = random.normal(0, 1.5, 3000)

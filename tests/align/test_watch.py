@@ -51,6 +51,7 @@ def test_a_policy_that_runs_away_is_told_of_once(
         assert remedy in line and line.startswith("test: ")
 
 
+@pytest.mark.long
 def test_steps_that_change_nothing_are_told_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +64,7 @@ def test_steps_that_change_nothing_are_told_of(
     assert "ratios" not in warnings(tmp_path / "grpo", capsys, ends_at_once, **once, **still)
 
 
+@pytest.mark.long
 def test_a_critic_that_warms_up_is_not_called_still(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +132,7 @@ def iterations_until_told(shares: Sequence[float], prompts: int, answers: int, s
     return 0
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(("prompts", "answers"), [(1, 8), (2, 8), (8, 8), (16, 1), (64, 1)])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_chance_is_no_fall_of_the_answers_that_end(

@@ -199,6 +199,7 @@ def test_conversations_fit_their_context_and_end_with_an_answer(data: Path) -> N
     assert long < 0.01 * len(rows)
 
 
+@pytest.mark.long
 def test_the_split_does_not_depend_on_the_seed_and_the_stage_is_deterministic(
     data: Path, tmp_path: Path
 ) -> None:

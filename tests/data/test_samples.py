@@ -34,7 +34,7 @@ def test_the_world_shows_some_of_each_kind_and_the_same_every_time() -> None:
     ("name", "kinds"),
     [
         ("chatterbot", [Conversation, Conversation]),
-        ("chitchat", [Conversation, Conversation]),
+        pytest.param("chitchat", [Conversation, Conversation], marks=pytest.mark.long),
         ("piqa", [Conversation, Preference]),
         ("harm-scores", [Conversation, Conversation]),
     ],

@@ -113,6 +113,7 @@ def test_what_diverges_is_told_with_its_rate() -> None:
         ladder.fit(rung, page(), 20, 0, glances=1)
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_report(outcome: Path, tmp_path: Path) -> None:
     again = climbed(tmp_path / "two")
     for one, other in zip(results(outcome), results(again), strict=True):

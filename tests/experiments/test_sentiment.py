@@ -120,6 +120,7 @@ def test_bits_are_per_byte_of_what_is_scored(folder: Path) -> None:
     assert found["bits_per_byte"] == pytest.approx(count * log2(320) / size, rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
     folder: Path, tmp_path: Path
 ) -> None:

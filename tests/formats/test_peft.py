@@ -130,6 +130,7 @@ def reloaded(base: Path, adapter: Path) -> Any:
     return peft.PeftModel.from_pretrained(theirs(base), adapter).eval()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", FOLDERS)
 @pytest.mark.filterwarnings("ignore:.*tie")
 def test_an_adapter_of_peft_gives_the_logits_that_it_gives_in_peft(

@@ -126,6 +126,7 @@ def rows_of_the_kernel(model: CausalLM) -> int | None:
     return None if kernel is None else kernel.most_rows
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -415,6 +416,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(("change", "rows"), CHANGED)
 def test_a_changed_model_is_decoded_as_it_is(tiny_model: TinyModel, change: str, rows: int) -> None:
     model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))

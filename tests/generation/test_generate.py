@@ -236,6 +236,7 @@ def test_with_ends_ignored_ones_own_stops_count(model: CausalLM) -> None:
     assert stopped.ids == free.ids[: free.ids.index(free.ids[7]) + 1]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("least", [1, 3, 5])
 @pytest.mark.parametrize(
     "sampling", [GREEDY, DRAWN, PENALISED, COUNTED], ids=["greedy", "drawn", "all", "counted"]

@@ -136,7 +136,7 @@ def test_trials_take_a_sixth_of_the_time_at_most() -> None:
         assert 3000 * quick / machine.now > 0.8
 
 
-@pytest.mark.parametrize("top_k", [0, 40_000])
+@pytest.mark.parametrize("top_k", [0, pytest.param(40_000, marks=pytest.mark.long)])
 def test_what_is_drawn_does_not_depend_on_threads(top_k: int) -> None:
     """Of one long row, whose sum would be made by parts."""
     generator = torch.Generator().manual_seed(0)

@@ -95,6 +95,7 @@ def compare(model: CausalLM, *batches: Batch) -> None:
         assert mean(errors) < 1.5 * mean(plains[name]) + within(0.002), (name, errors, plains[name])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_loss_and_gradients(kernels: Kernels, tiny_model: TinyModel, shape: str) -> None:
     model = tiny_model(**{**SIZES, **SHAPES[shape]})

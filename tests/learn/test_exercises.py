@@ -104,6 +104,7 @@ def test_the_stub_says_that_nothing_is_written(exercise: Exercise) -> None:
     assert not verdict.tried
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("exercise", "mistake"), MISTAKES, ids=[f"{one.name}-{name}" for one, name in MISTAKES]
 )

@@ -88,6 +88,7 @@ def a_thousand_steps_do_not_grow():
     assert last < first / 5
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "check",
     [

@@ -305,6 +305,7 @@ def check(program: Program) -> None:
         same(x.grad, t.grad, f".grad {i}", 1e-9)
 
 
+@pytest.mark.long
 def test_random_graphs():
     run_unchecked(__file__, "100")
 

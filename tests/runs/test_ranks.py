@@ -104,7 +104,7 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+@pytest.mark.parametrize("stage", ["pretrain", pytest.param("sft", marks=pytest.mark.long)])
 def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage: str) -> None:
     uneven = tmp_path / "uneven.py"
     uneven.write_text(UNEVEN)
@@ -302,7 +302,10 @@ def test_what_is_no_stage_that_trains_is_refused_once(tmp_path: Path) -> None:
     assert said.count("groundup run runs in one process and 2 were started; start it without") == 1
 
 
-@pytest.mark.parametrize("killed", ["0", pytest.param("1", marks=pytest.mark.long), None])
+@pytest.mark.parametrize(
+    "killed",
+    [pytest.param("0", marks=pytest.mark.long), pytest.param("1", marks=pytest.mark.long), None],
+)
 def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str | None) -> None:
     """One process is killed, or torchrun asks both to stop."""
     out = tmp_path / "run"

@@ -511,6 +511,7 @@ dtype = "float32"
 """
 
 
+@pytest.mark.long
 def test_a_recipe_is_chosen_started_stopped_and_continued(
     workshop: Workshop, show: Show, here: Path
 ) -> None:

@@ -644,6 +644,7 @@ def test_chats_have_the_ids_that_transformers_gives_them(kind, tmp_path):
     assert found.ids == expected["input_ids"]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])
 @pytest.mark.parametrize("sides", [{}, {"lstrip": True}, {"rstrip": True}, {"single_word": True}])
 def test_behind_an_ordinary_added_token_a_text_begins_as_transformers_has_it(kind, sides, tmp_path):

@@ -405,6 +405,7 @@ def test_the_layout_is_timed_as_training_computes(
     assert set(laid_out) == {True, False}
 
 
+@pytest.mark.long
 def test_minutes_end_where_everything_is_known_by_heart(workshop: Any, tmp_path: Path) -> None:
     config = SFTConfig(
         out=tmp_path / "run",

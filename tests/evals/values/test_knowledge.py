@@ -56,6 +56,7 @@ def test_counting_letters_is_the_line_that_scores_nothing(
     assert half.estimate == pytest.approx(0.5) and half.low <= half.estimate <= half.high
 
 
+@pytest.mark.long
 def test_passages_are_whole_texts_cut_where_sentences_end() -> None:
     found = passages(30)
     assert len(found) == 30 and {one.source for one in found} == {"wiki", "boolq", "sotu"}

@@ -151,6 +151,7 @@ def test_two_models_are_compared_term_by_term() -> None:
         assert change[name].estimate == pytest.approx(first[name].estimate - second[name].estimate)
 
 
+@pytest.mark.long
 def test_the_interval_of_a_fair_model_holds_the_truth() -> None:
     """Sense always, and each of 79 terms prefers by a coin: icat is 1, where draws are below it."""
     held = 0

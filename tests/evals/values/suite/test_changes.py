@@ -173,6 +173,7 @@ def test_items_that_changed_most_come_first_and_harmful_words_never(tmp_path: Pa
     assert most_changed(TASK, [], valued(tmp_path / "c"), before) == []
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_two_models_are_compared_by_every_number_that_has_a_better_side(
     task: Task,
