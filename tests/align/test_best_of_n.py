@@ -756,8 +756,8 @@ def test_every_source_of_enough_groups_has_one_held_out(workshop: Any, tmp_path:
     [
         ({"exclude": "."}, ["exclude=.", "answers.jsonl"]),
         ({"n": 1}, ["n=1", "at least 2"]),
-        ({"reward": "kindness"}, ["'kindness'", "no reward", "length:WORDS"]),
-        ({"gold": "kindness"}, ["'kindness'", "no reward"]),
+        ({"reward": "kindness"}, ["'kindness'", "not a reward", "length:WORDS"]),
+        ({"gold": "kindness"}, ["'kindness'", "not a reward"]),
         ({"sources": "moon"}, ["sources=moon", "asked"]),
         ({"mixture.moon": 0.2}, ["mixture", "moon", "asked"]),
         ({"prompts": "nowhere.jsonl"}, ["nowhere.jsonl"]),
