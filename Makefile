@@ -20,6 +20,7 @@ PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest 
 # The long tests that CI runs: kills, README's commands, alignment that learns, generation, training.
 # They start in this order, the shortest last. To run all: make test-long test-typed
 ESSENTIAL = tests/train tests/test_resume.py tests/test_readme.py tests/align tests/generation
+MARK     ?= long
 
 # Download everything that tests need from the package index first, so a network failure fails none.
 PULL = for try in 1 2 3; do $(VENV)/bin/groundup data pull && \
@@ -36,10 +37,10 @@ test: $(VENV)/installed-test
 
 # The long tests: all of them, or those in the paths of LONG.
 test-long: $(VENV)/installed-test
-	$(PYTEST) --dist loadgroup -m long $(LONG)
+	$(PYTEST) --dist loadgroup -m "$(MARK)" $(LONG)
 
 test-essential:
-	$(MAKE) test-long LONG="$(ESSENTIAL)"
+	$(MAKE) test-long LONG="$(ESSENTIAL)" MARK="long and not every"
 
 # Check the types of every call as well, which takes several times as long.
 test-typed: $(VENV)/installed-test

@@ -53,7 +53,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.markexpr == "long":
+    if config.option.markexpr.startswith("long"):
         settings.load_profile("long")
 
 
