@@ -201,6 +201,6 @@ def test_what_comes_or_goes_above_takes_nothing_from_a_reader(moves: int) -> Non
 def test_why_a_page_cannot_be_made_anew_is_said(answer: Any, why: str) -> None:
     before = page(row("base", "3"))
     found = looked_again(before, answer)
-    assert found.page == before and found.trouble.startswith(f"{why} What stands here")
+    assert found.page == before and found.trouble.startswith(f"{why} The page shows")
     again = looked_again(before, answer, page(row("base", "4")))
     assert again.page == page(row("base", "4")) and not again.trouble
