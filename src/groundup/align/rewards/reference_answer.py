@@ -15,7 +15,6 @@ Another scores its gold if there is a truth, and otherwise
 
 So a model is rewarded for not knowing only where it does not know. A bare no answers a question and
 refuses nothing. An answer whose row has no reference scores its gold.
-question, and refuses nothing. An answer whose row has no reference is worth its gold.
 """
 
 from __future__ import annotations
