@@ -68,7 +68,7 @@ benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/rollout.py
 	$(VENV)/bin/python benchmarks/finetune.py
 
-# A marker file is newer than pyproject.toml exactly if its requirements are installed.
+# A marker file is newer than pyproject.toml exactly if what it stands for is installed.
 $(VENV)/installed: pyproject.toml
 	$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch and groundup's other requirements into $(VENV), once …"
