@@ -40,15 +40,15 @@ from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
-# The same examples on every run: a suite that fails now and then teaches people to run it again.
-# `pytest --hypothesis-profile=default` looks for new ones.
+# The same examples on every run, so that no failure is random.
+# `pytest --hypothesis-profile=default` searches for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("long", derandomize=True, deadline=None, max_examples=300)
 settings.load_profile("repeatable")
-# The machine is shared with whoever runs the tests, and tiny products gain nothing from threads.
+# The machine has other users, and tiny products gain nothing from threads.
 torch.set_num_threads(1)
-# A job in the background starts with Ctrl-C ignored and hands that on to its children; the tests
-# that press Ctrl-C mean a program that somebody watches.
+# A background job starts with SIGINT ignored, which its children inherit; the tests that send
+# SIGINT need the default handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported and collected stays: no search for garbage walks through it again."""
+    """Exclude imported modules and collected tests from garbage collection."""
     gc.disable()
     try:
         return (yield)
@@ -89,13 +89,13 @@ def own_seed() -> None:
 
 @pytest.fixture
 def another_default_dtype() -> Iterator[Callable[[], None]]:
-    """To be called where PyTorch is to make float64 of what is given no type."""
+    """Returns a function that makes float64 PyTorch's default dtype until the test ends."""
     yield lambda: torch.set_default_dtype(torch.float64)
     torch.set_default_dtype(torch.float32)
 
 
 def forget_finished(run: Path) -> None:
-    """Let a run not know that it was finished, as a kill right before leaves it."""
+    """Remove the record that a run finished, as after a kill just before the end."""
     for name in ("status.json", ".status.json.copy"):
         (run / name).unlink(missing_ok=True)
 
@@ -145,7 +145,7 @@ OWN_SETTINGS = {
     "ppo": ONLINE | {"critic-warmup": 1, "kl-target": 0.5, "kl-horizon": 40},
     "grpo": ONLINE | {"group-size": 4, "epochs-per-iteration": 2, "kl-coef": 0.05},
 }
-# What each stage starts from.
+# The parent of each stage.
 PARENTS = {"sft": "pretrain"} | dict.fromkeys(("dpo", "kto", "reward", "ppo", "grpo"), "sft")
 
 
@@ -183,13 +183,13 @@ class Workshop:
         return [sys.executable, "-m", "groundup", stage, *(w for w in words if w != "True")]
 
     def run(self, command: list[str]) -> tuple[int, str]:
-        """Run to the end in a process of its own: the exit code and all that was said."""
+        """Run to the end in a separate process; return the exit code and the output."""
         return Process(command).communicate()
 
     def run_here(self, command: list[str]) -> tuple[int, str]:
         """The same in this process, where types and shapes are checked.
 
-        For whatever is neither killed nor told by its environment what to do.
+        For runs that are not killed and need no environment variables.
         """
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -197,7 +197,7 @@ class Workshop:
         return code, said.getvalue()
 
     def finished(self, stage: str) -> Path:
-        """The folder of this stage's uninterrupted run, made when first asked for."""
+        """The folder of this stage's uninterrupted run, created at the first call."""
         out = self.folder / stage
         command = self.command(stage, out)  # makes what this stage starts from
         with FileLock(self.folder / f"{stage}.lock"):
@@ -208,15 +208,15 @@ class Workshop:
         return out
 
     def said(self, stage: str) -> str:
-        """What that run said at the terminal."""
+        """The terminal output of that run."""
         return (self.finished(stage) / "said.txt").read_text()
 
 
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
-    """For arguments of wrong types, which our own messages must name (see typecheck.py).
+    """Turn off run-time checks (typecheck.py), to test our own messages about wrong types.
 
-    And for tests that call small functions a hundred thousand times, beside others that check them.
+    Also for tests that call small functions a hundred thousand times, which other tests check.
     """
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
@@ -301,7 +301,7 @@ def fill(model: torch.nn.Module) -> None:
 
 @pytest.fixture
 def randomize() -> Callable[[torch.nn.Module], None]:
-    """Fill a model of whatever library with random weights."""
+    """Fill a model of any library with random weights."""
     return fill
 
 
@@ -329,7 +329,7 @@ WithToken = Callable[[Path, str], Path]
 
 @pytest.fixture
 def with_token(tmp_path: Path) -> WithToken:
-    """A copy of a model folder whose tokenizer has one more token, behind all others."""
+    """A copy of a model folder whose tokenizer has one more token, after all others."""
 
     def copy(folder: Path, token: str) -> Path:
         found = Path(shutil.copytree(folder, tmp_path / f"{folder.name} with {token}"))
@@ -349,7 +349,7 @@ Fresh = Callable[[int], CausalLM]
 
 
 def _random_model(seed: int) -> CausalLM:
-    """Every weight random: fresh output projections would hide what batching gets wrong."""
+    """Every weight is random: fresh output projections would hide errors of batching."""
     model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=VOCAB, context=64))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -370,7 +370,7 @@ def model() -> CausalLM:
 
 @pytest.fixture(scope="session")
 def uniform() -> CausalLM:
-    """Gives every token the probability 1 / VOCAB, so that what it pays is known in closed form."""
+    """Gives every token the probability 1 / VOCAB, so its loss is known in closed form."""
     model = _random_model(1)
     with torch.no_grad():
         model.head.zero_()
@@ -379,7 +379,7 @@ def uniform() -> CausalLM:
 
 @pytest.fixture(scope="session")
 def overflowing() -> CausalLM:
-    """Every weight is finite, and what an MLP makes of them is not: all logits are NaN."""
+    """Every weight is finite, but the output of an MLP is not: all logits are NaN."""
     model = _random_model(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -390,7 +390,7 @@ def overflowing() -> CausalLM:
 
 @pytest.fixture(scope="session")
 def alone() -> Alone:
-    """log softmax of the full logits of one item by itself, at its trained targets."""
+    """The log-probabilities of the trained targets of one item, computed alone from full logits."""
 
     def score_alone(model: CausalLM, item: Example, context: int) -> list[float]:
         ids = list(item.ids)[: context + 1]
@@ -408,7 +408,7 @@ CallsOf = Callable[[Any, str], list[tuple[Any, ...]]]
 
 @pytest.fixture
 def calls_of(monkeypatch: pytest.MonkeyPatch) -> CallsOf:
-    """The arguments of every call of a function from now on, which does its work all the same."""
+    """Records the arguments of every call of a function from now on; the function still runs."""
 
     def watch(owner: Any, name: str) -> list[tuple[Any, ...]]:
         calls = list[tuple[Any, ...]]()

@@ -69,8 +69,8 @@ def mine(
         stack.callback(runs.parts_of_ones_own.reset, before)
         # On stderr, since stdout may be a model's text that is redirected into a file.
         names_of_parts = ", ".join(exercise.name for exercise in entering)
-        beside = f"; not in: {told}" if told else ""
-        print(f"Yours:       {names_of_parts} (from {folder}){beside}", file=sys.stderr)
+        omitted = f"; not in: {told}" if told else ""
+        print(f"Yours:       {names_of_parts} (from {folder}){omitted}", file=sys.stderr)
         yield tuple(entering)
 
 

@@ -28,7 +28,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
 
 def try_it() -> list[float]:
-    """The rating of a model that won 12 votes of 16, beside the first, and its interval."""
+    """The rating of a model that won 12 of 16 votes against the first, and its interval."""
     matches = np.zeros((16, 2, 2))
     matches[:12, 1, 0], matches[12:, 0, 1] = 1, 1
     found = page.rate(matches, samples=30)

@@ -1,4 +1,4 @@
-"""One's own data beside general text."""
+"""Your own data mixed with general text."""
 
 import math
 

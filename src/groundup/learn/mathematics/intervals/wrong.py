@@ -88,7 +88,7 @@ def root_forgotten(successes: float, n: int, z: float = 1.96) -> Ends:
 
 def school_radius(successes: float, n: int, z: float = 1.96) -> Ends:
     """The z²/4 under the root is missing: without it the interval has no width at 0 and n."""
-    return _wilson(successes, n, z, beside=0)
+    return _wilson(successes, n, z, addend=0)
 
 
 def share_instead_of_count(successes: float, n: int, z: float = 1.96) -> Ends:
@@ -135,7 +135,7 @@ def high_before_low(successes: float, n: int, z: float = 1.96) -> Ends:
 def z_for_its_square(successes: float, n: int, z: float = 1.96) -> Ends:
     """z is used where the formula has z², in all four places. Only in front of the root it is z."""
     below = n + z
-    return _wilson(successes, n, z, half=z / 2, beside=z / 4, below=below, below_radius=below)
+    return _wilson(successes, n, z, half=z / 2, addend=z / 4, below=below, below_radius=below)
 
 
 def z_in_the_center(successes: float, n: int, z: float = 1.96) -> Ends:
@@ -145,7 +145,7 @@ def z_in_the_center(successes: float, n: int, z: float = 1.96) -> Ends:
 
 def z_under_the_root(successes: float, n: int, z: float = 1.96) -> Ends:
     """Under the root is z / 4; it should be z² / 4."""
-    return _wilson(successes, n, z, beside=z / 4)
+    return _wilson(successes, n, z, addend=z / 4)
 
 
 def z_below_the_line(successes: float, n: int, z: float = 1.96) -> Ends:
@@ -194,25 +194,25 @@ def square_beside_the_share(successes: float, n: int, z: float = 1.96) -> Ends:
 
 def not_quartered(successes: float, n: int, z: float = 1.96) -> Ends:
     """Under the root is all of z²; it should be z² / 4 (with shares, z² / (4 n²))."""
-    return _wilson(successes, n, z, beside=z**2)
+    return _wilson(successes, n, z, addend=z**2)
 
 
 def n_not_squared(successes: float, n: int, z: float = 1.96) -> Ends:
     """Under the root is z² / (4 n). If you compute with shares it should be z² / (4 n²): n is
     squared as well."""
-    return _wilson(successes, n, z, beside=n * z**2 / 4)
+    return _wilson(successes, n, z, addend=n * z**2 / 4)
 
 
 def quarter_beside_shares(successes: float, n: int, z: float = 1.96) -> Ends:
     """Under the root z² / 4 is added to the shares' p (1 - p) / n, where it should be z² / (4 n²).
     With s (n - s) / n it is z² / 4."""
-    return _wilson(successes, n, z, beside=n**2 * z**2 / 4)
+    return _wilson(successes, n, z, addend=n**2 * z**2 / 4)
 
 
 def square_beside_shares(successes: float, n: int, z: float = 1.96) -> Ends:
     """Under the root z² is added to the shares' p (1 - p) / n, where it should be z² / (4 n²). With
     s (n - s) / n it is z² / 4."""
-    return _wilson(successes, n, z, beside=n**2 * z**2)
+    return _wilson(successes, n, z, addend=n**2 * z**2)
 
 
 def not_divided_by_n(successes: float, n: int, z: float = 1.96) -> Ends:
@@ -256,7 +256,7 @@ def _wilson(
     front: float | None = None,
     below_radius: float | None = None,
     spread: float | None = None,
-    beside: float | None = None,
+    addend: float | None = None,
     root: float | None = None,
 ) -> Ends:
     """Wilson's ends, not clipped, with another number wherever one is given."""
@@ -266,7 +266,7 @@ def _wilson(
 
     below_center = given(below, n + z**2)
     middle = given(center, (s + given(half, z**2 / 2)) / below_center)
-    under = given(spread, s * (n - s) / n) + given(beside, z**2 / 4)
+    under = given(spread, s * (n - s) / n) + given(addend, z**2 / 4)
     length = given(front, z) / given(below_radius, n + z**2) * given(root, sqrt(under))
     return middle - length, middle + length
 

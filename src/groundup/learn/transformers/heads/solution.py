@@ -1,4 +1,4 @@
-"""Scores that tell what attention heads look at."""
+"""Scores that show what attention heads look at."""
 
 import numpy as np
 

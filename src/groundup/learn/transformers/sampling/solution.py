@@ -1,4 +1,4 @@
-"""What a model keeps of what it has read, and how it draws a token."""
+"""The KV cache, and the sampling of a token."""
 
 import torch
 from torch import Tensor
