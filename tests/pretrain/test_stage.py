@@ -92,7 +92,7 @@ def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
 
 
 def test_one_head_begins_and_two_begin() -> None:
-    said = [stage._why_looking_back(heads) for heads in (1, 2)]
+    said = [stage._why_previous_heads(heads) for heads in (1, 2)]
     assert said[0].startswith("1 head of the first layer begins by looking one token back")
     assert said[1].startswith("2 heads of the first layer begin by looking one and two tokens")
 
