@@ -92,7 +92,7 @@ def test_models_that_differ_in_an_added_token_are_not_compared(
 
 
 def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
-    from groundup.align.comparison import _apart
+    from groundup.align.comparison import _log_ratios
 
     first, tokenizer = load(workshop.finished("sft"))
     other, _ = load(workshop.finished("pretrain"))
@@ -106,7 +106,7 @@ def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
         places = range(asked, ids.shape[1])
         sums = [sum(float(of[i - 1, ids[0, i]]) for i in places) for of in logp]
         expected.append(sums[0] - sums[1])
-    np.testing.assert_allclose(_apart(other, first, rollouts), expected, atol=1e-3)
+    np.testing.assert_allclose(_log_ratios(other, first, rollouts), expected, atol=1e-3)
 
 
 def test_passes_of_several_answers_are_chances_counted_over_all_subsets(

@@ -196,7 +196,7 @@ def test_before_a_run_its_kernels_are_compared_with_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[object, bool] = {}
-    monkeypatch.setattr(faithful, "_found", asked)
+    monkeypatch.setattr(faithful, "_results", asked)
     train(ScalingLawConfig(out=tmp_path, quick=True, threads=1), SOURCE, 0, SIZES[2], 1e9)
     assert list(asked.values()) == [True]
     # What was begun with so many threads goes on with as many.
