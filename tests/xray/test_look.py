@@ -167,12 +167,12 @@ def test_a_head_that_is_taken_out_writes_nothing(tiny_model) -> None:  # type: i
     assert np.abs(whole.contributions.heads[1, 3]).max() > 0
     assert_allclose(part.contributions.sum, part.logits[np.arange(20), part.answers], atol=1e-4)
     assert_allclose(part.contributions.heads.shape, (2, 4, 20))
-    # The same head silenced in the weights.
+    # The same head ablated in the weights.
     d = model.config.head_dim
     with torch.no_grad():
         model.model.layers[1].self_attn.o_proj.weight[:, 3 * d : 4 * d] = 0
-    silenced = xray(model, ids)
-    assert_allclose(part.losses[1:], silenced.losses[1:], atol=1e-5)
+    ablated = xray(model, ids)
+    assert_allclose(part.losses[1:], ablated.losses[1:], atol=1e-5)
     assert part.loss != pytest.approx(whole.loss, abs=1e-6)
 
 

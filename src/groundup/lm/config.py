@@ -221,7 +221,7 @@ class ModelConfig:
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """For each layer the number of tokens it may look back; None: to the beginning."""
+        """For each layer its window, the number of tokens that a query sees; None: all."""
         layers = range(self.num_hidden_layers)
         chosen = layers if self.windowed_layers is None else self.windowed_layers
         return tuple(self.sliding_window if layer in chosen else None for layer in layers)

@@ -420,7 +420,7 @@ class CausalLM(nn.Module):
     initialise = renamed_method("initialise", "initialize")
 
     def initialize(self, seed: int, *, previous_token_heads: int = 0) -> None:
-        """Initialize the weights (see `initialization`), with some heads that look back at once."""
+        """Initialize the weights (see `initialization`), some heads to look back from the start."""
         # Imported late: only training from scratch needs it.
         from groundup.lm.initialization import initialize
 

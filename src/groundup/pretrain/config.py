@@ -111,7 +111,7 @@ class PretrainConfig(TrainingConfig):
         {one.name: one.documents for one in GENERATED},
         description="share of the rows from a source or a generated set, at the start and at the "
         "end; it changes linearly in between: --mixture.world 0.7 0.15, in a recipe mixture = "
-        "{world = [0.7, 0.15]}; a source that is named itself does not count to its set",
+        "{world = [0.7, 0.15]}; a source that is named itself does not count toward its set",
     )
     weight_decay: WeightDecay = Field(0.1, description="decoupled weight decay")
     evaluations: Evaluations = Field(

@@ -164,8 +164,8 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     mixture: dict[str, ShareBelowOne] = Field(
         {one.name: one.conversations for one in GENERATED},
         description="share of the conversations from a source or a generated set: --mixture.world "
-        "0.9, in a recipe mixture = {world = 0.9}; a source that is named itself does not count to "
-        "its set",
+        "0.9, in a recipe mixture = {world = 0.9}; a source that is named itself does not count "
+        "toward its set",
     )
     template: TemplateVariables = Field(
         {},

@@ -105,7 +105,7 @@ class Space:
         )
 
     def changed(self, attack: Attack, dice: SeededRandom) -> Attack:
-        """The attack with one part replaced at random; in a suffix, one word changes."""
+        """Replace one part at random; a suffix gets, loses or changes one word."""
         part = dice.pick(PARTS)
         if part == "wording":
             return replace(attack, wording=dice.pick(self.wordings))

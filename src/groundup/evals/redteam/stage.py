@@ -111,7 +111,7 @@ def _attacked(
     history = History.of(named.path)
     if tokenizer.chat_template is None or (history is not None and not history.chats):
         raise UserError(
-            f"{named.source} was never taught to answer, so that it has no conduct to break; give "
+            f"{named.source} was never taught to answer, so it has no conduct to break; give "
             "a model that chats (groundup sft)"
         )
     prepare(model, compute_of(config))

@@ -173,7 +173,7 @@ def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Cla
         part = KIND_NAMES.get(source, source)
         if source in changes and tells(part):
             yield Claim(
-                f"{model.name} answers questions {what} better than the commonest answer",
+                f"{model.name} answers questions {what} better than the most frequent answer",
                 changes[source],
                 "share right",
                 "above",

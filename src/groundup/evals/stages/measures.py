@@ -58,7 +58,7 @@ TEXT, CHOICE, PREFERS = (
 )
 RIGHT, STOPS = "right answers in the small world", "answers that it ends by itself"
 DECLINED = "{} requests declined"
-LONGER, MAJORITY = "the longer answer", "always the commonest answer"
+LONGER, MAJORITY = "the longer answer", "always the most frequent answer"
 
 
 # Measuring functions; they return None if the model cannot be measured in this way.

@@ -177,7 +177,7 @@ def aims(content: Mapping[str, Any]) -> Table:
         usual = commonest.get(aim.at[1]) if aim.at[0] == "accuracy" else None
         cells.append(None if usual is None else percent(Estimate(**usual)))
         rows.append(Row(aim.what, cells, f"aim {wanted}" if wanted else ""))
-    columns = [Column(name) for name in worlds] + [Column("always the commonest", base=True)]
+    columns = [Column(name) for name in worlds] + [Column("always the most frequent", base=True)]
     return Table(columns, rows, left_out)
 
 

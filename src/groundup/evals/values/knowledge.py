@@ -139,7 +139,7 @@ def passages(count: int) -> list[Passage]:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """The text in pieces of whole sentences, at most a block of `evals.perplexity` long."""
+    """The text in pieces of whole sentences, at most a block if sentences allow."""
     piece = ""
     for sentence in re.findall(r".+?(?:[.!?]\s+|\n+|$)", text, flags=re.DOTALL):
         if piece and len((piece + sentence).encode()) > BLOCK_BYTES:

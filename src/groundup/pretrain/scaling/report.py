@@ -112,7 +112,7 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
         f"number of tokens as C^{_words(fit.interval('b'))}.",
     ]
     idle = no_matter(fit)
-    said += [f"By this table {one} does not matter, so that no size is best." for one in idle]
+    said += [f"By this table {one} does not matter, so no size is best." for one in idle]
     largest = float(fit.used.flops.max())
     for flops in () if idle else (largest, 10 * largest):
         n, d = law.optimum(flops, k)
