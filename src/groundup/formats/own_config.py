@@ -67,7 +67,10 @@ def _other_biases(shape: ModelConfig) -> list[tuple[bool, str]]:
 def own_from_hf(config: Mapping[str, Any], base: ModelConfig) -> ModelConfig:
     """The shape that differs from `base`, the nearest family, as our fields say."""
     if base.family.recurrent:
-        raise UserError(f"config.json says {NEAREST}={base.model_type}, which no {OWN} model has")
+        raise UserError(
+            f"config.json says {NEAREST}={base.model_type}, which no {OWN} model has; "
+            "download it again"
+        )
     read = ConfigReader(dict(config), OWN)
     position = config.get("position_embedding_type")
     if position not in POSITION_EMBEDDINGS:

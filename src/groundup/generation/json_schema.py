@@ -84,7 +84,8 @@ def json_grammar(schema: Schema) -> Node:
         raise UserError(f"schema={shorten(schema)} is not JSON: {error}") from None
     if len(text) > _MOST_CHARACTERS:
         raise UserError(
-            f"the schema has {len(text):,} characters; at most {_MOST_CHARACTERS:,} are read"
+            f"the schema has {len(text):,} characters; at most {_MOST_CHARACTERS:,} are supported, "
+            "so make it smaller"
         )
     return _grammar(text)
 

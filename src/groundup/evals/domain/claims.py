@@ -26,6 +26,7 @@ from groundup.evals.measure import Evaluated, Measure
 from groundup.report.claim import Better, Claim, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.table import Mark
+from groundup.runs.console import counted
 
 # Budgets that differ by more than this are not called equal.
 _EQUAL_BUDGET = 0.05
@@ -108,8 +109,8 @@ _MEANING = {
 def _unproven(rows: int, measure: Measure[Any]) -> str:
     if rows == 0:
         return "It was trained on these rows: that is memorization, and says nothing about others."
-    kind = "held-out rows" if measure.about == "domain" else "rows"
-    return f"{rows} {kind} prove nothing, for better or worse."
+    kind = counted(rows, "held-out row" if measure.about == "domain" else "row")
+    return f"{kind} {'proves' if rows == 1 else 'prove'} nothing, for better or worse."
 
 
 def _perplexities(model: Evaluated, parent: Evaluated) -> str:

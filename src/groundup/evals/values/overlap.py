@@ -369,7 +369,7 @@ class _Index:
         for place in self.by_words.get(" ".join(said), ()):
             self.same[self.owners[place]].add(source)
         own = shingles(said, _SHORT)
-        # Texts that are nearly the same, or share 13 words, share five in a row: few texts do.
+        # Texts that are nearly the same, or share 13 words in a row, share five: few texts do.
         if not own.size or not self.hashes.size:
             return
         nearest = np.minimum(np.searchsorted(self.hashes, own), self.hashes.size - 1)
