@@ -198,7 +198,7 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     assert len(items) == len(sizes) == len(documents)
     assert len(set(speeches)) < len(speeches) and not any("#" in one for one in speeches)
     assert_whole((out / "report.html").read_text(encoding="utf-8"))
-    # What is kept in already quantized has nothing in full to be compared with.
+    # Nothing can be compared with a model that is already quantized.
     save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")
     with pytest.raises(UserError, match="already quantized"):
         run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))

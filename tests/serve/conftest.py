@@ -72,8 +72,8 @@ def answering(app: Any) -> Iterator[str]:
 @contextmanager
 def serving(*models: Served, **settings: Any) -> Iterator[Running]:
     sizes = {name: settings.pop(name, most) for name, most in (("batch_size", 8), ("waiting", 64))}
-    door = Admission(**{"hosts": ["127.0.0.1", "localhost"]} | settings)
-    with answering(API(Loaded(models), door, **sizes).app) as address:
+    admission = Admission(**{"hosts": ["127.0.0.1", "localhost"]} | settings)
+    with answering(API(Loaded(models), admission, **sizes).app) as address:
         key = settings.get("api_key") or "none"
         client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
         with client:

@@ -37,8 +37,10 @@ def show() -> Iterator[Show]:
     """Starts a studio of a folder, which ends with the test: a client of it."""
     with ExitStack() as running:
 
-        def start(root: Path, open: Any = opened, look: Any = looked, **door: Any) -> httpx.Client:
-            admission = Admission(hosts=["127.0.0.1", "localhost"], **door)
+        def start(
+            root: Path, open: Any = opened, look: Any = looked, **limits: Any
+        ) -> httpx.Client:
+            admission = Admission(hosts=["127.0.0.1", "localhost"], **limits)
             at = running.enter_context(answering(Studio(root, admission, open, look, commands).app))
             return running.enter_context(httpx.Client(base_url=at, timeout=60))
 

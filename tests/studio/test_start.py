@@ -104,7 +104,7 @@ def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
 
     assert later.post("/continue", data={"run": "base"}).headers["location"] == "/runs/base"
     until(lambda: is_finished(out))
-    until(lambda: "Go on from here" in later.get("/runs/base").text)
+    until(lambda: "Continue from here" in later.get("/runs/base").text)
     page = later.get("/runs/base").text
     assert not {'id="stop"', 'id="continue"'} & set(re.findall(r'id="\w+"', page))
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -133,7 +133,7 @@ def test_what_a_command_complains_of_is_shown_and_can_be_corrected(
     form |= {"data": str(workshop.data), "again": "vocabulary"}
     assert client.post("/start", data=form).status_code == 303
     until(lambda: is_finished(here / "runs" / "vocabulary"))
-    until(lambda: "Go on from here" in client.get("/runs/vocabulary").text)
+    until(lambda: "Continue from here" in client.get("/runs/vocabulary").text)
     page = client.get("/runs/vocabulary").text
     assert "failed" not in page and "/start?stage=pretrain&amp;from=vocabulary" in page
 
@@ -151,12 +151,12 @@ def test_what_a_command_complains_of_is_shown_and_can_be_corrected(
         ({"warmup": "0.6"}, "warmup=0.6 and decay=0.5", "warmup"),
         ({"mixture": "world"}, "--mixture='world' must be a name", "mixture"),
         ({"gradient_checkpointing": "maybe"}, "must be yes or no", "gradient_checkpointing"),
-        ({"out": "elsewhere"}, "does not lie below", "out"),
-        ({"out": "runs"}, "does not lie below", "out"),
-        ({"out": "runs/../../x"}, "does not lie below", "out"),
+        ({"out": "elsewhere"}, "is not below", "out"),
+        ({"out": "runs"}, "is not below", "out"),
+        ({"out": "runs/../../x"}, "is not below", "out"),
         ({"out": "runs/.hidden"}, "would not be shown", "out"),
         ({"out": "runs/a/b/c/d/e/f/g"}, "would not be shown", "out"),
-        ({"out": "runs/link/x"}, "does not lie below", "out"),
+        ({"out": "runs/link/x"}, "is not below", "out"),
         ({"out": "runs/taken"}, "holds something already", "out"),
         ({"out": "runs/x\0"}, "is no folder's name", "out"),
     ],
@@ -233,7 +233,7 @@ def test_a_run_goes_on_as_what_a_stage_can_take(trained: Path, show: Show) -> No
         "stage=pretrain&amp;from=journey%2Ftokenizer" in client.get("/runs/journey/tokenizer").text
     )
     refused = client.get("/start?stage=tokenizer&from=journey/sft")
-    assert refused.status_code == 400 and "cannot go on from" in box(refused)
+    assert refused.status_code == 400 and "cannot continue from" in box(refused)
 
 
 def test_a_run_is_begun_again_with_the_settings_it_had(trained: Path, show: Show) -> None:
@@ -575,7 +575,7 @@ def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> N
         ({"recipe": "nowhere"}, "there is no recipe file 'nowhere'"),
         ({"recipe": "runs/bad.toml"}, "sft has nothing to start from"),
         ({"recipe": "quickstart", "minutes": "-1"}, "--minutes=-1 must be"),
-        ({"recipe": "quickstart", "out": "elsewhere"}, "does not lie below"),
+        ({"recipe": "quickstart", "out": "elsewhere"}, "is not below"),
         ({"recipe": "*.toml"}, "matches 2 names"),
         ({"recipe": "x" * 300}, "give a shorter one"),
         ({"recipe": "\0"}, "holds a zero byte"),

@@ -311,7 +311,7 @@ def _setup(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
 def _best_of(setup: _Setup, model: CausalLM, name: str, n: int) -> Answered:
     """The best of n answers of the first model to each prompt, chosen by the reward.
 
-    They are sampled anew: a choice that includes the first model's own answer could never lose to
+    They are sampled again: a choice that includes the first model's own answer could never lose to
     it.
     """
     rollouts = setup.answers(model, copies=n, again=True)

@@ -368,7 +368,7 @@ def _evaluate(
         [one.source for one in heldout],
         [one.group for one in heldout],
         float(losses.mean()),
-        "label told from the gain in probability in {share} of {items}",
+        "label predicted by the gain in probability in {share} of {items}",
         "held-out answer",
         {POOLED: "answers written by people", WORLD: "answers of the small world"},
     )

@@ -370,7 +370,7 @@ class PPORollouts:
             explained_variance=explained_variance(facts.values, returns),
             **({} if self.multiplier is None else {"multiplier": self.multiplier.value}),
         )
-        if not is_warming:  # during the warmup the policy does not move, so no price adapts
+        if not is_warming:  # during the warmup the policy does not move, so no coefficient adapts
             if self.multiplier is not None and sampled.costs is not None:
                 self.multiplier.update(float(sampled.costs.mean()))
             self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
@@ -462,7 +462,7 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
     drift = Drift()
     limited = "" if config.cost is None else f", {config.cost} kept below {config.cost_limit:g}"
     return online.job(
-        f"Proximal policy optimization with a price of {config.kl_coef:g} a nat{limited}",
+        f"Proximal policy optimization with a KL penalty of {config.kl_coef:g} per nat{limited}",
         model=model,
         policy=lambda model: model.policy,
         stream=lambda online, iterations: PPORollouts(config, online, drift, iterations).stream(),

@@ -298,7 +298,7 @@ def table(found: Measured, labels: int) -> Table:
     if found.course:
         remarks.append(
             "Accuracy after part of the labels is that of this run at that point, with the "
-            "learning rate of then: a run on that few labels would have ended with a lower rate."
+            "learning rate that it had: a run on so few labels would have ended with a lower one."
         )
     if found.missing:
         remarks.append(f"Not measured, for lack of held-out pairs: {', '.join(found.missing)}.")

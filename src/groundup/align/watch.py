@@ -47,13 +47,13 @@ class Watch:
         self._ends: list[tuple[float, int]] = []
         self._outside, self._tokens = 0.0, 0.0
         self._shares: deque[float] = deque(maxlen=_WINDOW)
-        self._judged_still = False
-        self._silent = 0
+        self._judged_clipping = False
+        self._equal_rewards = 0
 
     def begin(self, entropy: float, ends: Sequence[tuple[float, int]] = ()) -> None:
         """Set the initial entropy and, in a resumed run, how the answers of iterations ended."""
         self._entropy, self._ends = entropy, list(ends)
-        self._judged_still = len(ends) > _WINDOW
+        self._judged_clipping = len(ends) > _WINDOW
 
     def step(self, loss: Loss) -> None:
         """Count a micro-batch's clipped ratios."""
@@ -86,8 +86,8 @@ class Watch:
                 f"token, below a {1 / _LOW_ENTROPY:.0f}th of that: answers become alike and teach "
                 "nothing; raise --kl-coef, lower --learning-rate, or stop here",
             )
-        self._silent = 0 if told_apart else self._silent + 1
-        if self._silent >= _SAME_REWARDS:
+        self._equal_rewards = 0 if told_apart else self._equal_rewards + 1
+        if self._equal_rewards >= _SAME_REWARDS:
             self._warn(
                 "silent",
                 f"in the last {_SAME_REWARDS} iterations the reward was the same for all answers "
@@ -131,14 +131,14 @@ class Watch:
                 "or the passes over an iteration's answers, or raise --episodes",
             )
         # Judged once, while the rate is high: later it decays, and nothing is clipped.
-        if not self._judged_still and share < _FEW_CLIPPED:
+        if not self._judged_clipping and share < _FEW_CLIPPED:
             self._warn(
                 "still",
                 f"{share:.2%} of the ratios were clipped in {_WINDOW} iterations, less than "
                 f"{_FEW_CLIPPED:.0%}: the policy could move faster; raise --learning-rate or the "
                 "passes over an iteration's answers",
             )
-        self._judged_still = True
+        self._judged_clipping = True
 
     def _warn(self, what: str, sentence: str) -> None:
         if what not in self._said:

@@ -78,7 +78,7 @@ def _invalid(
         for one in value:
             yield from _invalid(config, name, one, spell)
     elif isinstance(value, date | time):
-        yield f"{spell(name)}={value} is a date or a time; no setting is one; put it in quotes"
+        yield f"{spell(name)}={value} is a date or a time, which no setting takes; put it in quotes"
     elif isinstance(value, float) and not math.isfinite(value):
         rules = "".join(f", {one.rule()}" for one in ranges(field))
         yield f"{spell(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"

@@ -495,7 +495,7 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "scaling-law",
             "ScalingLawConfig",
-            "What do size, data and compute gain, and can a loss be predicted before the run?",
+            "How does the loss depend on size, data and compute, and can a run be predicted?",
             (
                 "It trains models of many sizes with the same FLOPs on an endless source of known "
                 "entropy, fits a law of their loss, and tests it on a run of four times the "

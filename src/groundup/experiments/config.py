@@ -79,7 +79,7 @@ class LadderConfig(ExperimentConfig):
     )
     seeds: Repeats = Field(
         3,
-        description="trainings of each network, with seeds N, N + 1, … of --seed N",
+        description="number of seeds for each network: N, N + 1, … of --seed N",
     )
     prompt: str = Field(
         "The people of the United States", min_length=1, description="prompt of the samples"

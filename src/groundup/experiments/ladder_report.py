@@ -261,7 +261,7 @@ def _draw_level(panel: Axes, one: Result) -> None:
 
 
 def remarks(ladder: Sequence[Result]) -> list[str]:
-    """The best network of one vocabulary against counting, and rungs that do not beat the last."""
+    """The best network against counting, and the rungs that do not beat the one below."""
     networks = [result for result in ladder if result.curves]
     counts = [result for result in ladder if result.kind == "counted"]
     best = min(networks, key=lambda result: result.by_seed.estimate)

@@ -311,9 +311,13 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
     tied = [s.name for s in ranked[1:] if loss[s.name].low <= loss[first.name].high]
     ranges = {s.name: float(f"{s.good[1] / s.good[0]:.2g}") for s in sweeps}
     gap = bootstrap_difference(first.best.correct, last.best.correct)
-    apart = f"; the spread of the seeds cannot separate it from {listing(tied)}" if tied else ""
+    apart = (
+        f"; by the spread of the seeds, it is not distinguishable from {listing(tied)}"
+        if tied
+        else ""
+    )
     if len(first.best.trainings) == 1:
-        apart = "; one seed cannot separate it from the others"
+        apart = "; with one seed, it is not distinguishable from the others"
     sentences = [
         f"At the best rates, {first.name} reaches the lowest training loss, "
         f"{loss[first.name].estimate:.4f}{apart}. "

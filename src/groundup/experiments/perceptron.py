@@ -1,4 +1,4 @@
-"""What does a hidden layer gain? A perceptron and a multi-layer network on the same data.
+"""What does a hidden layer add? A perceptron and a multi-layer network on the same data.
 
 Rosenblatt's perceptron (1958) draws one straight line and moves it after every mistake. If no line
 separates the classes (Minsky and Papert 1969), it never converges. A layer of hidden units between
@@ -29,7 +29,7 @@ from groundup.report.outcome import check_folder, write
 
 NAME = "perceptron"
 QUESTION = (
-    "What does a hidden layer gain? A perceptron, which draws straight lines, and a multi-layer "
+    "What does a hidden layer add? A perceptron, which draws straight lines, and a multi-layer "
     "network learn the same points in the plane, and then the same handwritten digits."
 )
 

@@ -140,7 +140,7 @@ class AsyncEngine:
         """log p in nats of every token of a prompt but the first, and the likeliest at each place.
 
         The prompt is read in pieces, between which other requests continue. Raises `UserError` for
-        a model whose logits are NaN.
+        a model whose logits are not finite.
         """
         model = served.model
         chosen, tops = list[float](), list[TopLogprobs]()

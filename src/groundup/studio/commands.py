@@ -249,7 +249,7 @@ def below(root: Path, here: Path, text: str, is_shown: Callable[[str], bool]) ->
         raise UserError(f"--out={text!r} is no folder's name; name one below {root}") from None
     if root not in folder.parents:
         raise UserError(
-            f"--out={text!r} does not lie below {root}, the folder that is shown here; name one "
+            f"--out={text!r} is not below {root}, the folder that is shown here; name one "
             f"in it, such as {named_from(root / folder.name, here)}"
         )
     path = folder.relative_to(root).as_posix()

@@ -65,7 +65,7 @@ def next_steps(commands: Mapping[str, Command], run: Run) -> list[Block]:
     if not rows:
         return []
     columns = [Column("what it does", words=True)]
-    return [Table(columns, _grouped(rows), corner="command", title="Go on from here")]
+    return [Table(columns, _grouped(rows), corner="command", title="Continue from here")]
 
 
 def _following(command: Command, taken: Setting, href: str) -> Row:

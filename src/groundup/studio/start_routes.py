@@ -165,14 +165,14 @@ class StartRoutes:
             links.append(("Again with other settings", start_address(command.name, like=run.path)))
         following = next_steps(commands, run)
         if following:
-            links.append(("Go on from here", "#next"))
+            links.append(("Continue from here", "#next"))
         sections = list(page.sections)
         if following:
             after = ("samples", "lineage", "inside")
             place = 1 + max(
                 (i for i, one in enumerate(sections) if one.anchor in after), default=-1
             )
-            sections.insert(place, Section("Go on from here", "next", following))
+            sections.insert(place, Section("Continue from here", "next", following))
         if known := self._command_section(run, job, command):
             sections.append(Section("Its command", "command", known))
         page = _with_links(page, links)
@@ -322,7 +322,7 @@ class StartRoutes:
         own = commands.get(run.stage)
         taken = None if own is None else command.input_for(own.makes)
         if taken is None:
-            raise BadRequest(f"groundup {command.subcommand} cannot go on from {run.label}")
+            raise BadRequest(f"groundup {command.subcommand} cannot continue from {run.label}")
         names = [taken]
         names += [one for one in command.settings if one.required and one.accepts and one != taken]
         above = [run, *self._above(run)]

@@ -265,7 +265,7 @@ def verify(
         Path | None, Parameter(help="the model folder that a GGUF file was made from")
     ] = None,
 ) -> None:
-    """Compare a model's results with the cache, in batches, in transformers and in its copies."""
+    """Compare a model's results with and without cache, in batches, transformers and copies."""
     folder, original = find_model(model), None if against is None else find_model(against)
     from groundup.formats.checks import require_same
     from groundup.formats.verify import verify

@@ -43,7 +43,7 @@ class FrontierConfig(ExperimentConfig):
     points: DialPoints = Field(8, description="points on the dial, including both ends")
     seeds: Repeats = Field(
         1,
-        description="trainings of every point, with seeds N, N + 1, … of --seed N",
+        description="number of seeds for each point: N, N + 1, … of --seed N",
     )
     strategies: tuple[Strategy, ...] = Field(
         ("balanced", "constraint", "soup", "system-prompt"),

@@ -143,9 +143,9 @@ def points_table(
         remarks=(
             f"Means of {counted(config.seeds, 'seed')}, with 95 % intervals over the held-out "
             "items. Dominated: another point is at least as good on all axes and in look-alikes, "
-            "and better on one; points that none dominates are the frontier. Beaten, or dominated "
-            "beyond chance: on the same items, the other point is better beyond chance on one, and "
-            "worse beyond chance on none.",
+            "and better in one of these; points that none dominates are the frontier. Beaten, or "
+            "dominated beyond chance: on the same items, the other point is better beyond chance "
+            "in one of these, and worse beyond chance in none.",
             _certainty(config, points),
         ),
     )
@@ -272,7 +272,7 @@ def _page(
     return Page(
         title="groundup frontier",
         heading="Utility, safety, fairness",
-        lead="How much of one costs how much of the other, and is that necessary? Every point is a "
+        lead="What does a gain in one cost in the others, and is that necessary? Every point is a "
         "model that answers the same held-out questions of the small world, whose truth is known.",
         opening=opening,
         sections=[

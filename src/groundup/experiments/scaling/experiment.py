@@ -1,4 +1,4 @@
-"""What does compute gain? Models of many sizes with the same FLOPs, a law, and a test of the law.
+"""How does the loss depend on compute? Models of several budgets, a law, and a test of the law.
 
 Runs of several budgets on an endless source (`source`) give a law of the loss (Hoffmann et al.
 2022; `pretrain.scaling`): L = E + A / N^α + B / D^β. The law then gets two tests that a law of real
@@ -55,7 +55,7 @@ from groundup.runs.files import read_json_object, write_json
 from groundup.runs.folder import utc_now
 
 NAME = "scaling-law"
-QUESTION = "What do size, data and compute gain, and can a loss be predicted before the run?"
+QUESTION = "How does the loss depend on size, data and compute, and can a run be predicted?"
 _PIECES = ("plan.json", "prediction.json", "runs")
 _BOOTSTRAPS, _QUICK_BOOTSTRAPS = 500, 10
 # The share of the gain from the token before the last that a run must reach to have begun to learn.

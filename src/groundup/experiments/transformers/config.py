@@ -16,7 +16,7 @@ class TransformerExperimentConfig(ExperimentConfig):
 
     seeds: Repeats = Field(
         3,
-        description="trainings of each model, with seeds N, N + 1, … of --seed N; 1 with --quick",
+        description="number of seeds for each model: N, N + 1, … of --seed N; 1 with --quick",
     )
     threads: Threads | None = Field(None, description=THREADS)
 

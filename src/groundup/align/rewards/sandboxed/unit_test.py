@@ -30,7 +30,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
     `programs` are the candidates for the program.
     """
-    program = _meant(question["programs"])
+    program = _last_definition(question["programs"])
     module = sys.modules["program"] = ModuleType("program")
     parse, run, own, names = compile, exec, dict(vars(builtins)), vars(module)
     passed = list[str]()
@@ -49,7 +49,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     return {"passed": passed}
 
 
-def _meant(programs: Sequence[str]) -> bytes:
+def _last_definition(programs: Sequence[str]) -> bytes:
     """The last that defines a function or a class, else the last: an example may follow it."""
     found = [program.encode(errors="replace") for program in programs]
     return next(filter(_defines, reversed(found)), found[-1])
