@@ -29,7 +29,7 @@ from groundup.experiments.optimizer_race import (
 from groundup.report.table import Cell
 
 
-def heat(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Training:
+def trained(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Training:
     correct = np.arange(100) < 100 * accuracy
     return Training(np.full(5, 1.0), train_loss, validation_loss, accuracy, correct, 0.001)
 
@@ -39,18 +39,18 @@ def sweep(name: str = "SGD", **changes: list[float]) -> Sweep:
     losses = changes.get("losses", [2.0, 0.4, 0.3, 1.0])
     accuracies = changes.get("accuracies", [0.5, 0.89, 0.9, 0.8])
     pairs = zip((0.01, 0.1, 1.0, 10.0), losses, accuracies, strict=True)
-    return Sweep(name, [Rate(rate, [heat(loss, a)] * 2) for rate, loss, a in pairs])
+    return Sweep(name, [Rate(rate, [trained(loss, a)] * 2) for rate, loss, a in pairs])
 
 
 def test_the_best_rate_has_the_highest_validation_accuracy_over_all_seeds() -> None:
-    lucky_once = Rate(0.1, [heat(0.1, 0.99), heat(0.1, 0.8)])
-    steady = Rate(1.0, [heat(0.4, 0.9), heat(0.4, 0.9)])
+    lucky_once = Rate(0.1, [trained(0.1, 0.99), trained(0.1, 0.8)])
+    steady = Rate(1.0, [trained(0.4, 0.9), trained(0.4, 0.9)])
     assert Sweep("SGD", [lucky_once, steady]).best is steady
 
 
 def test_of_equal_accuracies_the_least_loss_decides() -> None:
-    surer = Rate(0.1, [heat(0.5, 0.9), heat(0.5, 0.8), heat(0.5, 0.7)])
-    wiser = Rate(1.0, [heat(0.4, 0.7), heat(0.4, 0.8), heat(0.4, 0.9)])
+    surer = Rate(0.1, [trained(0.5, 0.9), trained(0.5, 0.8), trained(0.5, 0.7)])
+    wiser = Rate(1.0, [trained(0.4, 0.7), trained(0.4, 0.8), trained(0.4, 0.9)])
     assert Sweep("SGD", [surer, wiser]).best is wiser
     assert Sweep("SGD", [wiser, surer]).best is wiser
 
@@ -86,21 +86,21 @@ def test_the_widest_range_of_good_rates_is_told_where_they_differ() -> None:
 
 
 def test_what_differs_is_ranked() -> None:
-    good = Sweep("Adam", [Rate(0.1, [heat(0.1, 0.95, 0.01), heat(0.1, 0.95, 0.02)])])
-    poor = Sweep("SGD", [Rate(0.1, [heat(0.5, 0.5, 0.4), heat(0.5, 0.5, 0.6)])])
+    good = Sweep("Adam", [Rate(0.1, [trained(0.1, 0.95, 0.01), trained(0.1, 0.95, 0.02)])])
+    poor = Sweep("SGD", [Rate(0.1, [trained(0.5, 0.5, 0.4), trained(0.5, 0.5, 0.6)])])
     first, second, *_ = remarks([poor, good])
     assert "Adam reaches the lowest" in first and "not distinguishable" not in first
     assert "+45.0 points" in second and "a significant difference for this number" in second
 
 
 def test_of_one_seed_none_is_told_from_the_others() -> None:
-    good = Sweep("Adam", [Rate(0.1, [heat(0.1, 0.95, 0.01)])])
-    poor = Sweep("SGD", [Rate(0.1, [heat(0.5, 0.5, 0.4)])])
+    good = Sweep("Adam", [Rate(0.1, [trained(0.1, 0.95, 0.01)])])
+    poor = Sweep("SGD", [Rate(0.1, [trained(0.5, 0.5, 0.4)])])
     first, *_ = remarks([poor, good])
     assert "loss, 0.0100; with one seed, it is not distinguishable from the others. SGD" in first
 
 
-def one_heat(name: str, rate: float) -> Training:
+def one_training(name: str, rate: float) -> Training:
     config = OptimizerRaceConfig(out=Path("unused"), seeds=1)
     (only,) = trainings(OPTIMIZERS[name], rate, digits.load(0), QUICK, config)
     return only
@@ -108,16 +108,16 @@ def one_heat(name: str, rate: float) -> Training:
 
 def test_everyone_starts_from_the_same_weights_and_sees_the_same_batches() -> None:
     # With a rate of zero nobody moves, so the losses are those of the batches alone.
-    courses = [one_heat(name, 0.0).course for name in OPTIMIZERS]
+    courses = [one_training(name, 0.0).course for name in OPTIMIZERS]
     assert len(np.unique(courses[0])) > 10
     for course in courses[1:]:
         np.testing.assert_array_equal(course, courses[0])
 
 
 def test_what_diverges_is_worse_than_anything_and_can_be_drawn() -> None:
-    exploded = one_heat("SGD", 1e12)
+    exploded = one_training("SGD", 1e12)
     assert np.isinf(exploded.course[-1]) and np.isinf(exploded.validation_loss)
-    both = [Sweep("SGD", [Rate(0.1, [heat(0.3)]), Rate(1e12, [exploded])])]
+    both = [Sweep("SGD", [Rate(0.1, [trained(0.3)]), Rate(1e12, [exploded])])]
     assert both[0].best.rate == 0.1
     sweep_plot(both)
     course_plot([Sweep("SGD", [Rate(1e12, [exploded])])])
@@ -142,7 +142,7 @@ def test_everyone_takes_part_and_learns(outcome: dict[str, Any]) -> None:
 
 def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
     numbers = outcome["data"]["Adam"]
-    again = one_heat("Adam", numbers["best_rate"])
+    again = one_training("Adam", numbers["best_rate"])
     assert numbers["course"] == [again.course.tolist()]
     assert numbers["test_accuracy"]["estimate"] == again.correct.mean()
 
