@@ -523,7 +523,7 @@ def test_a_damaged_line_is_named(voted: Voted) -> None:
     lines = Path("votes.jsonl").read_text().splitlines(keepends=True)
     Path("votes.jsonl").write_text(lines[0][:40] + "\n" + lines[1])
     said = voted("l", code=2)
-    assert "line 1: not JSON" in said and "mend that line" in said
+    assert "line 1: not JSON" in said and "correct that line" in said
 
 
 def test_one_model_at_temperature_zero_has_nothing_to_compare(voted: Voted) -> None:

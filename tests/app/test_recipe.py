@@ -719,7 +719,7 @@ def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Pa
 def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None:
     tables = '[data]\n[tokenizer]\n[labels]\nstage = "best-of-n"\n'
     (tmp_path / "recipe.toml").write_text(tables)
-    with pytest.raises(UserError, match="no data yet; run the command"):
+    with pytest.raises(UserError, match="no data yet; rerun the command"):
         find_data(tmp_path)
     other = tmp_path / "other"
     other.mkdir()

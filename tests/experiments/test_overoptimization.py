@@ -371,7 +371,7 @@ def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
     heldout.write_text(json.dumps(rows[0] | {"prompt": "held out?"}) + "\n")
     small, large, other = drawn(6, 0), drawn(30, 0), drawn(6, 1)
     assert len(small) == 6 and len(large) == 30 and large[:6] == small and other != small
-    with pytest.raises(UserError, match="1000 are more than the 60"):
+    with pytest.raises(UserError, match="1000 is more than the 60"):
         drawn(1000, 0)
 
 

@@ -110,7 +110,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
         say(f"plan: as written in {path}")
         return _filled(recipe, plan["settings"])
     if minutes is None:  # the plan was lost before any stage began
-        raise UserError(f"{path} is damaged; give the time that it may take again: --minutes")
+        raise UserError(f"{path} is damaged; give --minutes again, the time that it may take")
     machine = measure(seconds=1.0)
     lines, seconds, speeds = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)

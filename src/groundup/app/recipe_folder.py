@@ -90,7 +90,7 @@ def find_model(path: Path | str, of_data: str = "give data with --data") -> Path
     if not models:
         raise UserError(
             f"the recipe in {str(path)!r} has no finished model yet; "
-            "run the command that started it again to continue"
+            "rerun the command that started it to continue"
         )
     return path / max(models)[2]
 
@@ -119,7 +119,7 @@ def find_data(path: Path) -> Path:
     data = [path / name for name, stage in _stages(path) if stage.makes == "data"]
     made = next((one for one in data if (one / "data.json").is_file()), None)
     if made is None:
-        remedy = "run the command that started it again to continue"
+        remedy = "rerun the command that started it to continue"
         if not data:
             remedy = "it makes none itself: give the data that it reads"
         raise UserError(f"the recipe in {str(path)!r} has made no data yet; {remedy}")

@@ -236,7 +236,7 @@ class Builder:
             )
         if len(rows) < one.labels and not self.config.quick:
             raise UserError(
-                f"labels={one.labels} are more than the {len(rows)} pairs that differ in gold on "
+                f"labels={one.labels} is more than the {len(rows)} pairs that differ in gold on "
                 "these prompts; give fewer, or other sources"
             )
         heldout = (made / "heldout.jsonl").read_bytes()

@@ -85,7 +85,7 @@ def votes_in(path: Path, option: str = "--out") -> list[Vote]:
             continue
         if not _is_vote(line):
             raise UserError(
-                f"{path}, line {number} is not a vote; mend that line, or choose another {option}"
+                f"{path}, line {number} is not a vote; correct it, or choose another {option}"
             )
         found.append(vote_of(json.loads(line), path.stem, number))
     return found
@@ -132,7 +132,7 @@ def _votes(path: Path, option: str) -> list[Vote]:
         return []
     found = read_votes(path)
     if found.bad:
-        raise UserError(f"{found.bad[0]}; mend that line, or choose another {option}")
+        raise UserError(f"{found.bad[0]}; correct that line, or choose another {option}")
     return list(found.rows)
 
 
