@@ -162,7 +162,7 @@ def test_a_stop_in_the_last_evaluation_ends_a_recipe_when_its_stage_is_finished(
     recipe.write_text("".join(table + settings for table in tables))
     words = ["run", str(recipe), "--out", str(folder / "runs")]
     assert cli.main(words) == 130
-    assert "one is finished, and the same command goes on" in capsys.readouterr().err
+    assert "one is finished, and the same command continues" in capsys.readouterr().err
     check(folder / "runs" / "one")
     assert is_finished(folder / "runs" / "one") and not (folder / "runs" / "two").exists()
     assert cli.main(words) == 0, capsys.readouterr().err

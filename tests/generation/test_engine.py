@@ -422,7 +422,7 @@ def test_a_request_of_bad_numbers_fails_alone_and_leaves_nothing_behind(tiny_mod
                 errors[event.id] = str(event.error)
             if event.completion is not None:
                 found[event.id] = event.completion.ids
-    assert list(errors) == [bad] and "no numbers (NaN or infinite)" in errors[bad]
+    assert list(errors) == [bad] and "not finite (NaN or infinite)" in errors[bad]
     assert [found[number] for number in numbers] == expected
 
 

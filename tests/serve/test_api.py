@@ -425,11 +425,11 @@ BAD = {
     ),
     "beyond all bounds": ({"max_tokens": 10**11}, "must be at most 10,000,000"),
     "no messages": ({"messages": []}, "must be a list of at least one"),
-    "a stranger": ({"messages": [{"role": "king", "content": "a"}]}, "role 'king' is none of"),
+    "a stranger": ({"messages": [{"role": "king", "content": "a"}]}, "role 'king' is not one of"),
     "half a character": ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
     "a picture": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "'image_url', and only text is read",
+        "'image_url', but only text is read",
     ),
     "too hot": ({"temperature": -1}, "temperature=-1 must be at least 0"),
     "no number": ({"temperature": "hot"}, "temperature='hot' must be a number"),

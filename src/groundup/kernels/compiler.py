@@ -103,8 +103,8 @@ def _user() -> int:
 def _link(command: Sequence[str], new: Path) -> None:
     """Link a library with PyTorch's OpenMP, because two thread pools would compete.
 
-    If the compiler cannot use PyTorch's (GNU's and clang's differ), it is linked with the
-    compiler's own. A library that does not load is linked again.
+    If that library does not load, because the compiler needs another OpenMP (GNU's and clang's
+    differ), it is linked with the compiler's own.
     """
     ours = sorted(Path(torch.__file__).parent.glob("lib/libgomp*"))[:1]
     for openmp in (*ours, "-fopenmp"):

@@ -1,4 +1,4 @@
-"""Losses: a number that measures the error of an output, and whose gradient reduces it.
+"""Losses: a number that measures the error of an output, and whose gradient leads down.
 
     regression            mse                                 Gaussian noise
     yes or no             binary_cross_entropy_with_logits    Bernoulli

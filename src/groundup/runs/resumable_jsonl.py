@@ -30,7 +30,7 @@ def resumable_lines(
     """Yield a function that writes a line at once, and the indices of the lines already written.
 
     Raises `UserError` for a file that another command has started or is writing, and for one of the
-    `inputs`; with `force` only for the inputs.
+    `inputs`. With `force` a file that another command has started is overwritten.
     """
     if out is None:
         yield write, frozenset()

@@ -329,7 +329,7 @@ def _matching_acts(act: str) -> Iterator[tuple[Act, TableRow]]:
 
 @functools.cache
 def _help_words(act: str) -> frozenset[str]:
-    """The content words of an act and of its help, whomever it is done to."""
+    """The content words of an act and of its help, without those of its slots."""
     read = next(_matching_acts(act), None)
     if read is None:
         return _content_words(act)
@@ -356,7 +356,7 @@ def _of(forms: Mapping[str, TableRow], sides: Sequence[str]) -> TableRow:
 
 
 _SORRY = r"(?:No[,.!] |(?:I am |I['’]m )?sorry[^.!]*?[,.!] (?:but )?)?"
-# `I will not tell anyone` keeps a secret, and `I must tell you that …` tells something.
+# `I will not tell anyone` keeps a secret, and `I must not tell you that …` tells something.
 _DO = (
     r"(?:help|assist|do|show|teach|answer|give|talk|(?:tell(?! (?:any|every|some|no)(?:one|body)\b)"
     r"|say|explain)(?! (?:you )?that (?!because\b)\w))\b"

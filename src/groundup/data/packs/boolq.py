@@ -104,7 +104,7 @@ def _most_related(question: str, candidates: Sequence[str]) -> str:
 
 
 def _plain_text(text: str) -> str:
-    """A passage with typewriter quotes and dashes replaced by typographic ones."""
+    """A passage with `` and '' replaced by plain quotes, and -- by dashes."""
     text = re.sub(r" ?-- ?(?=\d)|(?<=\d) ?-- ?", "–", text)
     return tidy(text.replace("``", '"').replace("''", '"').replace(" -- ", " – "))
 
