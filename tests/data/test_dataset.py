@@ -476,11 +476,11 @@ def test_a_file_that_only_is_called_as_that_of_a_run_is_data(tmp_path: Path) -> 
     [
         ("noext", "a,b\n1,2\n", r"noext' has no ending; data is read from \.jsonl"),
         ("a.xml", "a,b\n1,2\n", r"ends in '\.xml'; data is read from \.jsonl"),
-        ("a.jsonl", "{}\n", "has no columns, which match no known layout"),
+        ("a.jsonl", "{}\n", "has no columns, so its layout is unknown"),
         (
             "a.csv",
             "a,b\n1,2\n",
-            "columns a, b, which match no known layout.* --columns .*first line",
+            "columns a, b, so its layout is unknown.* --columns .*first line",
         ),
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", "\n\n", "holds no lines"),

@@ -41,9 +41,9 @@ def test_a_page_is_sections_of_rows_of_cells() -> None:
     [
         ("red", "page, line 1: a row stands before the first heading"),
         ("[a\nred", "page, line 1: a heading ends with ]"),
-        ("[a]\nred\n[a]", r"page, line 3: \[a\] stands on this page already"),
-        ("[a]\n | red", "page, line 2: there is no row to go on with"),
-        ("[a]\nred\n\n | blue", "page, line 4: there is no row to go on with"),
+        ("[a]\nred\n[a]", r"page, line 3: \[a\] is a heading of this table already"),
+        ("[a]\n | red", "page, line 2: there is no row to continue"),
+        ("[a]\nred\n\n | blue", "page, line 4: there is no row to continue"),
         ("[a]\nred | | blue", "page, line 2: a bar needs a space and a cell"),
         ("[a]\nred |\n\n[b]", "page, line 2: a bar needs a space and a cell"),
         ("[a]\nred|blue", "page, line 2: a bar needs a space and a cell"),

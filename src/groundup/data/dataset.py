@@ -361,7 +361,7 @@ class Reader:
         named = f"the columns {', '.join(columns)}" if columns else "no columns"
         if all(line.reason.startswith(UNKNOWN) for line in bad):
             raise UserError(
-                f"{str(path)!r} has {named}, which match no known layout; known are {KNOWN}; say "
+                f"{str(path)!r} has {named}, so its layout is unknown; known are {KNOWN}; say "
                 "which column is which with --columns, as in --columns prompt=question "
                 "completion=answer"
                 f"{'. A CSV file names its columns in its first line' * is_csv}"

@@ -30,7 +30,9 @@ def sections(text: str, name: str) -> Mapping[str, Table]:
         if line[0] == "[":
             heading = line[1:-1]
             _require(line[-1] == "]", f"{where}: a heading ends with ]")
-            _require(heading not in found, f"{where}: [{heading}] stands on this page already")
+            _require(
+                heading not in found, f"{where}: [{heading}] is a heading of this table already"
+            )
             found[heading] = []
         else:
             row = tuple(line.split(" | "))
@@ -50,7 +52,7 @@ def _joined(text: str, name: str) -> list[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         where, words = f"{name}, line {number}", " ".join(line.split())
         if words and line[0] == " ":
-            _require(may_go_on, f"{where}: there is no row to go on with")
+            _require(may_go_on, f"{where}: there is no row to continue")
             where, before = found.pop()
             found.append((where, f"{before} {words}"))
         else:
