@@ -67,7 +67,7 @@ def test_a_gain_is_told_opening_by_opening() -> None:
 
 def test_of_a_handful_of_openings_no_gain_is_told() -> None:
     """Four that all rise do so by chance once in eight times, whatever drawing them shows."""
-    for count, verdict in ((4, "not told from 0."), (40, "more.")):
+    for count, verdict in ((4, "not significant."), (40, "more.")):
         values = np.linspace(-1, 0.9, count)
         lines = [
             {"reward": ratio(one).to_json(), "rewards": one.tolist(), "kl": 0.1}

@@ -266,7 +266,7 @@ def test_a_tiny_text_of_ones_own_is_enough(
     tokenizer = train_tokenizer(
         TokenizerConfig(out=tmp_path / "tokenizer", data=text, vocab_size=1024)
     )
-    assert "fewer than the 1,024 asked for" in capsys.readouterr().out
+    assert "fewer than the 1,024 requested" in capsys.readouterr().out
     folder = run(
         PretrainConfig(
             out=tmp_path / "run",

@@ -200,7 +200,7 @@ def test_terminal_and_page_go_on_with_each_others_log(
     voter.choose("left")
     voter.choose("right")
     said = at_terminal(monkeypatch, capsys, "l q")
-    assert "voted on 2 already" in said and "prompt 3 of 4" in said and "prompt 2 of" not in said
+    assert "already voted on 2" in said and "prompt 3 of 4" in said and "prompt 2 of" not in said
     assert "<h1>Prompt 4 of 4</h1>" in voter.look()
     # Another studio, which knows of nothing, and the file.
     other = Voter(voter.client)

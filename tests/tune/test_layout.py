@@ -287,7 +287,7 @@ def test_an_adapter_beside_a_small_model_learns_much_at_its_full_rate(
     )
     plan = json.loads((run(config) / "plan.json").read_text())
     assert plan["rates"]["matrices"] == 0.01 and plan["rates"]["embeddings"] == 0.003
-    assert plan["reasons"]["learning_rate"].startswith("0.01, that of a small model which is")
+    assert plan["reasons"]["learning_rate"].startswith("0.01, that of a small model that is")
 
 
 def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_groups_are_counted_before_any_work() -> None:
         return Sides([harm], [*rows, harm], [])
 
     stage.require_calibration(sides(19), 0.05)
-    with pytest.raises(UserError, match=r"19 groups .* 18 are set aside"):
+    with pytest.raises(UserError, match=r"19 groups .* 18 from .* are set aside"):
         stage.require_calibration(sides(18), 0.05)
 
 
