@@ -33,7 +33,7 @@ _MOST_DEPTH, _MOST_RUNS, _MOST_FOLDERS = 6, 500, 20_000
 # Folders in which runs keep parts of themselves, and in which other programs keep many files.
 _PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__pycache__"})
 # A folder is searched again after this many seconds, and after this many times the last search's
-# duration; sizes are counted again after the last number of seconds.
+# duration; the size of a folder is counted again after the last of these numbers of seconds.
 _LOOK_SECONDS, _LOOK_SHARE, _SIZE_SECONDS = 3.0, 20, 60.0
 # Heartbeats come about once a second, but seldom during an evaluation.
 _HEARTBEAT_SECONDS = 30

@@ -269,7 +269,7 @@ def _dialogues(content: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for place, prompt in enumerate(content["prompts"]):
         turns = [
-            (one["role"] if prompt["chat"] else "text to go on with", one["content"])
+            (one["role"] if prompt["chat"] else "text to continue", one["content"])
             for one in prompt["messages"]
         ]
         said = [Answer("what really followed", prompt["truth"])]

@@ -45,7 +45,7 @@ def dialogues(models: Sequence[Evaluated], *, drawn: bool = True) -> dict[Prompt
     found = {}
     for number, sample in enumerate(models[0](sampled)):
         given = [(m, m(sampled)[number]) for m in models if number < len(m(sampled))]
-        who = ("you", "assistant") if sample.chat else ("text to go on with",)
+        who = ("you", "assistant") if sample.chat else ("text to continue",)
         turns = [(who[place % len(who)], turn) for place, turn in enumerate(sample.prompt)]
         answers = [_answer(model, one, drawn=drawn) for model, one in given]
         found[sample.prompt] = Dialogue(turns, answers)
@@ -147,7 +147,7 @@ def _test(
 def word(test: Claim) -> str:
     """A test's verdict in a few words."""
     if test.outcome == "cannot be told":
-        return f"not told apart from {test.other}"
+        return f"not distinguishable from {test.other}"
     return f"{test.outcome} than {test.other}"
 
 

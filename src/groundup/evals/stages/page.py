@@ -59,7 +59,7 @@ from groundup.report.table import (
     source_table,
     telling,
 )
-from groundup.runs.console import counted
+from groundup.runs.console import counted, duration
 from groundup.runs.files import is_number, read_json_object
 
 
@@ -82,7 +82,7 @@ def report_page(
         content
         | {
             "count": counted(len(models), "model"),
-            "minutes": f"{minutes:.{0 if minutes >= 1 else 1}f}",
+            "trained": duration(60 * minutes),
             "apart": apart if world else "",
             "own_words": own_words if world else "",
             "sizes": ", ".join(sizes),
