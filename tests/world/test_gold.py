@@ -477,12 +477,15 @@ def test_the_right_answer_is_right_in_every_wording(kind: Kind) -> None:
     for heldout, wordings in ((False, kind.train), (True, kind.heldout)):
         values = kind.draw(SeededRandom(kind.name, heldout), heldout)
         right = kind.answer(values).text
+        before = [said(one.train[0], values) for one in KINDS if one.name == kind.after]
         for form in wordings:
             asked = said(form, values)
             if "story" in values:
                 story = values["story"]
                 asked = f"{asked} {story}" if asked.endswith(":") else f"{story}\n\n{asked}"
-            assert judge(asked, right).total == 1.0, asked
+            turns = [turn for text in before for turn in (("user", text), ("assistant", "Hello!"))]
+            prompt = [Message(role, text) for role, text in (*turns, ("user", asked))]
+            assert gold.judge(prompt, right).total == 1.0, asked
 
 
 def test_small_talk_is_told_from_noise_and_from_spite() -> None:

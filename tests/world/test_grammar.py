@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.world import questions
-from groundup.world.grammar import Grammar, Parsed, SeededRandom, capital, fill, slots, with_article
+from groundup.world.grammar import (
+    Grammar,
+    Parsed,
+    SeededRandom,
+    capital,
+    fill,
+    plural,
+    slots,
+    with_article,
+)
 
 WORDS = {
     "A": ("Mia", "the fox"),
@@ -119,3 +128,22 @@ def test_the_questions_of_the_world_are_read_as_patterns_read_them() -> None:
             assert found == (match and match.groups()), (form, sentence)
             matched += found is not None
     assert matched
+
+
+@pytest.mark.parametrize(
+    "noun, many",
+    [
+        ("lamp", "lamps"),
+        ("cherry", "cherries"),
+        ("key", "keys"),
+        ("peach", "peaches"),
+        ("fox", "foxes"),
+        ("loaf", "loaves"),
+        ("wolf", "wolves"),
+        ("mouse", "mice"),
+        ("sheep", "sheep"),
+        ("postman", "postmen"),
+    ],
+)
+def test_plural(noun: str, many: str) -> None:
+    assert plural(noun) == many

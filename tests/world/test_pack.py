@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "6e186c027bc59dc476c3d42557159ac460653cd3ab361a76fda98e20072639e1"
+DIGEST = "e2eda44fb7ebab9dd0d2dc6ffd63cc7bc0019ccff1f34a73bb5d9ef87d23b405"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

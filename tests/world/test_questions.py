@@ -160,7 +160,7 @@ STATEMENTS = {
     "taste": r"The (\w+) tastes (.+)",
     "kind": r"The (\w+) is an? (\w+)",
     "works": r"The (\w+) works ((?!with).+)",
-    "does": r"The (\w+) ((?!works|lives|eats|says|has)\w+s (?!a ).+)",
+    "does": r"The (\w+) ((?!works|lives|eats|says|has|does not)\w+s (?!a ).+)",
     "tool": r"The (\w+) works with (?:an? )?(.+)",
     "lives": r"([A-Z]\w+) lives (.+)",
     "pet": r"([A-Z]\w+) has an? (.+)",
@@ -275,12 +275,33 @@ def test_wrong_answers_are_told_from_right_ones_by_their_value_alone() -> None:
     assert seen > 15
 
 
-@pytest.mark.parametrize("seed", [34843, 52998, 87827, 94000])
+@pytest.mark.parametrize("seed", [34843, 87827, 94000, 118670])
 def test_an_answer_in_one_word_has_another_beside_it(seed: int) -> None:
     """No legs are `zero` in one word."""
     pair = questions.preference(SeededRandom(seed))
     assert pair.chosen == "Zero." and pair.rejected != pair.chosen
     assert pair.rejected.removesuffix(".").lower() in COULD_BE["legs"]
+
+
+def test_the_name_of_the_user_is_asked_for_turns_after_it_was_given() -> None:
+    given = [Message("user", "My name is Mia."), Message("assistant", "Hello, Mia!")]
+    between = [Message("user", "What is 2 + 3?"), Message("assistant", "2 + 3 = 5.")]
+    again = [Message("user", "Please call me Tom."), Message("assistant", "Hello, Tom!")]
+    asked = Message("user", "What is my name?")
+    for before, expected in (
+        (given, "Your name is Mia."),
+        (given + between, "Your name is Mia."),
+        (given + between + again, "Your name is Tom."),
+        (between, "I do not know that. You have not told me."),
+        ([], "I do not know that. You have not told me."),
+    ):
+        parsed = questions.parse([*before, asked])
+        assert parsed is not None and parsed.answer.text == expected
+    found = [questions.conversation(SeededRandom("named", i)) for i in range(2000)]
+    named = [(one, re.match(r"Your name is (\w+)\.", one.messages[-1].content)) for one in found]
+    told = [(one, name[1]) for one, name in named if name]
+    assert {len(one.messages) for one, _ in told} == {4, 6}
+    assert all(name in one.messages[0].content for one, name in told)
 
 
 def answer(text: str) -> str:

@@ -79,7 +79,12 @@ ASKING = {section: labelled(table) for section, table in page("asking").items()}
 _INVENTED = tuple(
     f"{a}{b}{c}" for a in ("zw", "gl", "sn", "fl") for b in "oua" for c in ("rb", "lk", "zz")
 )
-OPEN_WORDS = {**ASKING["feelings"], "odd": _INVENTED, "Odd": tuple(map(str.capitalize, _INVENTED))}
+OPEN_WORDS = {
+    **ASKING["feelings"],
+    "name": NAMES,
+    "odd": _INVENTED,
+    "Odd": tuple(map(str.capitalize, _INVENTED)),
+}
 
 
 def _items(values: Values) -> list[str]:
@@ -151,6 +156,7 @@ COULD_BE: dict[str, tuple[str, ...]] = {
     "rhymed": cells(RHYMES),
     "bigger": ANIMALS,
     "odd one": cells(GROUPS),
+    "name": NAMES,
     "hero": EVERYBODY,
     "helper": (*EVERYBODY, "nobody"),
     "want": THINGS,

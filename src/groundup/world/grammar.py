@@ -61,13 +61,20 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0] in _VOWELS else 'a'} {noun}"
 
 
+_PLURALS = {"mouse": "mice", "goose": "geese", "sheep": "sheep", "deer": "deer"}
+
+
 def plural(noun: str) -> str:
-    """`lamps`, `cherries`, `keys`, `peaches`, `loaves`."""
-    if noun.endswith("loaf"):
+    """`lamps`, `cherries`, `keys`, `peaches`, `loaves`, `mice`."""
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    if noun.endswith("man"):
+        return f"{noun[:-2]}en"
+    if noun.endswith(("loaf", "wolf", "scarf")):
         return f"{noun[:-1]}ves"
     if noun.endswith("y") and noun[-2] not in _VOWELS:
         return f"{noun[:-1]}ies"
-    sounds = noun.endswith(("ch", "sh", "s", "o")) and noun != "piano"
+    sounds = noun.endswith(("ch", "sh", "s", "x", "o")) and noun != "piano"
     return f"{noun}es" if sounds else f"{noun}s"
 
 

@@ -46,8 +46,8 @@ class Kind:
     """A kind of question; `follow` asks it again about the subject of the previous turn.
 
     `slot` is the part of the statement that no wording contains, or "" if many answers are right,
-    each of which contains one of `must`. A kind is sampled by its `weight` among those of its
-    source.
+    each of which contains one of `must`. The values of a kind that is asked `after` another come
+    from an earlier turn of that kind. A kind is sampled by its `weight` among those of its source.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Kind:
     follow: str = ""
     must: TableRow = ()
     weight: int = 8
+    after: str = ""
 
     @functools.cached_property
     def told(self) -> str:
@@ -176,13 +177,26 @@ def _talked() -> Iterator[Kind]:
             "shorter": functools.partial(tale, slot="summary"),
             "go on": beginning,
         }
-        draw = draws.get(name) or functools.partial(_talk, replies=replies, form=train[0])
-        must = parts.get("must say", ())
-        yield Kind(name, f"world-{topic}", replies[0], train, parts["held out"], draw, must=must)
+        draw = draws.get(name) or functools.partial(
+            _talk, replies=replies, form=f"{train[0]} {replies[0]}"
+        )
+        must, (after,) = parts.get("must say", ()), parts.get("after", ("",))
+        yield Kind(
+            name,
+            f"world-{topic}",
+            replies[0],
+            train,
+            parts["held out"],
+            draw,
+            must=must,
+            # It is harder than other small talk, for the answer is in the conversation.
+            weight=32 if after else 8,
+            after=after,
+        )
 
 
 def _talk(dice: SeededRandom, heldout: bool, *, replies: Sequence[str], form: str) -> Values:
-    drawn = {slot: dice.pick(OPEN_WORDS[slot]) for slot in map(plain, slots(form))}
+    drawn = {slot: dice.pick(OPEN_WORDS[slot]) for slot in dict.fromkeys(map(plain, slots(form)))}
     return {**drawn, "reply": said(dice.pick(replies), drawn)}
 
 

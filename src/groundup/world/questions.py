@@ -34,14 +34,14 @@ from groundup.world.plot import WEATHERS
 from groundup.world.reading import read
 
 _SHARES = {
-    "world-facts": 25,
-    "world-reading": 25,
+    "world-facts": 24,
+    "world-reading": 24,
     "world-sums": 14,
     "world-counting": 10,
     "world-words": 6,
     "world-tell": 10,
     "world-rewrite": 3,
-    "world-talk": 5,
+    "world-talk": 7,
     "world-unknown": 2,
 }
 _SOURCES = [source for source, share in _SHARES.items() for _ in range(share)]
@@ -109,7 +109,9 @@ def _asked(dice: SeededRandom, kind: Kind, heldout: bool) -> tuple[Conversation,
     """A conversation that ends with a question of a kind, and the values of that question."""
     while True:
         values, form = kind.draw(dice, heldout), kind.asks(dice, heldout)
-        if dice.chance(0.2) and kind.name != "hello":
+        if kind.after:
+            turns = _after_statement(dice, kind, values, form, heldout)
+        elif dice.chance(0.2) and kind.name != "hello":
             form, turns = _after_others(dice, kind, values, form, heldout)
         else:
             turns = _alone(dice, kind, values, form, heldout)
@@ -156,6 +158,18 @@ def _after_others(
         before = [hello.asks(dice, heldout), hello.draw(dice, heldout)["reply"]]
         prompt = _prompt(form, values)
     return form, [*before, prompt, kind.answer(values).text]
+
+
+def _after_statement(
+    dice: SeededRandom, kind: Kind, values: Values, form: str, heldout: bool
+) -> list[str]:
+    """A question about the user's own earlier turn, in half of the cases with another between."""
+    stated = _NAMED[kind.after]
+    turns = [said(stated.asks(dice, heldout), values), said(stated.statement, values)]
+    if dice.chance(0.5):
+        other = dice.pick(_FOLLOWED)
+        turns += _alone(dice, other, other.draw(dice, heldout), other.asks(dice, heldout), heldout)
+    return [*turns, said(form, values), kind.answer(values).text]
 
 
 def _after_fact(
@@ -323,7 +337,10 @@ def parse(prompt: Sequence[Message]) -> ParsedQuestion | None:
                 for slot, value in parsed.values.items()
             }
             for kind, is_whole in _kinds_of()[parsed.form]:
-                named = values if is_whole else _referring(kind, values, earlier)
+                if kind.after:
+                    named = _stated(kind.after, prompt)
+                else:
+                    named = values if is_whole else _referring(kind, values, earlier)
                 of_story = kind.source in ("world-reading", "world-rewrite")
                 found = _of_story(kind, values, texts) if of_story else named
                 if named is not None and found is not None:
@@ -365,6 +382,15 @@ def _referring(kind: Kind, values: Values, earlier: ParsedQuestion | None) -> Va
     if kind.subject in values:
         return values if earlier.kind is kind else None
     return {kind.subject: earlier.values[kind.subject]}
+
+
+def _stated(name: str, prompt: Sequence[Message]) -> Values | None:
+    """The values of the user's latest earlier turn of the kind with this name."""
+    for turn in prompt[-3::-2]:
+        asked = parse([turn])
+        if asked is not None and asked.kind.name == name:
+            return asked.values
+    return None
 
 
 def _of_story(kind: Kind, values: Values, texts: Sequence[str]) -> Values | None:

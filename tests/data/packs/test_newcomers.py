@@ -26,7 +26,7 @@ from groundup.text.rows import Conversation, Message
 from groundup.text.saying_no import is_refusal
 from groundup.world import conduct, pack
 from groundup.world.answers import is_heldout_sum
-from groundup.world.facts import heldout_pairs
+from groundup.world.facts import TRUTH, heldout_pairs
 from groundup.world.grammar import slots
 from groundup.world.kinds import KINDS
 from groundup.world.questions import parse
@@ -239,6 +239,25 @@ def test_what_the_world_knows_is_answered_and_right(trained: list[Conversation])
     # Sums and counting are tested below.
     in_words = [one for one in known if not re.search("[0-9]", one.messages[-1].content)]
     assert told > 0.3 * len(in_words) > 0.15 * len(known)
+
+
+def test_questions_in_the_plural_are_answered_about_the_right_subject(
+    trained: list[Conversation],
+) -> None:
+    for asked, relation, subject in (
+        ("what do mice like to eat", "eats", "mouse"),
+        ("WHERE DO GEESE LIVE?", "home", "goose"),
+        ("What do bakers do?", "does", "baker"),
+        ("hey, what can I do with scarves", "use", "scarf"),
+    ):
+        (kind,) = (kind for kind in KINDS if kind.name == relation)
+        right = kind.answer({kind.subject: subject}).text
+        assert newcomers._fact(relation, asked) == right
+        assert TRUTH[relation][subject] in right
+    first = [one.messages[0].content.lower() for one in trained if one.source == "newcomer-known"]
+    assert sum(bool(re.search(r"\b(?:mice|dogs|geese|bears|foxes)\b", text)) for text in first) > 3
+    words = Topics.of([Article("Dogs", "Dogs are animals. They bark.", "Foxes and mice", "Life")])
+    assert not {"dogs", "foxes", "mice"} & {*words.words, *words.things}
 
 
 def test_the_worlds_requests_are_asked_in_the_newcomers_wordings_too(

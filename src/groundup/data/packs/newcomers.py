@@ -12,8 +12,8 @@ long wordings.
 
 Four measures keep "I do not know" from spreading: questions about the small world are also asked in
 the newcomers' careless style, and answered; the world's requests for help also use these wordings;
-its animals and things are also described in a few words; and in the pairs for DPO an answer is
-preferred to not knowing if there is one.
+its animals and things are also described in a few words, and asked about in the plural; and in the
+pairs for DPO an answer is preferred to not knowing if there is one.
 
 Held out are other wordings, with the titles of held-out articles.
 """
@@ -32,8 +32,8 @@ from groundup.text.rows import Conversation, Message, Preference
 from groundup.world import conduct, pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.conduct import NOT_KNOWN, declines
-from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
-from groundup.world.grammar import SeededRandom, capital, slots, with_article
+from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, UNCOUNTED, heldout_pairs
+from groundup.world.grammar import SeededRandom, capital, plural, slots, with_article
 from groundup.world.kinds import KINDS, Kind
 from groundup.world.tables import TableRow, labelled, sections
 
@@ -199,7 +199,8 @@ _FALLBACK = Topics(
 )
 _MADE_OF = {"animal": ANIMALS, "thing": THINGS, "food": FOODS, "job": JOBS}
 _KNOWN = (*ANIMALS, *THINGS, *FOODS, *JOBS)
-_IN_WORLD = frozenset((*_KNOWN, *(name.lower() for name in NAMES)))
+_SINGULARS = {plural(word): word for word in _KNOWN if word not in UNCOUNTED}
+_IN_WORLD = frozenset((*_KNOWN, *_SINGULARS, *(name.lower() for name in NAMES)))
 
 
 def is_of_the_world(title: str) -> bool:
@@ -255,6 +256,11 @@ def _small_sum(dice: SeededRandom, heldout: bool) -> str:
     return f"{one}{dice.pick(typed)}{other}"
 
 
+def _any_plural(group: TableRow) -> Callable[[SeededRandom], str]:
+    counted = [word for word in group if word not in UNCOUNTED]
+    return lambda dice: plural(dice.pick(counted))
+
+
 _FEW = {"three": 3, "five": 5, "ten": 10, "twelve": 12}
 
 
@@ -270,6 +276,8 @@ _MADE: Mapping[str, Callable[[SeededRandom], str]] = {
     "few": lambda dice: dice.pick((*_FEW, *map(str, range(3, 13)))),
     "known": lambda dice: dice.pick(_KNOWN),
     "a known": lambda dice: with_article(dice.pick(_KNOWN)),
+    "many known": lambda dice: dice.pick(tuple(_SINGULARS)),
+    **{f"{name}s": _any_plural(group) for name, group in _MADE_OF.items()},
 }
 
 
@@ -351,6 +359,8 @@ class Newcomers:
         if turn.source == NEWCOMER + "known":
             if turn.name in _SOLVED:
                 return [_SOLVED[turn.name](text)]
+            if turn.name in RELATIONS:
+                return [_fact(turn.name, text)]
             return [_about(dice, text) if turn.name == "what" else _story(dice)]
         answer = dice.pick(ANSWERS[turn.label])
         if self.heldout:
@@ -449,9 +459,7 @@ def _roughly(dice: SeededRandom, text: str, *, exactly: bool) -> str:
 
 def _about(dice: SeededRandom, asked: str) -> str:
     """A description of a person or thing of the world, and a fact about it."""
-    words = re.findall("[a-z]+", asked.lower())
-    about = next(word for word in reversed(words) if word in _KNOWN)
-    group = next(name for name, found in _MADE_OF.items() if about in found)
+    group, about = _named(asked)
     kinds = _kinds_of(group, about)
     drawn = dice.sample(kinds, min(2, len(kinds)))
     # `It` after `A young frog is called a tadpole.` would be the tadpole.
@@ -461,6 +469,20 @@ def _about(dice: SeededRandom, asked: str) -> str:
     if group != "job":
         rest = [re.sub(f"^The {about} ", "It ", one) for one in rest]
     return " ".join([first, *rest])
+
+
+def _fact(relation: str, asked: str) -> str:
+    """The fact of a relation about the named person or thing: `The rabbit eats carrots.`"""
+    group, about = _named(asked)
+    (kind,) = (one for one in _kinds_of(group, about) if one.name == relation)
+    return kind.answer({group: about}).text
+
+
+def _named(asked: str) -> tuple[str, str]:
+    """The kind of the last-named person or thing of the world, and its singular."""
+    words = (_SINGULARS.get(word, word) for word in re.findall("[a-z]+", asked.lower()))
+    about = [word for word in words if word in _KNOWN][-1]
+    return next(name for name, found in _MADE_OF.items() if about in found), about
 
 
 def _solved(asked: str) -> str:
