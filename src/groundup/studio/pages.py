@@ -130,7 +130,7 @@ def _runs_table(runs: Runs, found: Mapping[str, Run]) -> Table:
         rows += [run_row(runs, *one) for one in tree]
     said = [f"**{run.label}**: {run.why}" for run in found.values() if run.why]
     if any(run.holds_model for run in found.values()):
-        said.append("What a model does with a text is shown from the page of its run.")
+        said.append("To see what a model does with a text, open the page of its run.")
     return Table(RUN_COLUMNS, rows, corner="run", title="Runs", remarks=said)
 
 
