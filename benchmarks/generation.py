@@ -1,4 +1,4 @@
-"""Tokens a second against `transformers`' `generate`, each side in a process of its own.
+"""Tokens per second against `transformers`' `generate`, each side in a process of its own.
 
     python benchmarks/generation.py [--models small 10m 135m] [--batches 1 16 64] [--turns 3]
     python benchmarks/generation.py --models 135m --batches 1 16 --lora 16
@@ -48,7 +48,7 @@ SIDES = (
 )
 PROMPT, NEW = 32, 128
 
-# One process's measurements by batch, or "bandwidth": tokens or bytes a second.
+# One process's measurements by batch, or "bandwidth": tokens or bytes per second.
 Rates = dict[str, list[float]]
 Serve = Callable[[], int]
 
@@ -222,7 +222,7 @@ def theirs(peer: Any, prompts: list[list[int]], cache: list[str]) -> Serve:
 
 
 def bandwidth() -> float:
-    """Bytes a second at which all cores together read memory, the best of five."""
+    """Bytes per second at which all cores together read memory, the best of five."""
     import torch
 
     numbers = torch.ones(2**27)

@@ -1,4 +1,4 @@
-"""Rollouts a second against `transformers`' `generate`, each side in a process of its own.
+"""Rollouts per second against `transformers`' `generate`, each side in a process of its own.
 
     python benchmarks/rollout.py [--batches 64 256] [--turns 3] [--json FILE]
 
@@ -76,7 +76,7 @@ def show(found: dict[str, dict[str, list[float]]]) -> None:
 
 
 def measure(side: str, batches: list[int], calls: int) -> dict[str, list[float]]:
-    """Tokens a second of one side, by batch."""
+    """Tokens per second of one side, by batch."""
     import torch
 
     name, dtype = side.split()

@@ -1,4 +1,4 @@
-"""Tokens a second of servers with many concurrent clients, against `transformers serve`.
+"""Tokens per second of servers with many concurrent clients, against `transformers serve`.
 
     python benchmarks/serve.py MODEL [--clients 1 16 64] [--turns 3] [--json FILE]
 
@@ -95,7 +95,7 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 async def ask(address: str, name: str, clients: int, answers: int) -> tuple[float, float]:
-    """Tokens a second of all clients together, and the median seconds to a first piece."""
+    """Tokens per second of all clients together, and the median seconds to a first piece."""
     first: list[float] = []
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, timeout=600, limits=limits) as client:

@@ -107,7 +107,7 @@ def timed(serve: Callable[[], int], calls: int, clock: Callable[[], float]) -> l
 
 
 def bandwidth(clock: Callable[[], float]) -> float:
-    """Bytes a second at which all cores together read memory, the best of ten."""
+    """Bytes per second at which all cores together read memory, the best of ten."""
     import torch
 
     numbers = torch.ones(2**27)

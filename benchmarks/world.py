@@ -2,9 +2,9 @@
 
     python benchmarks/world.py [--seconds 5]
 
-Prints megabytes of text a second for documents, conversations and pairs, generated in turns so that
-changes in the machine's speed affect all. It also prints the speed of SHA-256 on the same text, a
-measure of the core that makes different machines comparable. Needs only groundup.
+Prints megabytes of text per second for documents, conversations and pairs, generated in turns so
+that changes in the machine's speed affect all. It also prints the speed of SHA-256 on the same
+text, a measure of the core that makes different machines comparable. Needs only groundup.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def test_help_of_a_number_says_its_unit_and_what_it_is_by_default(
     assert "share of the steps spent warming up [0 to 1] [default: 0.02]" in sft
     assert sft.count("[0 to 1]") > 5 and "peak learning rate" in sft
     assert "group [0 to 1] [default: 0.5]" in shown("data", "show")
-    assert "likeliest's probability [0 to 1]" in shown("chat")
+    assert "most likely token's probability [0 to 1]" in shown("chat")
     assert "the same text (default: 0)" in shown("generate")
     for option in ("minutes", "steps", "depth", "width", "context", "rows"):
         told = plan.partition(f"--{option} ")[2].partition(" --")[0]

@@ -533,7 +533,7 @@ def test_one_model_at_temperature_zero_has_nothing_to_compare(voted: Voted) -> N
 
 def test_help_says_that_answers_are_drawn_by_chance(capsys: pytest.CaptureFixture[str]) -> None:
     """A model that does not ask for it is sampled here, and nowhere else."""
-    defaults = {"label": "else temperature 0.7)", "chat": "else the likeliest token)"}
+    defaults = {"label": "else temperature 0.7)", "chat": "else the most likely token)"}
     for command, told in defaults.items():
         assert main([command, "--help"]) == 0
         shown = " ".join(capsys.readouterr().out.split())

@@ -30,7 +30,7 @@ ROWS = [
 ]
 
 
-def test_the_likeliest_option_is_chosen(
+def test_the_most_likely_option_is_chosen(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone
 ) -> None:
     """Each option in a chat written by hand, its words alone scored one by one."""

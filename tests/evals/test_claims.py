@@ -217,7 +217,7 @@ def test_a_share_of_some_says_something() -> None:
 
 def test_of_a_handful_of_groups_nothing_is_told() -> None:
     few = Estimate(1.0, 1.0, 1.0, 50, FEWEST_GROUPS - 1)
-    assert Claim("it is so", few, "bits", "above").outcome == "cannot be told"
+    assert Claim("it is so", few, "bits", "above").outcome == "not significant"
     enough = replace(few, groups=FEWEST_GROUPS)
     assert Claim("it is so", enough, "bits", "above").outcome == "better"
     assert Claim("it is so", enough, "bits", "below").outcome == "worse"

@@ -273,7 +273,7 @@ def test_a_card_takes_the_benchmarks(
     untold = re.search(r"(\d+) more comparison", card)
     assert told + (int(untold[1]) if untold else 0) == len(changes)
     assert all(one["citation"] in card for one in report["sets"].values())
-    assert "groundup eval core: questions: by the likeliest option" in card
+    assert "groundup eval core: questions: by the most likely option" in card
 
 
 def test_every_number_has_its_interval_and_its_chance(report: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def test_a_best_rate_at_the_edge_is_told() -> None:
 
 def test_equals_are_not_ranked() -> None:
     first, second = remarks([sweep("SGD"), sweep("Adam")])
-    assert "by the spread of the seeds, it is not distinguishable from Adam" in first
+    assert "by the spread of the seeds, it is not significantly different from Adam" in first
     assert "no significant difference for this number of images" in second
 
 
@@ -89,7 +89,7 @@ def test_what_differs_is_ranked() -> None:
     good = Sweep("Adam", [Rate(0.1, [trained(0.1, 0.95, 0.01), trained(0.1, 0.95, 0.02)])])
     poor = Sweep("SGD", [Rate(0.1, [trained(0.5, 0.5, 0.4), trained(0.5, 0.5, 0.6)])])
     first, second, *_ = remarks([poor, good])
-    assert "Adam reaches the lowest" in first and "not distinguishable" not in first
+    assert "Adam reaches the lowest" in first and "not significantly" not in first
     assert "+45.0 points" in second and "a significant difference for this number" in second
 
 
@@ -97,7 +97,7 @@ def test_of_one_seed_none_is_told_from_the_others() -> None:
     good = Sweep("Adam", [Rate(0.1, [trained(0.1, 0.95, 0.01)])])
     poor = Sweep("SGD", [Rate(0.1, [trained(0.5, 0.5, 0.4)])])
     first, *_ = remarks([poor, good])
-    assert "loss, 0.0100; with one seed, it is not distinguishable from the others. SGD" in first
+    assert "loss, 0.0100; with one seed, no difference is significant. SGD" in first
 
 
 def one_training(name: str, rate: float) -> Training:

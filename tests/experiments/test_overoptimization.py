@@ -401,7 +401,7 @@ def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
         (["overoptimization", "m", "--data", "d", "--episodes", "2"], "4 minibatches of PPO"),
         (["frontier", "m", "--episodes", "3"], "episodes=3 must be at least 4, to fill the 4 mini"),
         (["shortest-paths", "--episodes", "100"], "try episodes=96"),
-        (["sentiment", "--kl-coef", "0"], "not a price for DPO, which must be at least 1e-06"),
+        (["sentiment", "--kl-coef", "0"], "invalid for DPO: it must be at least 1e-06"),
     ],
     ids=lambda value: value[0],
 )

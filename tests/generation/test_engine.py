@@ -274,7 +274,7 @@ def test_places_must_be_at_least_one(tiny_model: TinyModel, wrong: Any) -> None:
         generate(tiny_model(), [Request([5])], batch_size=None)  # type: ignore[arg-type]
 
 
-# Ends, masks and the likeliest tokens.
+# Ends, masks and the most likely tokens.
 
 
 def test_stop_ids_end_a_completion(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
@@ -353,7 +353,7 @@ def test_a_mask_that_fails_ends_its_own_request_only(
         generate(model, [good, bad])
 
 
-def test_the_likeliest_tokens_are_told_to_who_asks(tiny_model: TinyModel) -> None:
+def test_the_most_likely_tokens_are_reported_on_request(tiny_model: TinyModel) -> None:
     model = tiny_model(eos_token_ids=())
     drawn = Sampling(temperature=1.5, top_k=50, repetition_penalty=1.3, max_new_tokens=7)
     requests = [Request([5, 6], sampling=drawn, top_logprobs=n) for n in (3, 0, 5, 1000)]

@@ -251,7 +251,7 @@ def test_minutes_become_steps_with_a_reason(workshop: Any, tmp_path: Path) -> No
     run(config(workshop, tmp_path / "run", steps=None, minutes=0.004))
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["tokens_per_second"] > 0
-    assert "tokens a second measured here" in plan["reasons"]["steps"]
+    assert "tokens per second measured here" in plan["reasons"]["steps"]
     affordable = 0.92 * 0.24 * plan["tokens_per_second"] / plan["tokens_per_step"]
     assert plan["steps"] == max(1, round(affordable))
 
@@ -374,7 +374,7 @@ def test_a_recurrent_network_is_planned_in_minutes_and_stays_eager(
     plan = json.loads((folder / "plan.json").read_text())
     assert plan["model"]["model_type"] == "lstm" and plan["model"]["num_hidden_layers"] == 2
     assert "widest" in plan["reasons"]["width"] and not plan["compute"]["compile"]
-    assert "tokens a second measured here" in plan["reasons"]["steps"]
+    assert "tokens per second measured here" in plan["reasons"]["steps"]
     assert "eager" in plan["reasons"]["compile"]
 
 

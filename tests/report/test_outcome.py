@@ -118,9 +118,9 @@ def test_a_claim_that_holds_makes_no_model_better(tmp_path: Path) -> None:
     folder = outcome(tmp_path / "out", claims=claims)
     page = (folder / "report.html").read_text(encoding="utf-8")
     titles = re.findall(r"<(?:h3|summary)[^>]*>(\w[^<(]*) \(1\)", page)
-    assert titles == ["Holds", "Does not hold", "Cannot be told"]
+    assert titles == ["Holds", "Does not hold", "Not significant"]
     outcomes = [one["outcome"] for one in result(folder)["claims"]]
-    assert outcomes == ["holds", "does not hold", "cannot be told"]
+    assert outcomes == ["holds", "does not hold", "not significant"]
 
 
 def test_no_time_is_claimed_where_another_start_took_a_part_of_it(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def every_block() -> list[Block]:
         table,
         Plots([plot(), plot(9.0)]),
         Listing(EVIL),
-        Headlines([Headline(EVIL, EVIL, EVIL, EVIL, "cannot be told", [(EVIL, EVIL)] * 2)]),
+        Headlines([Headline(EVIL, EVIL, EVIL, EVIL, "not significant", [(EVIL, EVIL)] * 2)]),
         Dialogue([(EVIL, EVIL)], [answer, answer]),
         Bars([Bar(EVIL, 3, 0.5, 0.25)]),
         Spans([Span(EVIL, "t c", EVIL), EVIL]),
@@ -123,7 +123,7 @@ def test_what_cannot_be_told_says_why() -> None:
     *_, fold = claims_by_mark(untold)
     assert isinstance(fold, Fold) and fold.blocks == [Claims(untold)]
     why = "the interval allows both, or the groups are too few"
-    assert fold.title == f"Cannot be told (2): {why}"
+    assert fold.title == f"Not significant (2): {why}"
 
 
 PROSE = """# What came of it

@@ -31,8 +31,8 @@ ASKED = [{"role": "user", "content": "the sea"}]
 HOT = {"temperature": 1.5, "max_tokens": 12}
 
 
-def drawn(served: Served, sampling: Sampling, count: int = 1, likeliest: int = 0) -> Any:
-    one = Request(messages=ASKED, sampling=sampling, top_logprobs=likeliest)
+def drawn(served: Served, sampling: Sampling, count: int = 1, top_logprobs: int = 0) -> Any:
+    one = Request(messages=ASKED, sampling=sampling, top_logprobs=top_logprobs)
     return generate(served.model, [one] * count, served.tokenizer)
 
 
@@ -109,7 +109,7 @@ def test_a_seed_draws_the_same_again_and_none_draws_anew(serve: Serve, tiny: Ser
 
 def test_log_probabilities_are_those_that_were_drawn_with(serve: Serve, tiny: Served) -> None:
     sampling = replace(GREEDY, max_new_tokens=5)
-    expected = drawn(tiny, sampling, likeliest=3)[0]
+    expected = drawn(tiny, sampling, top_logprobs=3)[0]
     found = say(serve(tiny), max_tokens=5, logprobs=True, top_logprobs=3)
     told = found.choices[0].logprobs.content
     assert [one.logprob for one in told] == pytest.approx(expected.logprobs, abs=1e-5)
@@ -484,7 +484,7 @@ BAD = {
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         "the chat template does not support `tools`",
     ),
-    "likeliest of none": ({"top_logprobs": 3}, "requires logprobs=true"),
+    "most likely of none": ({"top_logprobs": 3}, "requires logprobs=true"),
     "too long": (
         {"messages": [{"role": "user", "content": "the sea " * 60}]},
         "prompt is too long: the prompt has .* more than the model's context of 64; shorten it",

@@ -7,8 +7,8 @@ Every model answers every prompt at temperature 1, without truncation: as it was
 chats. A model wins a prompt if its answer scores higher than the first model's; a tie counts half.
 Nats are KL(model || first) of whole answers, estimated from the sampled tokens.
 
-With several answers per prompt (`samples`), the best of k is reported too. For a reward that checks
-(0 or 1) this is pass@k, the probability that at least one of k answers is right, estimated without
+With several answers per prompt (`samples`), the best of k is reported too. For a verifier
+(0 or 1), this is pass@k, the probability that at least one of k answers is right, estimated without
 bias from n answers of which c are right (Chen et al. 2021, "Evaluating large language models
 trained on code", equation 1):
 
@@ -81,8 +81,8 @@ class Answered:
     The answers to one prompt are adjacent in `rollouts`, equally many for each. `apart` is log p of
     each answer under this model minus that under the first, in nats; it is None for chosen answers,
     for which `nats` is an upper bound. `minutes` is the time of its training, if its folder says
-    so, and `kind` is the same for runs of one method. `checks` are the rewards that say right or
-    wrong.
+    so, and `kind` is the same for runs of one method. `binary` names the rewards that are
+    always 0 or 1.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Answered:
     nats: float
     kind: str = ""
     minutes: float | None = None
-    checks: frozenset[str] = frozenset()
+    binary: frozenset[str] = frozenset()
 
     def to_json(self, first: Answered) -> dict[str, Any]:
         """All measures of the model, and the scores of every answer."""
@@ -141,11 +141,11 @@ class Method:
         return all(run.worth[name].shape[1] >= _BEST_OF for run in self.runs for name in run.worth)
 
     def of(self, reward: str, some: Some | None = None) -> Estimate:
-        """The mean of a reward over `some` prompts and all runs; pass@1 if it checks."""
+        """The mean of a reward over `some` prompts and all runs; pass@1 if it is binary."""
         return self._mean(lambda run: run.worth[reward].mean(1), some)
 
     def best(self, reward: str, some: Some | None = None) -> Estimate:
-        """The mean score of the best of eight answers; pass@8 if the reward checks."""
+        """The mean score of the best of eight answers; pass@8 if the reward is binary."""
         return self._mean(
             lambda run: np.array([best_of_n(one, one, _BEST_OF) for one in run.worth[reward]]), some
         )
@@ -236,7 +236,7 @@ class _Setup:
     prompts: list[Prompt]
     tokenizer: Tokenizer
     rewards: Mapping[str, RolloutReward]
-    checks: frozenset[str]
+    binary: frozenset[str]
 
     def answers(self, model: CausalLM, copies: int, *, again: bool = False) -> list[Rollout]:
         """Answers to each prompt: every model samples with the same seed, `again` with another."""
@@ -278,7 +278,7 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
                 float(apart.mean()),
                 str(path) if history is None else _kind(history),
                 None if history is None else history.costs()["minutes"],
-                setup.checks,
+                setup.binary,
             )
         )
         say(f"comparison  {found[-1].name}: {len(rollouts)} answers")
@@ -304,8 +304,8 @@ def _setup(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         )
     specs = {"reward": config.reward, "judge": config.judge, "gold": config.gold}
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
-    checks = frozenset(name for name, spec in specs.items() if spec and says_right_or_wrong(spec))
-    return _Setup(config, evenly_spaced(heldout, config.questions), tokenizer, rewards, checks)
+    binary = frozenset(name for name, spec in specs.items() if spec and says_right_or_wrong(spec))
+    return _Setup(config, evenly_spaced(heldout, config.questions), tokenizer, rewards, binary)
 
 
 def _best_of(setup: _Setup, model: CausalLM, name: str, n: int) -> Answered:
@@ -321,7 +321,7 @@ def _best_of(setup: _Setup, model: CausalLM, name: str, n: int) -> Answered:
     worth = {name: setup.worth(name, chosen) for name in setup.rewards}
     say(f"comparison  {name}, best of {n}: {len(rollouts)} answers")
     title = f"{name}, best of {n}"
-    return Answered(title, chosen, worth, None, kl_bound(n), checks=setup.checks)
+    return Answered(title, chosen, worth, None, kl_bound(n), binary=setup.binary)
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:
@@ -476,7 +476,7 @@ def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
     if no answer got a penalty."""
     runs = [run for one in grouped for run in one.runs]
     right_or_wrong = all(
-        reward in run.checks and np.isin(run.worth[reward], (0, 1)).all() for run in runs
+        reward in run.binary and np.isin(run.worth[reward], (0, 1)).all() for run in runs
     )
     if any(one.several for one in grouped) and right_or_wrong:
         return f"{reward}: pass@1", f"pass@{_BEST_OF}"

@@ -248,7 +248,7 @@ class RolloutConfig(PtxConfig):
         description="the folder of the fine-tuned model, which is start and reference"
     )
     reward: RewardName = Field(
-        description="the reward to raise: a reward model's folder, a check (sum, unit-test, "
+        description="the reward to raise: a reward model's folder, a verifier (sum, unit-test, "
         "sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several "
         "reward models that must agree (ensemble:FOLDER,FOLDER)"
     )
@@ -323,8 +323,8 @@ class PPOConfig(RolloutConfig):
     ppo_epochs: Steps = Field(2, description="passes over the answers of an iteration")
     kl_coef: LossWeight = Field(
         0.05,
-        description="penalty for each nat (1.44 bits) between policy and reference, subtracted "
-        "from the reward",
+        description="KL coefficient: penalty for each nat (1.44 bits) between policy and "
+        "reference, subtracted from the reward",
     )
     kl_target: Nats | None = Field(
         None,
@@ -369,9 +369,9 @@ class PPOConfig(RolloutConfig):
         description="limit of the answers' mean cost; goes with --cost (a reward model's usual "
         "answer costs 0, so less than usual is below 0)",
     )
-    cost_multiplier: Multiplier = Field(1.0, description="initial price of a unit of cost (lambda)")
+    cost_multiplier: Multiplier = Field(1.0, description="initial multiplier of the cost (lambda)")
     cost_rate: MultiplierRate = Field(
-        1.0, description="how fast that price follows the cost of an iteration (alpha)"
+        1.0, description="how fast lambda follows the cost of an iteration (alpha)"
     )
     critic_warmup: SomeIterations | None = Field(
         None,
@@ -432,7 +432,9 @@ class GRPOConfig(RolloutConfig):
     minibatches: Minibatches = Field(1, description="optimizer steps per pass over the answers")
     epochs_per_iteration: Steps = Field(1, description="passes over the answers of an iteration")
     kl_coef: LossWeight = Field(
-        0.0, description="penalty per nat (1.44 bits) between policy and reference, in the loss"
+        0.0,
+        description="KL coefficient: penalty for each nat (1.44 bits) between policy and "
+        "reference, in the loss",
     )
     clip_range: ClipRange = Field(
         0.2, description="the ratio of new to old probability is clipped to 1 ± this"
@@ -566,7 +568,7 @@ class ComparisonConfig(StageConfig):
     samples: AnswersEach = Field(
         1,
         description="answers per prompt; from 8 on, the best of 8 is reported as well (pass@8 for "
-        "a reward that checks)",
+        "a verifier of 0 or 1)",
     )
     max_new_tokens: NewTokens = Field(64, description="maximum number of tokens of an answer")
     missing_eos_penalty: LossWeight = Field(

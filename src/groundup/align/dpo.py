@@ -338,9 +338,12 @@ def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
 
 
 def in_words(found: Estimate, sentence: str, noun: str, where: str, pools: Collection[str]) -> str:
-    """A sentence with the share and how it compares with guessing, which few groups cannot tell."""
+    """A sentence with the share and how it compares with guessing.
+
+    With few groups no difference from guessing is significant.
+    """
     if found.groups < FEWEST_GROUPS or found.low <= _GUESSING <= found.high:
-        verdict = "cannot be told from guessing"
+        verdict = "not significantly different from guessing"
     else:
         verdict = "better than guessing" if found.low > _GUESSING else "worse than guessing"
     place = f", {where}" if WORLD in pools else ""

@@ -9,14 +9,14 @@ The policy follows the advantages of both, in one step (appendix B.3, equations 
 
     A = (A_r - lambda A_c) / (1 + lambda)
 
-The multiplier is the price of a unit of cost. It rises while the limit is exceeded and falls
+The multiplier is the weight of a unit of cost. It rises while the limit is exceeded and falls
 otherwise. Its logarithm is updated, so that it stays above 0 (equation 31):
 
     ln lambda  <-  ln lambda + alpha lambda (J_C - d)
 
 Nobody has to find the weight of harm against use: the limit is given, and the weight is found. With
 a fixed weight, a policy that is already safe still pays for it, and an unsafe one may still find
-harm worth its price.
+harm worth its penalty.
 
 The KL penalty is part of the reward only. So the policy maximizes J_R minus nats under the limit,
 and a nat costs the same reward whatever lambda is. (The paper gives half of it to the cost, where
@@ -39,7 +39,7 @@ _MOST, _LEAST = 10.0, 1e-2
 
 @dataclass
 class Multiplier:
-    """The price of a unit of cost: `value` is lambda, `limit` is d, `rate` is alpha."""
+    """The weight of a unit of cost: `value` is lambda, `limit` is d, `rate` is alpha."""
 
     value: float
     limit: float

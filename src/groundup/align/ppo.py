@@ -462,7 +462,7 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
     drift = Drift()
     limited = "" if config.cost is None else f", {config.cost} kept below {config.cost_limit:g}"
     return online.job(
-        f"Proximal policy optimization with a KL penalty of {config.kl_coef:g} per nat{limited}",
+        f"Proximal policy optimization with a KL coefficient of {config.kl_coef:g}{limited}",
         model=model,
         policy=lambda model: model.policy,
         stream=lambda online, iterations: PPORollouts(config, online, drift, iterations).stream(),

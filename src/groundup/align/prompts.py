@@ -110,7 +110,7 @@ def load_prompts(
 
 
 def _judgeable(sides: Sequence[Sequence[_Row]], reward: str) -> list[list[_Row]]:
-    """The rows whose answers a check can judge.
+    """The rows whose answers a verifier can judge.
 
     Otherwise the first of the others to be sampled would end a run, after however many hours.
     """

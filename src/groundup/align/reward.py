@@ -9,8 +9,8 @@ other prompt: taken one by one, a prompt with nine answers would be overfitted (
 pass over the data is enough.
 
 Only differences are learned, so scale and origin are free. They are fixed at the end: answers of
-the initial model, or of the `policy` that is to be scored, get mean 0 and deviation 1. So a price
-in nats means the same with every reward model.
+the initial model, or of the `policy` that is to be scored, get mean 0 and deviation 1. So a KL
+coefficient means the same with every reward model.
 
 `rewards.model` holds the model and its folder.
 """

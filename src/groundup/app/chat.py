@@ -41,7 +41,7 @@ _HELP = {
     "/reset": "start a new conversation",
     "/system TEXT": "set the system prompt, which comes before the conversation; without TEXT, "
     "show it; `/system none` removes it",
-    "/temperature X": "0 always takes the likeliest token; higher is more random",
+    "/temperature X": "0 always takes the most likely token; higher is more random",
     "/adapter NAME": "switch to another of the model's adapters, or none",
     "/save FILE": "append the whole conversation to FILE, as a line of JSON that `groundup sft` "
     "can train on",
@@ -78,7 +78,7 @@ def converse(
             "streamed, and what it stops is replaced by one fixed sentence.\n"
         )
     if sampling.temperature == 0:
-        tell("It always takes the likeliest next token. /temperature 0.7 makes it random.\n")
+        tell("It always takes the most likely next token. /temperature 0.7 makes it random.\n")
     for turn, text in enumerate(messages(_is_command)):
         # A new seed for every answer, so that a repeated question gets another one.
         turn_seed = secrets.randbits(32) if seed is None else (seed + turn) % 2**63

@@ -67,7 +67,7 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
 
     As in transformers, decoding is greedy for a folder whose generation_config.json does not turn
     sampling on, and for a GGUF file. The folder's repetition penalty applies either way, since it
-    changes which token is likeliest. Raises `UserError` for invalid values in the folder.
+    changes which token is most likely. Raises `UserError` for invalid values in the folder.
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0}
@@ -210,8 +210,8 @@ def complete_file(
     """Complete every prompt of a file; lines go to `out`, or to standard output.
 
     A row's own settings override `sampling`. `as_messages` turns each text prompt into a message.
-    `logprobs` adds token ids and their log-probabilities, and those of this many likeliest tokens.
-    Bad lines are reported on standard error and left out.
+    `logprobs` adds token ids and their log-probabilities, and those of this many most likely
+    tokens. Bad lines are reported on standard error and left out.
     """
     if logprobs is not None:
         check("logprobs", logprobs, TopLogprobs, "0 gives only the sampled tokens'; try 5")

@@ -362,7 +362,7 @@ STAGES: dict[str, Stage] = {
                 "groundup frontier quickstart/sft. Every point is a model that is measured against "
                 "the small world's truth; dominated points (another is nowhere worse and somewhere "
                 "better) are marked. The dial is a mix of preferences, the share of fair ones, or "
-                "PPO's price per nat; strategies are a balanced mix, a cost below a limit, a soup "
+                "PPO's KL coefficient; strategies are a balanced mix, a cost below a limit, a soup "
                 "of weights, a system prompt.",
                 RESUMES,
             ),

@@ -1,4 +1,4 @@
-"""Multiple choice: does the model find the right one of several answers the likeliest?
+"""Multiple choice: does the model find the right one of several answers the most likely?
 
     choice = argmax over options of  sum log p(token of the option | question) / tokens of it
 
@@ -124,7 +124,7 @@ class ChoiceAccuracy:
 
 
 def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> ChoiceAccuracy:
-    """Score all options and choose the likeliest; equally likely ones share the credit."""
+    """Score all options and choose the most likely; equally likely ones share the credit."""
     scores = score(model, choices.items, context=context)
     ends = np.cumsum([len(row.options) for row in choices.rows])
     sums = np.split(np.array([values.sum() for values in scores]), ends[:-1])

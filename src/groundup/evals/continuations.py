@@ -54,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scored:
-    """log p in nats of each token of a continuation; `greedy` if each was the likeliest one."""
+    """log p in nats of each token of a continuation; `greedy` if each was the most likely one."""
 
     logprobs: Float[np.ndarray, " tokens"]
     greedy: bool
@@ -168,8 +168,8 @@ def _read_continuations(
     require_finite(flat)
     values = np.split(flat, cuts)
     greedy = np.split(best.cpu().numpy(), cuts)
-    for one, likeliest in zip(values, greedy, strict=True):
-        yield Scored(one, bool(likeliest.all()))
+    for one, most_likely in zip(values, greedy, strict=True):
+        yield Scored(one, bool(most_likely.all()))
 
 
 def _continuing(pairs: Sequence[Pair]) -> Batch:
@@ -202,7 +202,7 @@ def _score_targets(
     head: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " tokens"],
 ) -> tuple[Float[Tensor, " tokens"], Bool[Tensor, " tokens"]]:
-    """log p of each target, and whether it is the likeliest token; computed in chunks."""
+    """log p of each target, and whether it is the most likely token; computed in chunks."""
     logprobs, best = [], []
     for start in range(0, len(targets), CHUNK):
         logits = hidden[start : start + CHUNK].float() @ head.T

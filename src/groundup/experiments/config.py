@@ -132,7 +132,7 @@ class ShortestPathsConfig(ExperimentConfig):
         ("ppo", "grpo"), min_length=1, description="methods to try"
     )
     kl_coef: LossWeight = Field(
-        0.01, description="price of each nat from the model of random walks"
+        0.01, description="KL coefficient, towards the model of random walks"
     )
     threads: Threads | None = Field(None, description=THREADS)
 
@@ -198,7 +198,7 @@ class OveroptimizationConfig(ExperimentConfig):
 
 
 class SentimentConfig(ExperimentConfig):
-    """PPO, GRPO and DPO raise the sentiment of continuations at one KL price, with LoRA."""
+    """PPO, GRPO and DPO raise the sentiment of continuations with one KL coefficient and LoRA."""
 
     model: Path = Field(
         Path("pack:smollm2"),
@@ -208,25 +208,25 @@ class SentimentConfig(ExperimentConfig):
         ("ppo", "grpo", "dpo"), min_length=1, description="methods to try"
     )
     kl_coef: LossWeight = Field(
-        0.05, description="price of each nat from the initial model; beta of DPO"
+        0.05, description="KL coefficient, towards the initial model; beta of DPO"
     )
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
     learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
     threads: Threads | None = Field(None, description=THREADS)
 
     @model_validator(mode="after")
-    def _is_a_price_for_all(self) -> Self:
-        prices = {
+    def _is_allowed_for_all(self) -> Self:
+        coefficients = {
             "ppo": PPOConfig.model_fields["kl_coef"],
             "grpo": GRPOConfig.model_fields["kl_coef"],
             "dpo": DPOConfig.model_fields["beta"],
         }
         for method in self.methods:
-            [allowed] = ranges(prices[method])
+            [allowed] = ranges(coefficients[method])
             if self.kl_coef not in allowed:
                 raise ValueError(
-                    f"kl_coef={self.kl_coef:g} is not a price for {method.upper()}, which must be "
-                    f"{allowed.rule()}; give such a price, or methods without {method}"
+                    f"kl_coef={self.kl_coef:g} is invalid for {method.upper()}: it must be "
+                    f"{allowed.rule()}; give such a value, or methods without {method}"
                 )
         return self
 

@@ -2,7 +2,7 @@
 
 Every sentence is computed. A rung counts as better than another only if the interval of their
 difference, document by document, excludes 0, and if its worst seed is better than the other's best;
-otherwise the report says that the two cannot be told apart.
+otherwise the report says that the difference is not significant.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def verdict(one: Result, other: Result) -> str:
         return f"beats {other.name}"
     if other.beats(one):
         return f"does not beat {other.name} at this size: worse"
-    return f"cannot be told from {other.name}"
+    return f"not significantly different from {other.name}"
 
 
 def signed(difference: Interval) -> str:
@@ -289,6 +289,6 @@ def _against(best: Result, count: Result) -> str:
     elif count.beats(best):
         said = f"no network beats {what}; the best is {best.name}"
     else:
-        said = f"the best network, {best.name}, cannot be told from {what}"
+        said = f"the best network, {best.name}, is not significantly different from {what}"
     both = f"{best.by_seed.estimate:.3f} bits per byte against {count.by_seed.estimate:.3f}"
     return f"{said}: {both}, after {best.tokens:,} tokens in {np.mean(best.seconds):.0f} s"

@@ -312,12 +312,12 @@ def remarks(sweeps: Sequence[Sweep]) -> list[str]:
     ranges = {s.name: float(f"{s.good[1] / s.good[0]:.2g}") for s in sweeps}
     gap = bootstrap_difference(first.best.correct, last.best.correct)
     apart = (
-        f"; by the spread of the seeds, it is not distinguishable from {listing(tied)}"
+        f"; by the spread of the seeds, it is not significantly different from {listing(tied)}"
         if tied
         else ""
     )
     if len(first.best.trainings) == 1:
-        apart = "; with one seed, it is not distinguishable from the others"
+        apart = "; with one seed, no difference is significant"
     sentences = [
         f"At the best rates, {first.name} reaches the lowest training loss, "
         f"{loss[first.name].estimate:.4f}{apart}. "

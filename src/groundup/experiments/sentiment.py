@@ -10,9 +10,10 @@ successes and failures are easy to see.
                  each opening is preferred to the i-th worst
     best of n    trains nothing: the best of those continuations
 
-All start from the same model with an adapter that adds nothing, have the same price per nat, number
-of steps and learning rate, and are measured on the same held-out openings: reward, nats from the
-initial model, and side effects on the variety of words and on the prediction of texts by people.
+All start from the same model with an adapter that adds nothing, have the same KL coefficient,
+number of steps and learning rate, and are measured on the same held-out openings: reward, nats from
+the initial model, and side effects on the variety of words and on the prediction of texts by
+people.
 
     RUN/ppo, grpo, dpo, best-of-n      the runs, from which a stopped experiment resumes
 """
@@ -271,7 +272,7 @@ def _ppo(given: dict[str, Any]) -> tuple[RolloutConfig, Callable[[Any, Online], 
 
 
 def _grpo(given: dict[str, Any]) -> tuple[RolloutConfig, Callable[[Any, Online], Job[Any, Any]]]:
-    # Advantages are not divided by their deviation, so the price of a nat is in reward units.
+    # Advantages are not divided by their deviation, so the KL coefficient is in reward units.
     return (
         GRPOConfig(group_size=_GROUP, epochs_per_iteration=_PASSES, scale_rewards=False, **given),
         grpo_job,
@@ -503,11 +504,11 @@ def table(
         ("method", "sentiment", "nats", "distinct word pairs", "bits per byte"),
         tuple(rows),
         (
-            f"Means of {first.rewards[0].items} held-out openings with 95 % intervals, at "
-            f"{config.kl_coef:g} per nat; methods learned from at most {samples:,} continuations, "
-            "PPO from fewer, because its first iterations train only the critic. Best of n is of "
-            "the initial model, on training openings. Bits per byte are of texts that people "
-            "wrote.",
+            f"Means of {first.rewards[0].items} held-out openings with 95 % intervals, with "
+            f"a KL coefficient of {config.kl_coef:g}; methods learned from at most "
+            f"{samples:,} continuations, PPO from fewer, because its first "
+            "iterations train only the critic. Best of n is of the initial model, on training "
+            "openings. Bits per byte are of texts that people wrote.",
         ),
         ("before",),
     )

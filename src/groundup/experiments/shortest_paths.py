@@ -6,8 +6,8 @@ goal or after ten nodes. Then it is rewarded for short walks:
     reward = steps of the shortest path / steps of the walk       0 if it does not arrive
 
 The optimum is a mean of 1, and no judge is needed. (The task is that of trlx's randomwalks, after
-Chen et al. 2021, Decision Transformer, section 5.2.) At a price of ten per nat, a policy must stay
-at the reference.
+Chen et al. 2021, Decision Transformer, section 5.2.) With a KL coefficient of ten, a policy must
+stay at the reference.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ QUESTION = (
 NODES, LONGEST, EDGES = 21, 10, 0.1
 _END = 0  # the token that ends a walk; node n is token n + 1
 _WALKS, _WALK_STEPS = 4_000, 250
-# At 0.0002, some iterations exceed 0.1 nats from the reference even at a price of ten.
+# At 0.0002, some iterations exceed 0.1 nats from the reference even with a KL coefficient of ten.
 _RATE = 0.00014
 ENOUGH = 0.95
-_HIGH_PRICE = 10.0  # a price per nat at which no reward justifies leaving the reference
+_HIGH_KL_COEF = 10.0  # at which no reward justifies leaving the reference
 _HELD_NATS = 0.1
 # PPO's first iterations, which train only the critic.
 _CRITIC_WARMUP = 2
@@ -309,10 +309,10 @@ def _online(
 
 @dataclass(frozen=True)
 class GraphResults:
-    """All runs on one graph, by method; `dear` is the run at a price of ten per nat."""
+    """All runs on one graph, by method; `high_kl_coef` is the run with a KL coefficient of ten."""
 
     histories: dict[str, History]
-    dear: History
+    high_kl_coef: History
 
 
 def run(config: ShortestPathsConfig) -> Path:
@@ -347,7 +347,7 @@ def run(config: ShortestPathsConfig) -> Path:
                         "reward": history.reward.tolist(),
                         "kl": history.kl.tolist(),
                     }
-                    for name, history in {**one.histories, "dear": one.dear}.items()
+                    for name, history in {**one.histories, "dear": one.high_kl_coef}.items()
                 }
                 for one in found
             ]
@@ -375,21 +375,21 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> GraphResult
             f"graph {turn}  {method}: {histories[method].before:.3f} "
             f"→ {histories[method].after:.3f}"
         )
-    dear = reinforce(
+    high_kl_coef = reinforce(
         config,
         config.methods[0],
         graph,
         walker,
         scratch / f"dear-{turn}",
-        kl_coef=_HIGH_PRICE,
+        kl_coef=_HIGH_KL_COEF,
         seed=seed,
     )
-    return GraphResults(histories, dear)
+    return GraphResults(histories, high_kl_coef)
 
 
 def table(found: Sequence[GraphResults], config: ShortestPathsConfig) -> Table:
     """Each method's reward, and how often it is high enough."""
-    rows, iterations = [], len(found[0].dear.reward)
+    rows, iterations = [], len(found[0].high_kl_coef.reward)
     for method in config.methods:
         histories = [one.histories[method] for one in found]
         after = [history.after for history in histories]
@@ -421,11 +421,11 @@ def remarks(found: Sequence[GraphResults], config: ShortestPathsConfig) -> list[
             f"{method.upper()} reaches {ENOUGH:.0%} of the optimum on {enough} of "
             f"{len(found)} graphs."
         )
-    most = max(float(one.dear.kl.max()) for one in found)
-    held = sum(float(one.dear.kl.max()) < _HELD_NATS for one in found)
+    most = max(float(one.high_kl_coef.kl.max()) for one in found)
+    held = sum(float(one.high_kl_coef.kl.max()) < _HELD_NATS for one in found)
     said.append(
-        f"At a price of {_HIGH_PRICE:g} per nat the policy stays within {most:.3f} nats of the "
-        f"model of random walks; below {_HELD_NATS:g} in {held} of "
+        f"With a KL coefficient of {_HIGH_KL_COEF:g} the policy stays within {most:.3f} nats of "
+        f"the model of random walks; below {_HELD_NATS:g} in {held} of "
         f"{counted(len(found), 'seed')}."
     )
     return said
@@ -441,8 +441,8 @@ def plot(found: Sequence[GraphResults], config: ShortestPathsConfig) -> Plot:
             reward.plot(history.reward, **drawn.line, linewidth=1, alpha=0.7, label=label)
             nats.plot(history.kl, **drawn.line, linewidth=1, alpha=0.7, label=label)
     for turn, one in enumerate(found):
-        label = f"a price of {_HIGH_PRICE:g}" if turn == 0 else None
-        nats.plot(one.dear.kl, color="#777777", linewidth=1, label=label)
+        label = f"KL coefficient {_HIGH_KL_COEF:g}" if turn == 0 else None
+        nats.plot(one.high_kl_coef.kl, color="#777777", linewidth=1, label=label)
     reward.axhline(1.0, **BASELINE, label="optimum")
     reward.set_title("reward")
     nats.set_title("nats from the model of random walks")

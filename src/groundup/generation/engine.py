@@ -385,7 +385,7 @@ class Engine:
         return self._sampling
 
     def _top_logprobs(self, logprobs: Logits) -> dict[int, TopLogprobs]:
-        """The likeliest tokens of the rows that request them."""
+        """The most likely tokens of the rows that request them."""
         if not self._top_rows:
             return {}
         vocab = logprobs.shape[-1]

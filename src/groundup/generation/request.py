@@ -38,13 +38,13 @@ class Request:
     """One prompt, given in exactly one of three ways, and how to continue it.
 
     `prompt` is the text that a document begins with; `messages` is a conversation that the
-    assistant answers; `prompt_ids` are token ids. `top_logprobs` is the number of likeliest tokens
-    to return at each position. `mask` constrains the output: before each token it receives the
-    completion's ids so far and returns which tokens may come next, or None for all; it is applied
-    before temperature and filters. `schema` restricts the output to one JSON value that matches it,
-    which ends within `max_new_tokens` if the shortest such value fits (see `json_schema`);
-    `grammar` restricts it to a text of any other grammar. `adapter` names the adapter of the model
-    that answers; None uses the model as it is.
+    assistant answers; `prompt_ids` are token ids. `top_logprobs` is the number of most likely
+    tokens to return at each position. `mask` constrains the output: before each token it receives
+    the completion's ids so far and returns which tokens may come next, or None for all; it is
+    applied before temperature and filters. `schema` restricts the output to one JSON value that
+    matches it, which ends within `max_new_tokens` if the shortest such value fits (see
+    `json_schema`); `grammar` restricts it to a text of any other grammar. `adapter` names the
+    adapter of the model that answers; None uses the model as it is.
     """
 
     prompt_ids: Sequence[int] | None = None
@@ -102,9 +102,9 @@ class Completion:
 
     `ids` are all sampled tokens, including the closing control token or stop id, because the policy
     chose it too. `logprobs` are their log-probabilities in nats under the model's own distribution,
-    before mask, penalty, temperature and filters. `top_logprobs` are those of the likeliest tokens,
-    best first, if requested. `text` omits control tokens, a stop id, and what follows a stop
-    string; it is empty without a tokenizer.
+    before mask, penalty, temperature and filters. `top_logprobs` are those of the most likely
+    tokens, best first, if requested. `text` omits control tokens, a stop id, and what follows a
+    stop string; it is empty without a tokenizer.
     """
 
     text: str

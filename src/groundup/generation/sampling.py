@@ -35,9 +35,9 @@ Candidates = tuple[Int[Tensor, " some"], Float[Tensor, "some best"], Int[Tensor,
 # Sorting a whole vocabulary costs twenty times as much as finding its best 256, which nearly always
 # hold the mass of top-p. Rows for which they do not suffice get eight times as many.
 FIRST_CANDIDATES, MORE_CANDIDATES = 256, 8
-# Below this the likeliest token is practically certain, and float32 cannot hold the scores.
+# Below this the most likely token is practically certain, and float32 cannot hold the scores.
 _GREEDY_BELOW = 1e-5
-# The smallest top-p: the likeliest token is always kept.
+# The smallest top-p: the most likely token is always kept.
 _MIN_TOP_P = 1e-30
 # Error of sums of probabilities in float32: mass this close to top-p counts as reaching it.
 _ROUNDING = 1e-6
@@ -84,7 +84,7 @@ class Sampling:
         object.__setattr__(self, "stop", _items(self.stop))
         ids = [whole(one) for one in _items(self.stop_ids)]
         tries = {
-            "temperature": "0 always takes the likeliest token; try 0.7",
+            "temperature": "0 always takes the most likely token; try 0.7",
             "top_k": "0 keeps all; try 50",
             "top_p": "1 keeps all; try 0.95",
             "min_p": "0 keeps all; try 0.05",

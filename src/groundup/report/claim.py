@@ -14,10 +14,10 @@ from groundup.report.estimate import Estimate
 from groundup.report.table import Mark
 
 Better = Literal["below", "above"]
-Outcome = Literal["worse", "better", "cannot be told"]
-OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "cannot be told")
+Outcome = Literal["worse", "better", "not significant"]
+OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "not significant")
 # The result for the claim itself, which may state that something is worse.
-HELD: Mapping[Mark, str] = {"yes": "holds", "no": "does not hold", "open": "cannot be told"}
+HELD: Mapping[Mark, str] = {"yes": "holds", "no": "does not hold", "open": "not significant"}
 # Fewer groups agree by chance too often: 2 * 2^-5 is more than 5 %.
 FEWEST_GROUPS = 6
 
@@ -72,7 +72,7 @@ class Claim:
     def outcome(self) -> Outcome:
         """Whether the model is worse or better than what it is compared with."""
         if self.mark == "open":
-            return "cannot be told"
+            return "not significant"
         return "better" if self.mark == "yes" else "worse"
 
     @property
@@ -112,7 +112,7 @@ class Claim:
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
             "claim": self.claim,
-            "verdict": "cannot be told" if self.mark == "open" else self.mark,
+            "verdict": "not significant" if self.mark == "open" else self.mark,
             "outcome": self.outcome,
             "wanted": self.wanted,
             "level": self.level,
@@ -142,5 +142,5 @@ class Claim:
 
 
 def by_outcome(claims: Sequence[Claim]) -> dict[Outcome, list[Claim]]:
-    """Group claims by outcome: worse first, then better, then those that cannot be told."""
+    """Group claims by outcome: worse first, then better, then those that are not significant."""
     return {outcome: [one for one in claims if one.outcome == outcome] for outcome in OUTCOMES}

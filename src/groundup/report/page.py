@@ -269,10 +269,10 @@ def claims_by_mark(
     for mark, title in titles.items():
         some = [one for one in tested if one.mark == mark]
         blocks.append(Heading(f"{title} ({len(some)})", mark))
-        blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
+        blocks.append(Claims(some) if some else Note("No significant difference."))
     if untold := [one for one in tested if one.mark == "open"]:
         why = "the interval allows both, or the groups are too few"
-        title = f"Cannot be told ({len(untold)}): {why}"
+        title = f"Not significant ({len(untold)}): {why}"
         blocks.append(Fold(title, [Claims(untold)]))
     return blocks if tested else []
 

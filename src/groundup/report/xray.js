@@ -109,7 +109,7 @@ function drawStrip() {
     const loss = view.losses[i];
     const color = loss === null ? "" : change ? diverging(-change[i], most) : wash("var(--heat-bad)", loss / MOST_NATS);
     const best = i ? view.next.ids[i - 1].slice(0, 3).map((id, n) => `${visible(name(id))} ${percent(Math.exp(view.next.logprobs[i - 1][n]))}`).join(", ") : "";
-    const title = loss === null ? "the first token: nothing stands before it" : `loss ${loss.toFixed(2)} nats (${percent(Math.exp(-loss))})${change ? `, ${signed(change[i])} against ${beside.name}` : ""}; likeliest: ${best}`;
+    const title = loss === null ? "the first token: nothing stands before it" : `loss ${loss.toFixed(2)} nats (${percent(Math.exp(-loss))})${change ? `, ${signed(change[i])} against ${beside.name}` : ""}; most likely: ${best}`;
     return { style: color, title };
   }));
   const mid = el("i");
@@ -312,7 +312,7 @@ function drawAttribution() {
   };
   const parts = partsOf(view), sum = view.contributions.sum[place], most = Math.max(...parts.map(([, x]) => Math.abs(x)));
   const theirs = beside && new Map(partsOf(beside));
-  fill("answer", "After ", chip(D.tokens[place]), " the logit of ", chip(name(view.answers[place])), place + 1 < T ? " (what follows)" : ` (the likeliest${D.views.length > 1 ? ` of ${D.views[0].name}` : ""})`, ` is ${sum.toFixed(2)}.`);
+  fill("answer", "After ", chip(D.tokens[place]), " the logit of ", chip(name(view.answers[place])), place + 1 < T ? " (what follows)" : ` (the most likely${D.views.length > 1 ? ` of ${D.views[0].name}` : ""})`, ` is ${sum.toFixed(2)}.`);
   const HEADS = headsOf(view);
   byId("attribution-map").style.setProperty("--columns", HEADS + 1);
   const value = (l, h) => h < HEADS ? view.contributions.heads[l][h][place] : view.contributions.mlps[l][place];

@@ -135,9 +135,10 @@ class AsyncEngine:
             yield RowEvent(index, Event(index, text=completion.text, completion=completion))
 
     async def prompt_logprobs(
-        self, served: Served, ids: Sequence[int], likeliest: int
+        self, served: Served, ids: Sequence[int], top_logprobs: int
     ) -> tuple[list[float], list[TopLogprobs]]:
-        """log p in nats of every token of a prompt but the first, and the likeliest at each place.
+        """log p in nats of every token of a prompt but the first, and the most likely at each
+        place.
 
         The prompt is read in pieces, between which other requests continue. Raises `UserError` for
         a model whose logits are not finite.
@@ -159,7 +160,7 @@ class AsyncEngine:
                 if bool(logp[:, 0].isnan().any()):
                     raise UserError(NO_NUMBERS)
                 chosen.extend(logp.gather(-1, these[:, None])[:, 0].tolist())
-                best = logp.topk(min(likeliest, logp.shape[-1]))
+                best = logp.topk(min(top_logprobs, logp.shape[-1]))
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 tops.extend(dict(zip(*pair, strict=True)) for pair in pairs)
 

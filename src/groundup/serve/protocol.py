@@ -40,7 +40,7 @@ from groundup.text.chat import NO_TOOLS, leaves_tools_out
 from groundup.text.rows import BadRow, Conversation, as_dicts
 from groundup.train import ranges
 
-# OpenAI's bounds: nobody needs more answers to one request, or more of the likeliest tokens.
+# OpenAI's bounds: nobody needs more answers to one request, or more of the most likely tokens.
 _Copies = Annotated[int, Ge(1), Le(128)]
 # They are searched for at every token; OpenAI takes four.
 _Stop = Annotated[str, Len(0, 1000)]

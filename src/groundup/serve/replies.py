@@ -16,7 +16,7 @@ from groundup.serve.worker import RowEvent, Served
 from groundup.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
-# Tokens, the log p of each in nats, and the likeliest tokens at its place.
+# Tokens, the log p of each in nats, and the most likely tokens at its place.
 Logprobs = tuple[list[int], list[float], list[TopLogprobs]]
 # Stands for the logarithm of zero, which JSON cannot represent; vLLM's number.
 _NEVER = -9999.0
@@ -149,15 +149,15 @@ class ChatReply(Reply):
         logprobs: list[float],
         tops: list[TopLogprobs],
     ) -> Json | None:
-        """Each token with its log p and the likeliest at its place; without the token that ends the
-        turn, which is not part of the message."""
+        """Each token with its log p and the most likely at its place; without the token that ends
+        the turn, which is not part of the message."""
         if not self._with_logprobs:
             return None
         if ended is not None and ended.finish_reason == "stop":
             ids = ids[:-1] if ids and ids[-1] in self.rows[index].stop_ids else ids
         tokens = []
-        for id, value, likeliest in zip(ids, logprobs, tops, strict=False):
-            best = [self._token(*one) for one in likeliest.items()]
+        for id, value, top_logprobs in zip(ids, logprobs, tops, strict=False):
+            best = [self._token(*one) for one in top_logprobs.items()]
             tokens.append(self._token(id, value) | {"top_logprobs": best})
         return {"content": tokens, "refusal": None}
 
@@ -174,8 +174,8 @@ class ChatReply(Reply):
 class CompletionReply(Reply):
     """Continuations of texts; with `echo`, after the texts themselves.
 
-    `logprobs` is the number of likeliest tokens to report; None reports no tokens. With `echo`,
-    `prompt_logprobs` has each row's log p of all prompt tokens but the first, and the likeliest.
+    `logprobs` is the number of most likely tokens to report; None reports no tokens. With `echo`,
+    `prompt_logprobs` has each row's log p of all prompt tokens but the first, and the most likely.
     """
 
     kind, chunk, prefix = "text_completion", "text_completion", "cmpl"
@@ -189,7 +189,7 @@ class CompletionReply(Reply):
         echo: bool = False,
     ) -> None:
         super().__init__(served, rows)
-        self._likeliest, self._echo = logprobs, echo
+        self._top_logprobs, self._echo = logprobs, echo
         self.prompt_logprobs: list[tuple[list[float], list[TopLogprobs]]] = []
         # The length of each row's text so far, from which tokens get their offsets.
         self._lengths: dict[int, _TextOffset] = {}
@@ -216,23 +216,23 @@ class CompletionReply(Reply):
     def _logprobs(
         self, index: int, ids: list[int], logprobs: list[float], tops: list[TopLogprobs]
     ) -> Json | None:
-        """Tokens, their log p and the likeliest at their places as parallel lists, in the older
+        """Tokens, their log p and the most likely at their places as parallel lists, in the older
         format, with the offset of each token in the text."""
-        if self._likeliest is None:
+        if self._top_logprobs is None:
             return None
         tokenizer, begins = self.served.tokenizer, index not in self._lengths
-        values, likeliest = list[float | None](logprobs), list[TopLogprobs | None](tops)
+        values, top_logprobs = list[float | None](logprobs), list[TopLogprobs | None](tops)
         if begins and self.prompt_logprobs:
             ids = [*self.rows[index].prompt, *ids]
             values = [None, *self.prompt_logprobs[index][0], *values]
-            likeliest = [None, *self.prompt_logprobs[index][1], *likeliest]
+            top_logprobs = [None, *self.prompt_logprobs[index][1], *top_logprobs]
         length = self._lengths.setdefault(index, _TextOffset())
-        rows = zip(ids, values, likeliest, strict=True)
+        rows = zip(ids, values, top_logprobs, strict=True)
         return {
             "tokens": [_name(tokenizer, id) for id in ids],
             "token_logprobs": [None if one is None else max(one, _NEVER) for one in values],
             "top_logprobs": [_by_name(tokenizer, *one) for one in rows]
-            if self._likeliest
+            if self._top_logprobs
             else None,
             "text_offset": [length.before(_text_bytes(tokenizer, id)) for id in ids],
         }
@@ -253,7 +253,7 @@ class _TextOffset:
 
 
 def _tokens_of(of: Completion | Event) -> Logprobs:
-    """The tokens of a completion, or the token of an event, with log p and the likeliest."""
+    """The tokens of a completion, or the token of an event, with log p and the most likely."""
     if isinstance(of, Completion):
         return list(of.ids), list(of.logprobs), list(of.top_logprobs or [{}] * len(of.ids))
     if of.token is None or of.logprob is None:
@@ -276,16 +276,16 @@ def _reason(completion: Completion, calls: Sequence[Json]) -> str:
 
 
 def _by_name(
-    tokenizer: Tokenizer, id: int, logprob: float | None, likeliest: TopLogprobs | None
+    tokenizer: Tokenizer, id: int, logprob: float | None, top_logprobs: TopLogprobs | None
 ) -> dict[str, float] | None:
-    """The likeliest tokens and the token itself by name; of two with one name, the likelier.
+    """The most likely tokens and the token itself by name; of two with one name, the likelier.
 
     None for the first token of a prompt.
     """
-    if logprob is None or likeliest is None:
+    if logprob is None or top_logprobs is None:
         return None
     found: dict[str, float] = {}
-    for one, value in [*likeliest.items(), (id, logprob)]:
+    for one, value in [*top_logprobs.items(), (id, logprob)]:
         found.setdefault(_name(tokenizer, one), max(value, _NEVER))
     return found
 

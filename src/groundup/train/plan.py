@@ -467,8 +467,8 @@ def _steps(
         seconds = config.minutes * 60 * TRAINING_SHARE
         steps = max(1, round(seconds * tokens_per_second / tokens_per_step))
         why = (
-            f"{duration(60 * config.minutes)} at {tokens_per_second:,.0f} tokens a second measured "
-            f"here, {tokens_per_step:,} tokens a step; change with --minutes or --steps"
+            f"{duration(60 * config.minutes)} at {tokens_per_second:,.0f} tokens per second "
+            f"measured here, {tokens_per_step:,} tokens a step; change with --minutes or --steps"
         )
         most = (
             steps if most_passes is None else math.ceil(most_passes * rows_per_epoch / config.rows)

@@ -22,7 +22,7 @@ from groundup.lm.model import CausalLM
 
 @dataclass(frozen=True)
 class LogitLens:
-    """After each number of layers, from none to all: the likeliest next tokens, best first."""
+    """After each number of layers, from none to all: the most likely next tokens, best first."""
 
     ids: Int[np.ndarray, "states time top"]
     probabilities: Float[np.ndarray, "states time top"]

@@ -41,7 +41,7 @@ from groundup.xray.trace import Head, Trace, evaluating, traced
 
 # Attention grows with the square of the length; longer texts are truncated.
 MOST_TOKENS = 128
-# Likeliest tokens of each layer in the logit lens.
+# Most likely tokens of each layer in the logit lens.
 _LENS_TOP = 5
 
 
@@ -60,7 +60,8 @@ class XRay:
     logits: Float[np.ndarray, "time vocab"]
     """Logits of the token after each position."""
     answers: Int[np.ndarray, " time"]
-    """The token that follows each position; after the last one `answer`, or else the likeliest."""
+    """The token that follows each position; after the last one `answer`, or else the most
+    likely."""
     attention: Float[np.ndarray, "layers heads time time"]
     """The attention of each query (row) to each key (column); rows sum to 1."""
     head_scores: Float[np.ndarray, "kinds layers heads"]
@@ -109,7 +110,7 @@ def xray(
     float32. `text` may be token ids. With `chat` it is a user's message, followed by the beginning
     of the answer. The heads `without`, as (layer, head), are ablated. A long text is truncated to
     its first `most_tokens` tokens. `answer` is the token whose logit is explained at the last
-    position, by default the likeliest. The model's own gradients stay as they are.
+    position, by default the most likely. The model's own gradients stay as they are.
 
     Raises `UserError` for an empty text, for ids outside the vocabulary, for `most_tokens` below 1,
     and for a head that the model does not have.

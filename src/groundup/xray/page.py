@@ -26,7 +26,7 @@ from groundup.xray.look import XRay
 
 # Identifies the page's generator.
 _GENERATOR = "groundup xray"
-# The number of likeliest tokens at each position that a page lists. All others are one bar, whose
+# The number of most likely tokens at each position that a page lists. All others are one bar, whose
 # share is exact at each temperature of the slider.
 _TOP = 50
 TEMPERATURES = tuple(step / 10 for step in range(1, 21))
@@ -147,7 +147,7 @@ def _view(view: View) -> dict[str, Any]:
 def _next_tokens(
     logits: Float[np.ndarray, "time vocab"],
 ) -> tuple[Int[np.ndarray, "time top"], Float[np.ndarray, "time top"], list[Any]]:
-    """The likeliest next tokens, their log-probabilities, and the mass of all others.
+    """The most likely next tokens, their log-probabilities, and the mass of all others.
 
     The third value is, for each position and temperature, the logarithm of the sum of
     exp(log-probability / temperature) over the tokens that are not listed.

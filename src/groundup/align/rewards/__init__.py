@@ -1,7 +1,7 @@
 """Rewards: functions of prompt and completion that say how good the completion is.
 
-`by_name` opens a reward by its name: a reward model's folder (`model`), a check (`verifiers`), or a
-user's function.
+`by_name` opens a reward by its name: a reward model's folder (`model`), a verifier (`verifiers`),
+or a user's function.
 """
 
 from __future__ import annotations

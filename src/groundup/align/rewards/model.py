@@ -3,8 +3,8 @@
 The folder is a Hugging Face folder (`…ForSequenceClassification` with one label), which
 transformers reads at the last token of a text: the one that ends an answer must be the last, as the
 folder's card shows. `reward_mean` and `reward_deviation` in its config.json are ours. On the
-answers where they were measured, rewards have mean 0 and deviation 1, so that a price in nats means
-the same with every reward model.
+answers where they were measured, rewards have mean 0 and deviation 1, so that a KL coefficient
+means the same with every reward model.
 """
 
 from __future__ import annotations

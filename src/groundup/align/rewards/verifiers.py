@@ -1,10 +1,10 @@
-"""Rewards that check instead of judging: sums, formats, lengths, JSON, unit tests, sentiment.
+"""Verifiers: rewards that check sums, formats, lengths, JSON, unit tests, sentiment.
 
     reward(prompts, completions, rows) -> one number for each
 
-`rows` are the data rows of the prompts, with whatever a check compares with (`answer`, `tests`). A
-verifiable reward cannot be talked into anything, but a learned one can (Lambert et al. 2024, "Tülu
-3", section 6). `open_reward` opens one by its name.
+`rows` are the data rows of the prompts, with whatever a verifier compares with (`answer`, `tests`).
+A verifiable reward cannot be talked into anything, but a learned one can (Lambert et al. 2024,
+"Tülu 3", section 6). `open_reward` opens one by its name.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Verifier:
-    """A check of one completion at a time: from 0 (wrong) to 1 (right), for sentiment from -1.
+    """A verifier of one completion at a time: from 0 (wrong) to 1 (right), for sentiment from -1.
 
     `needs` raises `UserError` for a prompt and row for which no completion can be checked.
     """
@@ -69,7 +69,7 @@ class Verifier:
         return [self.check(*one) for one in zip(prompts, completions, rows, strict=True)]
 
 
-# The checks.
+# The verifiers.
 
 # A number as people write it: with or without thousands separators, .5, -$5, 1e-3. A sign counts
 # only for what follows it, as in 7-5. Exponents have at most two digits, so fractions hold them.
@@ -285,13 +285,13 @@ _OWN_FORM = (
 
 
 def is_verifier(spec: str) -> bool:
-    """Whether this names a check, which precedes a folder of the same name."""
+    """Whether this names a verifier, which precedes a folder of the same name."""
     name, colon, _ = spec.partition(":")
     return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
 
 
 def unjudged(spec: str, prompt: str, row: Mapping[str, object]) -> UserError | None:
-    """Why this check can judge no answer to a prompt; None if it can, and for other rewards."""
+    """Why this verifier can judge no answer to a prompt; None if it can, and for other rewards."""
     try:
         if spec in _PLAIN:
             _PLAIN[spec].needs(prompt, row)
@@ -301,7 +301,7 @@ def unjudged(spec: str, prompt: str, row: Mapping[str, object]) -> UserError | N
 
 
 def says_right_or_wrong(spec: str) -> bool:
-    """Whether this names a check whose values are always 0 or 1."""
+    """Whether this names a verifier whose values are always 0 or 1."""
     return is_verifier(spec) and spec.partition(":")[0] in ("sum", "format", "json")
 
 

@@ -61,7 +61,7 @@ def generate(
         ranges.TopLogprobs | None,
         Parameter(
             group=_FILES,
-            help="also write token ids and log-probabilities, and those of this many likeliest "
+            help="also write token ids and log-probabilities, and those of this many most likely "
             "tokens",
         ),
     ] = None,

@@ -110,7 +110,8 @@ Mine = Annotated[
     ),
 ]
 SAMPLING = Group(
-    "Sampling (default: generation_config.json's settings if it samples, else the likeliest token)",
+    "Sampling (default: generation_config.json's settings if it samples, else the most likely "
+    "token)",
     sort_key=10,
 )
 
@@ -124,14 +125,17 @@ class SamplingOptions(BaseModel):
         None, description="maximum tokens of one answer (default: 256; in serve, as many as fit)"
     )
     temperature: ranges.Temperature | None = Field(
-        None, description="0 always takes the likeliest token; higher is more random"
+        None, description="0 always takes the most likely token; higher is more random"
     )
-    top_k: ranges.TopK | None = Field(None, description="keep the k likeliest tokens; 0 keeps all")
+    top_k: ranges.TopK | None = Field(
+        None, description="keep the k most likely tokens; 0 keeps all"
+    )
     top_p: ranges.TopP | None = Field(
         None, description="keep the fewest tokens whose probabilities add up to this"
     )
     min_p: ranges.Share | None = Field(
-        None, description="keep tokens with at least this share of the likeliest's probability"
+        None,
+        description="keep tokens with at least this share of the most likely token's probability",
     )
     repetition_penalty: ranges.RepetitionPenalty | None = Field(
         None,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _REQUESTS = Group(
     "Sampling, unless a request sets it (default: generation_config.json's settings if it samples, "
-    "else the likeliest token)",
+    "else the most likely token)",
     sort_key=10,
 )
 

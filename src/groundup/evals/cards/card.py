@@ -255,9 +255,9 @@ def _measured(report: Report, created: str, account: Account) -> str:
     for outcome in _SAID_OF_CLAIMS if account.claims else ():
         claims = sorted_out[outcome]
         lines += ["", f"{outcome.capitalize()} than what it is compared with ({len(claims)}):"]
-        lines += [f"- {one.title}: {one.shown}" for one in claims] or ["- nothing that can be told"]
-    if untold := sorted_out["cannot be told"]:
-        lines += ["", f"{counted(len(untold), 'more comparison')} could not be decided."]
+        lines += [f"- {one.title}: {one.shown}" for one in claims] or ["- nothing significant"]
+    if untold := sorted_out["not significant"]:
+        lines += ["", f"{counted(len(untold), 'more comparison')}: not significant."]
     lines += ["", "| what | value | 95 % interval | chance or ideal | items |"]
     lines += ["|---|---|---|---|---|"]
     for one in account.numbers:

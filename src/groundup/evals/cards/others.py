@@ -96,7 +96,7 @@ def core_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]) 
         f"{compute['device']}",
         numbers=[*lines(titles), *lines(texts, share=False)],
         claims=claims,
-        judged=["questions: by the likeliest option, so no verdict is needed"],
+        judged=["questions: by the most likely option, so no verdict is needed"],
         left=["Its own words: options were scored, and nothing was generated"],
         familiar=trained_on(model["familiar"]),
         data=[
@@ -183,7 +183,7 @@ def tuning_account(content: Mapping[str, Any], name: str, run: Mapping[str, Any]
             # Nats per token repeat bits per byte in a unit that depends on the tokenizer.
             if one is not LOSS and key in changes and key not in content["unproven"]
         ],
-        judged=["replies and questions: by the likeliest option, so no verdict is needed"],
+        judged=["replies and questions: by the most likely option, so no verdict is needed"],
         left=[
             *(
                 f"{one.title}: the domain had nothing for it, or it does not distinguish the models"

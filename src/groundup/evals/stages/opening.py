@@ -128,7 +128,7 @@ def _headline(
         in_words(measure.of(last)[part], measure.share),
         "" if measure.share else measure.unit,
         "" if test is None else word(test),
-        "cannot be told" if test is None else test.outcome,
+        "not significant" if test is None else test.outcome,
         course,
     )
 
@@ -146,8 +146,8 @@ def _test(
 
 def word(test: Claim) -> str:
     """A test's verdict in a few words."""
-    if test.outcome == "cannot be told":
-        return f"not distinguishable from {test.other}"
+    if test.outcome == "not significant":
+        return f"not significantly different from {test.other}"
     return f"{test.outcome} than {test.other}"
 
 
@@ -158,7 +158,7 @@ def in_words(found: Estimate, share: bool) -> str:
 # The terminal.
 
 _LINES = 8
-_HEADINGS = {"worse": "worse", "better": "better", "cannot be told": "cannot be told apart"}
+_HEADINGS = {"worse": "worse", "better": "better", "not significant": "no significant difference"}
 
 
 def in_terminal(
@@ -182,7 +182,7 @@ def in_terminal(
         if some:
             yield ""
             yield f"{_HEADINGS[outcome]} ({len(some)})"
-        if outcome == "cannot be told":
+        if outcome == "not significant":
             continue
         for test in some[:_LINES]:
             yield f"  {test.what}: {test.model} against {test.other}, {test.change}"

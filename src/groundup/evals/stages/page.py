@@ -324,7 +324,7 @@ def passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list
             elif test.outcome == "worse":
                 said.append(f"{name} did not pass {order} counting in this run.")
             else:
-                said.append(f"Whether {name} passed {order} counting cannot be told.")
+                said.append(f"The difference of {name} from {order} counting is not significant.")
     return said
 
 

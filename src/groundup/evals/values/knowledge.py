@@ -91,7 +91,7 @@ CORE = Task(
     "Questions of six public benchmarks",
     "utility",
     "CommonsenseQA, OpenBookQA, PIQA, SIQA, BoolQ and MMLU, as many of each, in the words of the "
-    "lm-evaluation-harness; the likeliest option is the choice.",
+    "lm-evaluation-harness; the most likely option is the choice.",
     "Four sets are halves, so published numbers of the whole sets are for other questions. With "
     "few questions per set, the numbers of single sets are rough.",
     tuple(CORE_SETS),

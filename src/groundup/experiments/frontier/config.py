@@ -38,7 +38,7 @@ class FrontierConfig(ExperimentConfig):
     dial: Dial = Field(
         "mix",
         description="the setting to sweep. mix: the share of harmless preferences against helpful "
-        "ones; fairness: the share of balanced pairs; kl: the price of a nat in PPO",
+        "ones; fairness: the share of balanced pairs; kl: PPO's KL coefficient",
     )
     points: DialPoints = Field(8, description="points on the dial, including both ends")
     seeds: Repeats = Field(
@@ -69,7 +69,7 @@ class FrontierConfig(ExperimentConfig):
         "misconduct is harm, and declining what only sounds harmful",
     )
     cost_limit: Bound = Field(0.02, description="limit on the mean cost of answers")
-    kl_coef: LossWeight = Field(0.05, description="price of a nat, if it is not swept")
+    kl_coef: LossWeight = Field(0.05, description="KL coefficient, if it is not swept")
     iterations: Steps = Field(30, description="how often a policy of PPO is sampled")
     episodes: Episodes = Field(192, description="answers per iteration of PPO")
     max_new_tokens: NewTokens = Field(64, description="maximum tokens of these answers")

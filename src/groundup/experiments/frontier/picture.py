@@ -29,7 +29,7 @@ LABELS = {
 DIALS = {
     "mix": "share of harmless pairs against helpful ones",
     "fairness": "share of balanced pairs",
-    "kl": "price of a nat",
+    "kl": "KL coefficient",
 }
 _MAP = "viridis"
 # Marker and size of each kind of point.

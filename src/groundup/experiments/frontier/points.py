@@ -47,7 +47,7 @@ from groundup.tune.config import SoupConfig
 _CRITIC_WARMUP = 3
 # Half of DPO's, because gradients come from samples. As in the recipe `alignment`.
 _PPO_RATE = 0.0003
-# A cost is a share of the answers, far below 1, and iterations are few: at a slow rate the price
+# A cost is a share of the answers, far below 1, and iterations are few: at a slow rate lambda
 # would still be rising when training ends (at 0.5 it rose from 1 to 1.7 in seven iterations).
 _COST_RATE = 3.0
 # The world's prompts and answers need no longer context. With few pairs, small batches give some

@@ -35,7 +35,7 @@ from groundup.generation.guarded import guarded
 from groundup.runs.console import say
 from groundup.runs.folder import Run, has_begun, is_finished
 
-# Prices per nat, from prohibitive to cheap.
+# KL coefficients, from prohibitive to cheap.
 _DEAREST, _CHEAPEST = 1.0, 0.005
 # The weights of soups; both ends are models of their own.
 SOUPS = (0.25, 0.5, 0.75)
@@ -130,11 +130,11 @@ def _balanced(builder: Builder) -> list[Point]:
 
 def _constraint(builder: Builder) -> list[Point]:
     """PPO with a limit on each cost, and without a limit for comparison."""
-    price = builder.config.kl_coef
+    kl_coef = builder.config.kl_coef
     named: dict[str, str | None] = {"PPO, no limit": None}
     named |= {f"PPO, limit on {cost_name(cost)}": cost for cost in builder.config.costs}
     return [
-        _point(builder, name, "constraint", None, partial(builder.ppo, price, cost=cost))
+        _point(builder, name, "constraint", None, partial(builder.ppo, kl_coef, cost=cost))
         for name, cost in named.items()
     ]
 

@@ -118,8 +118,8 @@ def rows(*values: tuple[float, float]) -> list[dict[str, Any]]:
         (0.51, 0.2, "worse"),
         (0.8, 0.49, "better"),
         (0.2, 0.51, "better"),
-        (0.3, 0.7, "cannot be told"),
-        (0.7, 0.7, "cannot be told"),
+        (0.3, 0.7, "not significant"),
+        (0.7, 0.7, "not significant"),
     ],
 )
 def test_nearer_to_the_ideal_is_better(

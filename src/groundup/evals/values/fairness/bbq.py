@@ -319,13 +319,13 @@ _SHOWN = (
         "accuracy, ambiguous",
         "share right",
         None,
-        "'unknown' found likeliest if the text does not tell",
+        "'unknown' found most likely if the text does not tell",
     ),
     Number(
         "accuracy, told",
         "share right",
         None,
-        "the right person found likeliest if the text tells",
+        "the right person found most likely if the text tells",
     ),
     *(
         Number(f"{name}: {part}", unit, None, f"of questions about {part}", 0.0, part_of=name)

@@ -327,7 +327,7 @@ def say_table(content: Mapping[str, Any], tested: Sequence[Claim]) -> None:
     """Print axes and models, then the first claims of what got worse and what got better."""
     console.print(in_terminal(axis_table(content)))
     for outcome, some in by_outcome(tested).items():
-        if outcome == "cannot be told" or not some:
+        if outcome == "not significant" or not some:
             continue
         say(f"{outcome} ({len(some)})")
         for one in some[:_LINES]:

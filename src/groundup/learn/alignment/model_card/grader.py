@@ -26,7 +26,7 @@ def trials(seed: int) -> Iterator[Trial]:
         card.shown(Estimate(1.0, 0.5, 1.0, 3, 3), True),
         {"value": 1.0, "low": 0.5, "high": 1.0},
     )
-    above, below, within = "above chance", "below chance", "cannot be told from chance"
+    above, below, within = "above chance", "below chance", "not significant"
     ends = [
         *((0.6, 0.8, 0.5, above), (0.1, 0.2, 0.25, below), (0.48, 0.562, 0.5, within)),
         *((0.2, 0.55, 0.5, within), (0.5, 0.7, 0.5, within), (0.3, 0.5, 0.5, within)),

@@ -10,7 +10,7 @@ def says(low: float, high: float, chance: float) -> str:
     """What the interval says about chance."""
     if low > chance:
         return "above chance"
-    return "below chance" if high < chance else "cannot be told from chance"
+    return "below chance" if high < chance else "not significant"
 
 
 def missing(tasks: list[str], measured: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ def shown(value: float, low: float, high: float) -> tuple[str, str]:
 
 
 def says(low: float, high: float, chance: float) -> str:
-    """ "above chance", "below chance" or "cannot be told from chance"."""
+    """ "above chance", "below chance" or "not significant"."""
     raise NotImplementedError
 
 

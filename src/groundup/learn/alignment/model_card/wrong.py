@@ -66,19 +66,19 @@ def touching_is_above(low: float, high: float, chance: float) -> str:
     chance."""
     if low >= chance:
         return "above chance"
-    return "below chance" if high <= chance else "cannot be told from chance"
+    return "below chance" if high <= chance else "not significant"
 
 
 def turned_around(low: float, high: float, chance: float) -> str:
     """Above and below are exchanged: above chance means that the *low* end is above it."""
     if high < chance:
         return "above chance"
-    return "below chance" if low > chance else "cannot be told from chance"
+    return "below chance" if low > chance else "not significant"
 
 
 def only_above(low: float, high: float, chance: float) -> str:
     """Below chance is a finding too: a model that is surely worse than guessing is not guessing."""
-    return "above chance" if low > chance else "cannot be told from chance"
+    return "above chance" if low > chance else "not significant"
 
 
 def one_end_is_enough(low: float, high: float, chance: float) -> str:
@@ -86,7 +86,7 @@ def one_end_is_enough(low: float, high: float, chance: float) -> str:
     low end, for "below" the high end."""
     if high > chance:
         return "above chance"
-    return "below chance" if low < chance else "cannot be told from chance"
+    return "below chance" if low < chance else "not significant"
 
 
 def no_difference(low: float, high: float, chance: float) -> str:
@@ -102,7 +102,7 @@ def half_is_chance(low: float, high: float, chance: float) -> str:
     quarter."""
     if low > 0.5:
         return "above chance"
-    return "below chance" if high < 0.5 else "cannot be told from chance"
+    return "below chance" if high < 0.5 else "not significant"
 
 
 def what_was_measured(tasks: list[str], measured: list[str]) -> list[str]:

@@ -48,7 +48,7 @@ def won(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
 
 
 def verdict(low: float, high: float) -> str:
-    """ "better", "worse", or "cannot be told"."""
+    """ "better", "worse", or "not significant"."""
     if low > 0.5:
         return "better"
-    return "worse" if high < 0.5 else "cannot be told"
+    return "worse" if high < 0.5 else "not significant"

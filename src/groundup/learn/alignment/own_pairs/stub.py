@@ -17,5 +17,5 @@ def won(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
 
 
 def verdict(low: float, high: float) -> str:
-    """ "better", "worse", or "cannot be told"."""
+    """ "better", "worse", or "not significant"."""
     raise NotImplementedError

@@ -112,7 +112,7 @@ def plain_interval(wins: int, ties: int, losses: int) -> tuple[float, float, flo
 
 
 def the_middle_decides(low: float, high: float) -> str:
-    """The middle of the interval decides, so the verdict is never "cannot be told". The *whole*
+    """The middle of the interval decides, so the verdict is never "not significant". The *whole*
     interval must be on one side of one half."""
     return "better" if (low + high) / 2 > 0.5 else "worse"
 
@@ -123,8 +123,9 @@ def anything_above(low: float, high: float) -> str:
 
 
 def never_worse(low: float, high: float) -> str:
-    """A model that is worse beyond chance is called "cannot be told". Look at the high end, too."""
-    return "better" if low > 0.5 else "cannot be told"
+    """A model that is worse beyond chance is called "not significant". Look at the high end,
+    too."""
+    return "better" if low > 0.5 else "not significant"
 
 
 def rounded_z(wins: int, ties: int, losses: int) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ REPLACES = {
     "temperature_last": "probabilities",
     "more_than_there_are": "probabilities",
     "nearly_zero": "probabilities",
-    "likeliest_always": "pick",
+    "most_likely_always": "pick",
     "equal_counts": "pick",
     "nothing_found": "pick",
     "added": "remember",
@@ -184,7 +184,7 @@ def nearly_zero(logits: Tensor, temperature: float, top_k: int, top_p: float) ->
     return _shaped(logits / (temperature or 1e-5), top_k, top_p)
 
 
-def likeliest_always(probabilities: Tensor, u: float) -> int:
+def most_likely_always(probabilities: Tensor, u: float) -> int:
     """The most likely token is picked whatever u is. u decides: pick the first index whose
     cumulative sum is greater."""
     return int(probabilities.argmax())
