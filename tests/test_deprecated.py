@@ -19,7 +19,7 @@ from groundup.app.settings import configured
 from groundup.deprecated import MODULES, NAMES, PAGES, renamed_options
 from groundup.errors import UserError
 from groundup.pretrain.config import PretrainConfig
-from groundup.runs.files import write_kept
+from groundup.runs.files import write_sealed
 from groundup.runs.folder import read_run
 from groundup.tune.config import SFTConfig
 
@@ -137,7 +137,7 @@ def test_settings_of_earlier_releases_are_read_by_todays_names(tmp_path: Path) -
     with pytest.warns(DeprecationWarning, match="chained= is now multi_turn|world= is now mixture"):
         tuned = configured(SFTConfig, chat)
     assert (tuned.multi_turn, tuned.mixture) == (0.7, {"world": 0.9})
-    write_kept(tmp_path / "run.json", {"stage": "sft", "config": chat})
+    write_sealed(tmp_path / "run.json", {"stage": "sft", "config": chat})
     config = read_run(tmp_path)["config"]
     assert config == {
         "out": "x", "model": "m", "data": "d", "multi_turn": 0.7, "mixture": {"world": 0.9},

@@ -636,7 +636,7 @@ def test_a_share_is_filled_from_all_there_are(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where there are more prompts than any run reads, most of them of other sources."""
-    monkeypatch.setattr("groundup.align.prompts._MOST", 15)
+    monkeypatch.setattr("groundup.align.prompts._MAX", 15)
     config = settings(workshop, tmp_path / "out") | {
         "prompts": of_sources(tmp_path),
         "questions": 12,

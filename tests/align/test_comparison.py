@@ -22,7 +22,7 @@ from groundup.align.rollout import Rollout, load_policy, sample
 from groundup.app.cli import main
 from groundup.data.split import evenly_spaced
 from groundup.formats.load import load, load_tokenizer
-from groundup.report.claim import FEWEST_GROUPS
+from groundup.report.claim import MIN_GROUPS
 from groundup.report.estimate import ratio
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
@@ -76,7 +76,7 @@ def test_models_answer_the_same_prompts_and_are_held_against_the_first(
     assert "none trained on: no --judge was given" in card
     # The reward is length: who is told to be better or worse is so by it.
     sign = "Better" if gain["low"] > 0 else "Worse"
-    if gain["groups"] >= FEWEST_GROUPS and not gain["low"] <= 0 <= gain["high"]:
+    if gain["groups"] >= MIN_GROUPS and not gain["low"] <= 0 <= gain["high"]:
         part = card.partition(f"{sign} than what it is compared with")[2]
         assert "- worth of an answer by its reward: pretrain against sft" in part
 

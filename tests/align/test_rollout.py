@@ -20,8 +20,8 @@ from groundup.align.rollout import (
     Rollout,
     RolloutStream,
     flat,
-    lay_out,
     mismatch,
+    pack_rollouts,
     prompts_of,
     rewards_of,
     sample,
@@ -56,7 +56,7 @@ def test_what_is_trained_on_is_what_was_sampled() -> None:
     rollouts = sampled(model)
     assert len({len(one.ids) for one in rollouts}) > 2  # of several lengths
     assert any(one.ended for one in rollouts) and not all(one.ended for one in rollouts)
-    laid = lay_out(rollouts, range(12), context=32, micro_rows=3, one_shape=False)
+    laid = pack_rollouts(rollouts, range(12), context=32, micro_rows=3, one_shape=False)
     found: dict[int, list[int]] = {}
     for one in laid:
         row, place = one.rows.weights.nonzero(as_tuple=True)
@@ -105,7 +105,7 @@ def test_tokens_are_drawn_from_the_whole_distribution() -> None:
 def test_the_engine_and_the_pass_of_training_agree() -> None:
     model = small_policy()
     rollouts = sampled(model, 40)
-    laid = lay_out(rollouts, range(40), context=32, micro_rows=3, one_shape=False)
+    laid = pack_rollouts(rollouts, range(40), context=32, micro_rows=3, one_shape=False)
     facts = token_facts(model, online_reference(model), rollouts, laid)
     assert mismatch(rollouts, facts.logprobs)[1] < 1e-4
     for one, logprobs in zip(rollouts, facts.logprobs, strict=True):
@@ -133,7 +133,7 @@ def test_mismatch_is_the_mean_and_the_largest_distance() -> None:
 def test_exact_kl_and_entropy_are_those_of_a_slow_loop() -> None:
     model, other = small_policy(), small_policy(1)
     rollouts = sampled(model)
-    laid = lay_out(rollouts, range(12), context=32, micro_rows=2, one_shape=False)
+    laid = pack_rollouts(rollouts, range(12), context=32, micro_rows=2, one_shape=False)
     facts = token_facts(model, online_reference(other), rollouts, laid)
     whole, drawn, uncertain = [], [], []
     for i, one in enumerate(rollouts):
@@ -158,7 +158,7 @@ def test_exact_kl_and_entropy_are_those_of_a_slow_loop() -> None:
 def test_the_kl_of_samples_has_the_exact_one_as_its_mean() -> None:
     model, other = small_policy(spread=0.3), small_policy(1)
     rollouts = sampled(model, 1200, longest=4)
-    laid = lay_out(rollouts, range(1200), context=32, micro_rows=64, one_shape=False)
+    laid = pack_rollouts(rollouts, range(1200), context=32, micro_rows=64, one_shape=False)
     facts = token_facts(model, online_reference(other), rollouts, laid)
     apart = [
         float((a - b).sum()) for a, b in zip(facts.logprobs, facts.reference_logprobs, strict=True)
@@ -190,7 +190,7 @@ def test_every_rollout_stands_once_whatever_the_lengths(
     lengths: list[int], micro_rows: int, one_shape: bool
 ) -> None:
     rollouts = [rollout(i % 7 + 1, n, start=i) for i, n in enumerate(lengths)]
-    laid = lay_out(
+    laid = pack_rollouts(
         rollouts, range(len(rollouts)), context=32, micro_rows=micro_rows, one_shape=one_shape
     )
     assert sorted(i for one in laid for i in one.members) == list(range(len(rollouts)))
@@ -215,12 +215,13 @@ def test_the_layout_changes_no_logprob() -> None:
     rollouts = sampled(model)
     found = []
     for context, micro_rows, one_shape in ((32, 2, False), (32, 5, True), (64, 1, False)):
-        laid = lay_out(
+        laid = pack_rollouts(
             rollouts, range(12), context=context, micro_rows=micro_rows, one_shape=one_shape
         )
         found.append(token_facts(model, online_reference(model), rollouts, laid).logprobs)
     alone = [
-        lay_out(rollouts, [i], context=32, micro_rows=1, one_shape=False)[0] for i in range(12)
+        pack_rollouts(rollouts, [i], context=32, micro_rows=1, one_shape=False)[0]
+        for i in range(12)
     ]
     found.append(token_facts(model, online_reference(model), rollouts, alone).logprobs)
     for other in found[1:]:
@@ -232,8 +233,8 @@ def test_each_process_has_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "here"}.items():
         monkeypatch.setenv(name, value)
     rollouts = sampled(small_policy())
-    rows = len(lay_out(rollouts, range(12), context=32, micro_rows=1, one_shape=False))
-    laid = lay_out(rollouts, range(12), context=32, micro_rows=16, one_shape=False)
+    rows = len(pack_rollouts(rollouts, range(12), context=32, micro_rows=1, one_shape=False))
+    laid = pack_rollouts(rollouts, range(12), context=32, micro_rows=16, one_shape=False)
     assert rows >= 3 and len(laid) >= 3
     assert sorted(i for one in laid for i in one.members) == list(range(12))
 
@@ -241,7 +242,7 @@ def test_each_process_has_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_stands_in_padding_changes_nothing() -> None:
     model = small_policy()
     rollouts = sampled(model)
-    [one] = lay_out(rollouts, range(12), context=32, micro_rows=16, one_shape=True)
+    [one] = pack_rollouts(rollouts, range(12), context=32, micro_rows=16, one_shape=True)
     padding = one.rows.segment_ids < 0
     assert padding.any()
     rows = Batch(

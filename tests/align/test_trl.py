@@ -41,7 +41,7 @@ from groundup.align.rewards.model import (
     load_reward_model,
     read_at_end,
 )
-from groundup.align.rollout import Rollout, RolloutBatch, TokenFacts, lay_out
+from groundup.align.rollout import Rollout, RolloutBatch, TokenFacts, pack_rollouts
 from groundup.formats.load import load_model
 from groundup.text.example import Example
 from groundup.train.batch import Loss
@@ -428,7 +428,7 @@ def our_rollouts(
     some: Sequence[Rollout], config: GRPOConfig, facts: TokenFacts, advantages: np.ndarray
 ) -> RolloutBatch:
     """One micro-batch, laid out and weighed as an iteration does it."""
-    [laid] = lay_out(some, range(len(some)), context=CONTEXT, micro_rows=8, one_shape=False)
+    [laid] = pack_rollouts(some, range(len(some)), context=CONTEXT, micro_rows=8, one_shape=False)
     lengths = [len(one.ids) for one in some]
     weights = token_weights(lengths, config.loss_type, config.max_new_tokens)
     spread = [np.full(n, value) for n, value in zip(lengths, advantages, strict=True)]

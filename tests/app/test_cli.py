@@ -39,7 +39,7 @@ from groundup.data.packs.manifest import (
 from groundup.data.records import read_conversations
 from groundup.train.config import ENVIRONMENT, TrainingConfig
 from groundup.train.ranges import ranges
-from groundup.train.remembered import remember
+from groundup.train.remembered import save_settings
 from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
@@ -736,7 +736,7 @@ def test_an_experiment_leaves_unset_what_the_doctor_left_unset(
     started = list[dict[str, str]]()
     monkeypatch.setattr("os.environ", {"GROUNDUP_CACHE": str(tmp_path)})
     monkeypatch.setattr(process, "restart", lambda: started.append(dict(os.environ)))
-    remember({"environment": {"GOMP_SPINCOUNT": ""}})
+    save_settings({"environment": {"GOMP_SPINCOUNT": ""}})
     _set_environment("experiment")
     assert "GOMP_SPINCOUNT" not in started[0] and started[0]["OPENBLAS_NUM_THREADS"] == "1"
     assert "MALLOC_TOP_PAD_" in started[0]

@@ -15,7 +15,7 @@ from groundup.pretrain.probe import Setup, Side
 from groundup.pretrain.trials import Trial, TrialResult, measure, trials
 from groundup.runs.cache import cache_folder
 from groundup.train.machine import machine_facts
-from groundup.train.remembered import remember
+from groundup.train.remembered import save_settings
 from groundup.train.speeds import matrices, products
 
 TINY = Setup(1, 64, vocab_size=320, context=32, rows=4)
@@ -141,7 +141,7 @@ def test_what_was_chosen_stays_where_other_programs_run(
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     gains = [TrialResult(SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9))]
     assert environment(gains, load=1.5) == {}
-    remember({"environment": {"GOMP_SPINCOUNT": "100000"}})
+    save_settings({"environment": {"GOMP_SPINCOUNT": "100000"}})
     assert environment(gains, load=1.5) == {"GOMP_SPINCOUNT": "100000"}
     assert environment(gains, load=0.0) == {"GOMP_SPINCOUNT": "10000"}
     assert environment([], load=0.0) == {}  # measured again in quiet, and nothing gained

@@ -26,7 +26,7 @@ from groundup.align.label.comparison import comparisons
 from groundup.align.label.ratings import result, result_table
 from groundup.app.cli import main
 from groundup.data.records import read_preferences, read_votes
-from groundup.data.votes import Vote, standing
+from groundup.data.votes import Vote, valid_votes
 from groundup.formats.folder import save_model
 from groundup.learn.own import Own
 from groundup.learn.road import find
@@ -241,14 +241,14 @@ def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
     assert "you have no vote to take back" in shown
     places = [int(place) for place in re.findall(r"prompt (\d) of", shown)]
     assert places == [1, 1, 2, 3, 2, 1, 2, 3]
-    votes = standing(read_votes(Path("votes.jsonl")).rows)
+    votes = valid_votes(read_votes(Path("votes.jsonl")).rows)
     assert [one.choice == one.left for one in votes] == [False, False]
     assert votes[1].choice == "tie"
     lines = [line["choice"] for line in logged()]
     assert lines.count("undo") == 2 and len(lines) == 6  # nothing is ever rewritten
     shown = voted("undo l q")
     assert [int(place) for place in re.findall(r"prompt (\d) of", shown)] == [3, 2, 3]
-    votes = standing(read_votes(Path("votes.jsonl")).rows)
+    votes = valid_votes(read_votes(Path("votes.jsonl")).rows)
     assert [one.choice == one.left for one in votes] == [False, True]
 
 

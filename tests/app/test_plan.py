@@ -15,7 +15,7 @@ from groundup.app.plan import plan_recipe, replan
 from groundup.app.recipe import Recipe, Table, read_recipe
 from groundup.data.config import DataConfig
 from groundup.errors import UserError
-from groundup.runs.files import read_kept, write_kept
+from groundup.runs.files import read_sealed, write_sealed
 from groundup.train.device import Machine
 from miniature import write_miniature
 from rollouts import byte_tokenizer
@@ -286,8 +286,8 @@ def journey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Recipe, Pa
 
 
 def timed_as(out: Path, tokens_per_second: float) -> None:
-    found = read_kept(out / "plan.json", lambda plan: plan)
-    write_kept(out / "plan.json", found | {"tokens_per_second": {"base": tokens_per_second}})
+    found = read_sealed(out / "plan.json", lambda plan: plan)
+    write_sealed(out / "plan.json", found | {"tokens_per_second": {"base": tokens_per_second}})
 
 
 def written(out: Path) -> dict[str, Any]:
@@ -441,5 +441,5 @@ def test_a_plan_of_before_is_left_as_it_is(journey: tuple[Recipe, Path]) -> None
     """Nothing was said of seconds in it."""
     recipe, out = journey
     found = {name: v for name, v in written(out).items() if name not in ("seconds", "sha256")}
-    plan.write_kept(out / "plan.json", found)
+    plan.write_sealed(out / "plan.json", found)
     assert replan(recipe, out, named(recipe, "sft"), 1.0) == named(recipe, "sft")

@@ -17,7 +17,7 @@ from groundup.data.records import (
     read_votes,
 )
 from groundup.data.split import split
-from groundup.data.votes import standing
+from groundup.data.votes import valid_votes
 from groundup.errors import UserError
 from groundup.text.rows import Message
 
@@ -109,7 +109,7 @@ def test_the_last_word_of_each_person_counts(tmp_path: Path) -> None:
         line("undo", "2"),
         line("undo", "3"),  # of nothing
     )
-    votes = standing(read_votes(path).rows)
+    votes = valid_votes(read_votes(path).rows)
     assert [(one.id, one.who, one.choice) for one in votes] == [
         ("1", "bob", "b"),
         ("1", "ann", "b"),
@@ -119,7 +119,7 @@ def test_the_last_word_of_each_person_counts(tmp_path: Path) -> None:
 
 def test_the_six_fields_are_enough(tmp_path: Path) -> None:
     path = written(tmp_path, line("a"), line("a"), line("b"))
-    assert len(standing(read_votes(path).rows)) == len(read_preferences(path).rows) == 3
+    assert len(valid_votes(read_votes(path).rows)) == len(read_preferences(path).rows) == 3
 
 
 def test_pairs_may_stand_among_votes(tmp_path: Path) -> None:

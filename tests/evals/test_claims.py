@@ -31,10 +31,10 @@ from groundup.evals.stages.measures import MEASURES, Preferred, counting
 from groundup.evals.stages.opening import headlines, in_terminal, repeats, why_folded
 from groundup.evals.world.answers import Declined
 from groundup.pretrain.config import PretrainConfig
-from groundup.report.claim import FEWEST_GROUPS, Claim, by_outcome
+from groundup.report.claim import MIN_GROUPS, Claim, by_outcome
 from groundup.report.estimate import POOLED, Estimate
 from groundup.report.history import History
-from groundup.report.table import percent, says_nothing, source_table
+from groundup.report.table import is_uninformative, percent, source_table
 from groundup.text.rows import Choice, Conversation, Message, Preference
 from groundup.world.lives import probes
 
@@ -210,15 +210,19 @@ def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
 
 def test_a_share_of_some_says_something() -> None:
     none, some, whole = (Estimate(e, 0, 1, 9, 9) for e in (0.0, 0.4, 1.0))
-    assert says_nothing([none]) and says_nothing([none, none]) and says_nothing([whole, whole])
-    assert not says_nothing([whole])  # of one model alone that is news
-    assert not says_nothing([none, whole]) and not says_nothing([some, some])
+    assert (
+        is_uninformative([none])
+        and is_uninformative([none, none])
+        and is_uninformative([whole, whole])
+    )
+    assert not is_uninformative([whole])  # of one model alone that is news
+    assert not is_uninformative([none, whole]) and not is_uninformative([some, some])
 
 
 def test_of_a_handful_of_groups_nothing_is_told() -> None:
-    few = Estimate(1.0, 1.0, 1.0, 50, FEWEST_GROUPS - 1)
+    few = Estimate(1.0, 1.0, 1.0, 50, MIN_GROUPS - 1)
     assert Claim("it is so", few, "bits", "above").outcome == "not significant"
-    enough = replace(few, groups=FEWEST_GROUPS)
+    enough = replace(few, groups=MIN_GROUPS)
     assert Claim("it is so", enough, "bits", "above").outcome == "better"
     assert Claim("it is so", enough, "bits", "below").outcome == "worse"
 

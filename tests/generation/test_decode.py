@@ -19,7 +19,7 @@ from groundup.formats.gguf.tensors import quantize as to_blocks
 from groundup.generation.blocks import BlockLinear
 from groundup.generation.decode import Decode
 from groundup.generation.generate import generate, reference_generate
-from groundup.generation.kernel import MOST_ROWS, MOST_ROWS_IN_BLOCKS, Kernel
+from groundup.generation.kernel import MAX_ROWS, MAX_ROWS_IN_BLOCKS, Kernel
 from groundup.generation.library import library
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -93,7 +93,7 @@ def check_decode(
         assert (off <= allowed).all(), (off, allowed)
 
 
-@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
+@pytest.mark.parametrize("rows", [1, 3, MAX_ROWS + 1, 13])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_step_is_what_the_model_reads(tiny_model: TinyModel, shape: str, rows: int) -> None:
     check_decode(randomized(tiny_model(**SHAPES[shape])), rows, 1e-4)
@@ -127,14 +127,14 @@ def rows_of_the_kernel(model: CausalLM) -> int | None:
 
 
 @pytest.mark.every(5)
-@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
+@pytest.mark.parametrize("rows", [1, 3, MAX_ROWS + 1, 13])
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_step_with_an_adapter(
     tiny_model: TinyModel, adapter: str, biases: bool, rows: int
 ) -> None:
     model = adapted(tiny_model, adapter, attention_bias=biases, mlp_bias=biases)
-    assert rows_of_the_kernel(model) in (0 if adapter == "dora" else MOST_ROWS, None)
+    assert rows_of_the_kernel(model) in (0 if adapter == "dora" else MAX_ROWS, None)
     exact = copy.deepcopy(model).double()
     check_decode(model, rows, 2e-4, exact=exact)
     with using_adapter(model, None), using_adapter(exact, None):
@@ -178,7 +178,7 @@ def test_a_step_with_an_adapter_beside_few_bits(
                 model.set_submodule(name, BlockLinear(blocks, "q8_0"))
     add_lora(model, 4)
     randomized(model)
-    assert rows_of_the_kernel(model) in (0 if kind == "nf4" else MOST_ROWS_IN_BLOCKS, None)
+    assert rows_of_the_kernel(model) in (0 if kind == "nf4" else MAX_ROWS_IN_BLOCKS, None)
     check_decode(model, rows, 2e-4)
 
 
@@ -235,7 +235,7 @@ def test_weights_may_change_between_calls(tiny_model: TinyModel) -> None:
         randomized(model)
 
 
-@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, MAX_ROWS + 1])
 def test_the_default_dtype_changes_no_draw(
     tiny_model: TinyModel, another_default_dtype: Callable[[], None], rows: int
 ) -> None:
@@ -263,7 +263,7 @@ def test_whoever_changes_what_a_layer_gives_changes_the_whole_answer(
     assert generate(model, [request]) == plain
 
 
-@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, MAX_ROWS + 1])
 @pytest.mark.parametrize("kind", [CausalLM, Decoder, Block, Attention, MLP, RMSNorm, nn.Linear])
 def test_a_forward_in_the_place_of_a_class_s_own_is_called(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module], rows: int
@@ -282,7 +282,7 @@ def test_a_forward_in_the_place_of_a_class_s_own_is_called(
     assert before == [one.ids for one in generate(model, requests)]
 
 
-@pytest.mark.parametrize("rows", [1, MOST_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, MAX_ROWS + 1])
 def test_whoever_listens_to_all_modules_changes_the_whole_answer(
     tiny_model: TinyModel, rows: int
 ) -> None:
@@ -412,7 +412,7 @@ CHANGED = [
     pytest.param(change, rows, marks=() if turn == usual else pytest.mark.long)
     for number, change in enumerate(CHANGES)
     for usual in [(number + number // 8) % 2 if number < _FORWARDS else 0]
-    for turn, rows in enumerate((1, MOST_ROWS + 1))
+    for turn, rows in enumerate((1, MAX_ROWS + 1))
 ]
 
 

@@ -408,7 +408,7 @@ def test_a_schema_that_leaves_too_much_open_is_refused(monkeypatch: pytest.Monke
     strings = {"anyOf": [{"type": "string", "maxLength": n} for n in range(100)]}
     state = after(b'"', strings)
     assert state is not None
-    monkeypatch.setattr("groundup.generation.constraint._MOST_OPENED", 5000)
+    monkeypatch.setattr("groundup.generation.constraint._MAX_OPENED", 5000)
     with pytest.raises(UserError, match="the schema leaves too much open at once"):
         constrained(strings).allowed(state, 50)
 

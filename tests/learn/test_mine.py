@@ -92,7 +92,7 @@ def test_no_part_is_named_that_another_hides(
             capsys.readouterr()
             exercise.page("seam").try_it()
             assert f"called {exercise.name}\n" in capsys.readouterr().out
-        names = set(runs.parts_of_ones_own.get())
+        names = set(runs.user_parts.get())
         assert names == {exercise.name for exercise in entered}
     own.file(find("grpo")).unlink()
     with mine(own.folder) as entered:

@@ -282,7 +282,7 @@ def test_what_is_refused(wrong, message):
 
 
 def test_rare_outcomes_are_too_far_for_a_climb(monkeypatch):
-    monkeypatch.setattr(probability, "_MOST_STEPS", 1000)
+    monkeypatch.setattr(probability, "_MAX_STEPS", 1000)
     outcomes = np.zeros(10**6, int)
     outcomes[0] = 1
     with pytest.raises(ValueError, match="has not converged"):

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from groundup.report.claim import Claim
-from groundup.report.estimate import Estimate, apart, gained, rate, ratio, share, with_spread
+from groundup.report.estimate import (
+    Estimate,
+    mean_change,
+    rate,
+    ratio,
+    share,
+    unpaired_change,
+    with_spread,
+)
 
 
 def test_answers_that_share_a_group_make_the_interval_wider() -> None:
@@ -54,12 +62,15 @@ def test_a_rate_of_groups_is_less_sure_than_one_of_independent_items() -> None:
 def test_a_gain_has_a_width_even_where_no_item_changed() -> None:
     half, all_right = np.tile([0.0, 1.0], 20), np.ones(40)
     for values in (half, all_right):
-        found = gained(values, values)
+        found = mean_change(values, values)
         assert found.low < 0 < found.high and found.low == pytest.approx(-found.high, abs=0.2)
     # All that turned, turned alike: as far apart as two shares of so many are by Newcombe.
-    assert gained(all_right, np.zeros(40)).estimate == 1 and gained(all_right, 0 * half).low < 1
+    assert (
+        mean_change(all_right, np.zeros(40)).estimate == 1
+        and mean_change(all_right, 0 * half).low < 1
+    )
     # Where some changed and some did not, they are drawn.
-    assert gained(all_right, half) == ratio(all_right - half)
+    assert mean_change(all_right, half) == ratio(all_right - half)
 
 
 def test_a_difference_without_a_spread_is_as_unsure_as_the_two_numbers() -> None:
@@ -70,7 +81,7 @@ def test_a_difference_without_a_spread_is_as_unsure_as_the_two_numbers() -> None
         {"turned": none, "drawn": none},
         {"turned": all_of, "drawn": none},
     )
-    assert found["turned"] == apart(none, all_of) and found["turned"].low == -1 < -0.8
+    assert found["turned"] == unpaired_change(none, all_of) and found["turned"].low == -1 < -0.8
     assert -0.9 < found["turned"].high < -0.8
     assert found["drawn"] == drawn and found["of no numbers"] == fixed
 
@@ -117,9 +128,9 @@ def test_a_mean_of_fractions_has_the_width_that_drawing_them_shows() -> None:
 
 def test_the_difference_of_two_shares_has_a_width_where_drawing_shows_none() -> None:
     """Newcombe (1998), table II, method 10: 56/70 against 48/80, and 10/10 against 0/10."""
-    found = apart(share(56, 70), share(48, 80))
+    found = unpaired_change(share(56, 70), share(48, 80))
     assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
-    found = apart(share(10, 10), share(0, 10))
+    found = unpaired_change(share(10, 10), share(0, 10))
     assert (found.low, found.high) == pytest.approx((0.6075, 1.0), abs=5e-5)
 
 

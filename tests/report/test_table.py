@@ -17,13 +17,13 @@ from groundup.report.table import (
     Row,
     Table,
     in_bytes,
+    informative,
     number,
     percent,
     plain,
     points,
     short_number,
     source_table,
-    telling,
     text_table,
 )
 from groundup.report.terminal import bars_in_terminal, in_terminal, one_line
@@ -96,7 +96,7 @@ def test_sources_go_down_and_what_tells_nothing_is_left_out() -> None:
     assert [cell and cell.value for cell in row.cells] == ["20.0 %", "40.0 %", "30.0 %", "50.0 %"]
     assert [column.base for column in table.columns] == [False, False, True, True]
     # What a plot beside it draws is what it shows.
-    assert telling(models) == {"a": {"sea": one(0.2)}, "b": {"sea": one(0.4)}}
+    assert informative(models) == {"a": {"sea": one(0.2)}, "b": {"sea": one(0.4)}}
 
 
 def test_the_terminal_shows_every_cell_and_obeys_none() -> None:

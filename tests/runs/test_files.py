@@ -20,21 +20,21 @@ from safetensors.torch import save_file
 from full_disks import may_mount, small_disk
 from groundup.errors import UserError
 from groundup.runs.files import (
-    folder_aside,
-    in_words,
+    atomic_write,
+    describe_os_error,
+    errors_naming,
     is_count,
     is_number,
     lock,
-    naming,
     os_error,
     read_json_object,
-    read_kept,
     read_lines,
+    read_sealed,
+    temporary_folder,
     writable,
     write_json,
-    write_kept,
+    write_sealed,
     write_text,
-    written_aside,
 )
 from mutations import mutated_bytes
 
@@ -50,7 +50,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     for failure in (ValueError("x"), KeyboardInterrupt(), OSError(errno.EIO, "x")):
-        with pytest.raises(type(failure)), written_aside(path) as partial:
+        with pytest.raises(type(failure)), atomic_write(path) as partial:
             partial.write_text("half")
             raise failure
         assert path.read_text() == "old" and names(tmp_path) == {"a.txt"}
@@ -61,7 +61,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_files_of_every_library_may_be_read_as_the_mask_says(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        with written_aside(tmp_path / "a") as partial:
+        with atomic_write(tmp_path / "a") as partial:
             save_file({"x": torch.zeros(2)}, partial)
         write_text(tmp_path / "b", "x")
     finally:
@@ -75,7 +75,7 @@ def test_a_private_file_stays_private(tmp_path: Path) -> None:
         path.write_text("old")
         path.chmod(0o600)
     write_text(tmp_path / "a", "new")
-    with folder_aside(tmp_path) as aside:
+    with temporary_folder(tmp_path) as aside:
         write_text(aside / "b", "new")
     for path in (tmp_path / "a", tmp_path / "b"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == "new"
@@ -103,19 +103,19 @@ def test_half_a_surrogate_pair_is_written_as_json_writes_it(tmp_path: Path) -> N
 
 def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    with pytest.raises(ValueError), folder_aside(folder) as aside:
+    with pytest.raises(ValueError), temporary_folder(folder) as aside:
         write_text(aside / "a", "x")
         raise ValueError
     assert not folder.exists()
-    with folder_aside(folder, last="a") as aside:
+    with temporary_folder(folder, last="a") as aside:
         write_text(aside / "a", "old")
         write_text(aside / "model-1", "old")
     write_text(folder / "mine", "mine")
-    with pytest.raises(ValueError), folder_aside(folder, replaces=["a", "model*"]) as aside:
+    with pytest.raises(ValueError), temporary_folder(folder, replaces=["a", "model*"]) as aside:
         write_text(aside / "a", "new")
         raise ValueError
     assert names(folder) == {"a", "model-1", "mine"} and (folder / "a").read_text() == "old"
-    with folder_aside(folder, replaces=["a", "model*"]) as aside:
+    with temporary_folder(folder, replaces=["a", "model*"]) as aside:
         write_text(aside / "a", "new")
     assert names(folder) == {"a", "mine"} and (folder / "a").read_text() == "new"
 
@@ -146,10 +146,10 @@ def test_whoever_writes_onto_a_full_disk_names_the_file(
         pytest.skip("needs the right to mount; test_full_disk tests this with a limit")
     with small_disk(tmp_path / "disk", 2**19) as disk:
         path = disk.folder / "a.bin"
-        with pytest.raises(OSError) as error, written_aside(path) as partial:
+        with pytest.raises(OSError) as error, atomic_write(path) as partial:
             write(partial)
         assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
-        assert "No space left on device" in in_words(error.value)
+        assert "No space left on device" in describe_os_error(error.value)
         assert names(disk.folder) == set()
 
 
@@ -162,13 +162,13 @@ def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
     python = os_error(RuntimeError("cannot write: [Errno 30] Read-only file system"))
     assert python is not None and python.errno == errno.EROFS
     assert os_error(ValueError("28")) is None
-    with pytest.raises(OSError) as error, naming(Path("a")):
+    with pytest.raises(OSError) as error, errors_naming(Path("a")):
         raise RuntimeError("cannot: Read-only file system (os error 30)")
     assert error.value.filename == "a" and error.value.errno == errno.EROFS
-    with pytest.raises(PermissionError) as denied, naming(Path("a")):
+    with pytest.raises(PermissionError) as denied, errors_naming(Path("a")):
         raise PermissionError(errno.EACCES, "Permission denied", "b")
     assert denied.value.filename == "b"
-    with pytest.raises(UserError), naming(Path("a")):
+    with pytest.raises(UserError), errors_naming(Path("a")):
         raise UserError("said (os error 28)")
 
 
@@ -176,7 +176,7 @@ def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
     "error", [OSError(), OSError("odd"), OSError(28, "x"), OSError(5, "", b"\xff")]
 )
 def test_every_refusal_is_one_sentence(error: OSError) -> None:
-    said = in_words(error)
+    said = describe_os_error(error)
     assert "\n" not in said and "None" not in said and ";" in said
 
 
@@ -191,7 +191,7 @@ def test_a_file_system_without_locks_is_told_from_a_busy_one(
     with pytest.raises(OSError) as error:
         lock(tmp_path / ".lock", "busy")
     assert error.value.errno == number and error.value.filename == str(tmp_path / ".lock")
-    said = in_words(error.value)
+    said = describe_os_error(error.value)
     assert "choose a place on a local disk" in said and "does not support locks" in said
 
 
@@ -257,19 +257,19 @@ KEPT: dict[str, Any] = {"steps": 240, "rate": 0.01, "reasons": {"steps": "as giv
 def test_any_damage_to_what_is_kept_is_noticed_and_undone(tmp_path: Path) -> None:
     """Every bit of it, once."""
     path = tmp_path / "plan.json"
-    write_kept(path, KEPT)
+    write_sealed(path, KEPT)
     whole, said = path.read_bytes(), []
     source = random.Random(0)
     for place in range(len(whole) * 8):
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)
-        assert read_kept(path, dict) == KEPT, damaged
+        assert read_sealed(path, dict) == KEPT, damaged
     for _ in range(200):
         path.write_bytes(mutated_bytes(source, whole))
-        assert read_kept(path, dict, said.append) == KEPT
+        assert read_sealed(path, dict, said.append) == KEPT
     path.unlink()
-    assert read_kept(path, dict, said.append) == KEPT and path.read_bytes() == whole
+    assert read_sealed(path, dict, said.append) == KEPT and path.read_bytes() == whole
     assert said and all(str(path) in one for one in said)
 
 
@@ -277,13 +277,13 @@ def test_what_is_damaged_twice_is_refused_and_a_change_without_the_seal_is_meant
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "plan.json"
-    write_kept(path, KEPT)
+    write_sealed(path, KEPT)
     path.write_text(json.dumps(KEPT | {"steps": 3}))
-    assert read_kept(path, dict)["steps"] == 3
+    assert read_sealed(path, dict)["steps"] == 3
     for file in tmp_path.iterdir():
         file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"plan\.json"):
-        read_kept(path, dict)
+        read_sealed(path, dict)
 
 
 def test_of_a_log_the_whole_lines_are_read(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from conftest import forget_finished
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
-from groundup.runs.files import read_lines, write_json, write_kept
+from groundup.runs.files import read_lines, write_json, write_sealed
 from groundup.runs.folder import (
     Run,
     environment_facts,
@@ -180,7 +180,7 @@ def test_a_run_that_keeps_the_hash_of_an_earlier_version_goes_on(
         whole.update(f"{name} {content}\n".encode())
     assert described["parents"]["data"]["sha256"] != whole.hexdigest()
     described["parents"]["data"]["sha256"] = whole.hexdigest()
-    write_kept(tmp_path / "out" / "run.json", described)
+    write_sealed(tmp_path / "out" / "run.json", described)
     if moved:
         base = base.rename(tmp_path / "elsewhere")
     opened(base).close()
@@ -274,7 +274,7 @@ def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
     described = read_run(out)
     for part in ("chat_template", "base"):
         del described["parents"]["model"][part]
-    write_kept(out / "run.json", described)
+    write_sealed(out / "run.json", described)
     opened().close()
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
-from groundup.runs.parallel import in_parts, on_all_cores
+from groundup.runs.parallel import on_all_cores, split_range
 
 
 def squares(numbers: range) -> tuple[int, list[int]]:
@@ -40,14 +40,14 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.integers(0, 10_000), st.integers(1, 3_000))
 def test_parts_hold_every_number_once(count: int, least: int) -> None:
-    parts = in_parts(count, least)
+    parts = split_range(count, least)
     assert [number for part in parts for number in part] == list(range(count))
     assert len(parts) == 1 or min(map(len, parts)) >= least
 
 
 @pytest.mark.usefixtures("two_cores")
 def test_tasks_are_done_by_others_and_come_back_in_order() -> None:
-    done = on_all_cores(squares, in_parts(100, 5))
+    done = on_all_cores(squares, split_range(100, 5))
     assert [square for _, some in done for square in some] == [n**2 for n in range(100)]
     assert os.getpid() not in {process for process, _ in done}
     with pytest.raises(UserError, match="0 has no reciprocal"):
@@ -136,5 +136,5 @@ def test_what_needs_no_other_process_is_done_here(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(loky, "get_reusable_executor", refuse)
     assert on_all_cores(squares, [range(3), range(2)])[1] == (os.getpid(), [0, 1])
     monkeypatch.setattr(loky, "cpu_count", lambda: 1)
-    assert len(in_parts(100, 5)) == 3
+    assert len(split_range(100, 5)) == 3
     assert on_all_cores(reciprocal, [1, 2]) == [1, 0.5]

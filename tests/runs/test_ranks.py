@@ -20,7 +20,7 @@ from torch.testing import assert_close
 
 from groundup.errors import UserError
 from groundup.runs import ranks
-from groundup.runs.files import read_json_object, read_kept, read_lines
+from groundup.runs.files import read_json_object, read_lines, read_sealed
 from groundup.train.config import ENVIRONMENT
 from groundup.train.plan import TrainPlan
 from preloaded import Process
@@ -116,7 +116,7 @@ def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage
     command = workshop.command(stage, tmp_path / "run", **settings)
     code, said = in_two_processes([sys.executable, str(uneven), *command[3:]])
     assert code == 0, said
-    plan = read_kept(tmp_path / "run" / "plan.json", TrainPlan.from_json)
+    plan = read_sealed(tmp_path / "run" / "plan.json", TrainPlan.from_json)
     if stage == "pretrain":  # a machine 1,000 times as slow would have time for one layer
         assert read_json_object(tmp_path / "run" / "config.json")["num_hidden_layers"] > 1
     else:
@@ -204,7 +204,7 @@ def test_each_process_has_a_part_of_a_step(workshop: Any, tmp_path: Path) -> Non
     settings = {"rows": None, "micro_rows": None, "steps": None, "minutes": 0.001}
     code, said = in_two_processes(workshop.command("sft", tmp_path / "run", **settings))
     assert code == 0, said
-    plan = read_kept(tmp_path / "run" / "plan.json", TrainPlan.from_json)
+    plan = read_sealed(tmp_path / "run" / "plan.json", TrainPlan.from_json)
     assert plan.layout is not None and (plan.layout["rows"], plan.micro_rows) == (2, 1)
 
 
@@ -281,7 +281,7 @@ def test_several_processes_compute_where_they_can_be_joined(
     code, said = begin([sys.executable, str(script), *command[3:]])
     if refusal is None:
         assert code == 0, said
-        assert read_kept(out / "plan.json", TrainPlan.from_json).compute.device == "cpu"
+        assert read_sealed(out / "plan.json", TrainPlan.from_json).compute.device == "cpu"
     else:
         assert code != 0 and said.count(refusal) == 1, said
 

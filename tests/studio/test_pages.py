@@ -15,7 +15,7 @@ from tests.studio.test_runs import cells, read, rows, step, training
 from groundup.app.xray import page as xray_page
 from groundup.report.page import Answer, Dialogue, Fold, Note, Section
 from groundup.report.table import Part, Row, Table
-from groundup.runs.files import read_json_object, write_kept
+from groundup.runs.files import read_json_object, write_sealed
 from groundup.studio.pages import _spread, home_page, look_links, run_page
 from groundup.studio.runs import Runs
 
@@ -63,7 +63,7 @@ def test_the_folder_that_was_worked_in_last_stands_first(tmp_path: Path) -> None
             described = read_json_object(run.folder / "run.json")
         del described["sha256"]
         described["started"] = f"2026-01-0{number + 1}T00:00:00Z"
-        write_kept(run.folder / "run.json", described)
+        write_sealed(run.folder / "run.json", described)
     [table] = [one for one in home_page(Runs(tmp_path)).opening if isinstance(one, Table)]
     assert [one.title for one in table.rows] == ["b", "one", "two", "c", "one", "a", "one"]
     assert [one.title for one in table.rows if isinstance(one, Part)] == ["b", "c", "a"]
@@ -175,7 +175,7 @@ def test_a_plan_has_the_values_of_what_it_gives_reasons_for(tmp_path: Path) -> N
         described = read_json_object(run.folder / "run.json")
     del described["sha256"]
     described["config"] |= {"mixture": {"world": [0.7, 0.15], "other": 0.1}}
-    write_kept(run.folder / "run.json", described)
+    write_sealed(run.folder / "run.json", described)
     shown = tables(sections(tmp_path, "base")["plan"])["Plan"]
     assert {name: value for name, (value, _) in shown.items()} == {
         "heads": "3",

@@ -23,7 +23,7 @@ from tests.studio.conftest import Show, looked, opened
 from groundup.report.figure import Plot
 from groundup.report.table import Row, Table
 from groundup.runs import growing
-from groundup.runs.files import read_json_object, read_lines, write_kept, write_lines
+from groundup.runs.files import read_json_object, read_lines, write_lines, write_sealed
 from groundup.runs.folder import Run, read_metrics
 from groundup.serve.admission import Admission
 from groundup.studio.pages import home_page
@@ -177,7 +177,7 @@ def test_what_was_held_out_is_of_the_run_that_stands_there(tmp_path: Path) -> No
         with training(tmp_path / "base") as run:
             described = read_json_object(run.folder / "run.json") | {"started": started}
             del described["sha256"]
-            write_kept(run.folder / "run.json", described)
+            write_sealed(run.folder / "run.json", described)
             step(run, 1, 2.0)
         return run.folder / "metrics.jsonl"
 
@@ -260,7 +260,7 @@ def test_a_run_that_has_just_begun_is_running(tmp_path: Path) -> None:
     assert Runs(tmp_path).all()["base"].state == "running"
     described = read_json_object(tmp_path / "base" / "run.json")
     del described["sha256"]
-    write_kept(tmp_path / "base" / "run.json", described | {"started": "2024-01-01T00:00:00Z"})
+    write_sealed(tmp_path / "base" / "run.json", described | {"started": "2024-01-01T00:00:00Z"})
     assert Runs(tmp_path).all()["base"].state == "started"
 
 
@@ -306,7 +306,7 @@ def test_a_run_that_says_it_was_made_from_itself_is_shown(tmp_path: Path) -> Non
             described = read_json_object(run.folder / "run.json")
         del described["sha256"]
         described["parents"] = {"model": {"path": str(tmp_path / parent)}}
-        write_kept(run.folder / "run.json", described)
+        write_sealed(run.folder / "run.json", described)
     assert sorted(rows(tmp_path)) == ["one", "self", "two"]
 
 

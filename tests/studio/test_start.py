@@ -27,7 +27,7 @@ from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.app.starting import commands
 from groundup.errors import UserError
-from groundup.runs.files import write_kept
+from groundup.runs.files import write_sealed
 from groundup.runs.folder import is_finished, read_run, read_status, utc_now
 from groundup.studio.commands import NO, YES, arguments, as_text, below, values_of
 from groundup.studio.jobs import Job, Jobs, command_lines
@@ -248,7 +248,7 @@ def test_a_run_that_says_anything_of_its_settings_hides_nothing(trained: Path, s
     described = read_run(folder)
     described["config"] |= {"data": "x" * 5000, "tokenizer": "\0", "steps": {"a": [1, None]}}
     described["config"] |= {"mixture": [{}], "prompt": "<script>", "depth": ["'"], "seed": None}
-    write_kept(folder / "run.json", described)
+    write_sealed(folder / "run.json", described)
     client = show(trained)
     for path in ("/runs/journey/pretrain", "/start?stage=pretrain&like=journey/pretrain"):
         page = client.get(path)
@@ -391,7 +391,7 @@ def test_what_was_started_in_another_folder_is_continued_there(
 ) -> None:
     shutil.copytree(workshop.finished("pretrain"), here / "runs" / "base")
     status = here / "runs" / "base" / "status.json"
-    write_kept(status, (read_status(status.parent) or {}) | {"state": "stopped"})
+    write_sealed(status, (read_status(status.parent) or {}) | {"state": "stopped"})
     elsewhere = Jobs(here / "runs", here / "runs")
     elsewhere.start("base", "pretrain", {}, ["--version"])
     until(lambda: not elsewhere.alive())
@@ -411,10 +411,10 @@ def test_a_killed_run_is_none_that_goes_on(workshop: Workshop, show: Show, here:
     status = here / "runs" / "base" / "status.json"
     beating = (read_status(status.parent) or {}) | {"state": "running", "time": utc_now()}
     client = show(here / "runs")
-    write_kept(status, beating | {"pid": os.getpid()})
+    write_sealed(status, beating | {"pid": os.getpid()})
     page = client.get("/runs/base").text
     assert "It was not started from this page" in page and f"kill -INT {os.getpid()}" in page
-    write_kept(status, beating | {"pid": job.pid})
+    write_sealed(status, beating | {"pid": job.pid})
     page = client.get("/runs/base").text
     assert "It was not started" not in page and 'id="continue"' in page
 
@@ -610,10 +610,10 @@ def test_a_recipe_that_was_begun_in_a_terminal_is_shown(trained: Path, show: Sho
     assert 'href="/runs/journey">Its recipe' in client.get("/runs/journey/sft").text
     status = folder / "sft" / "status.json"
     ended = read_status(folder / "sft") or {}
-    write_kept(status, ended | {"state": "running", "time": utc_now(), "pid": os.getpid()})
+    write_sealed(status, ended | {"state": "running", "time": utc_now(), "pid": os.getpid()})
     page = client.get("/runs/journey").text
     assert f"kill -INT {os.getpid()}" in page and "again=journey" not in page
-    write_kept(status, ended)
+    write_sealed(status, ended)
     form = client.get("/start?stage=run&again=journey").text
     assert 'name="again" value="journey"' in form and 'value="shown/journey"' in form
     for anything in (

@@ -13,7 +13,7 @@ import pytest
 from tests.studio.conftest import Show
 from tests.studio.test_runs import read, rows, step, training
 
-from groundup.runs.files import read_json_object, write_json, write_kept
+from groundup.runs.files import read_json_object, write_json, write_sealed
 from groundup.runs.folder import read_run
 from groundup.studio.runs import Runs
 
@@ -73,7 +73,7 @@ def test_parts_are_looked_for_in_the_runs_own_folder(tmp_path: Path, part: str) 
     named = str(tmp_path / "other.json") if part == "absolute" else part
     status = read_json_object(tmp_path / "base" / "status.json")
     del status["sha256"]
-    write_kept(tmp_path / "base" / "status.json", status | {"parts": {named: 2}})
+    write_sealed(tmp_path / "base" / "status.json", status | {"parts": {named: 2}})
     run = Runs(tmp_path).all()["base"]
     assert run.state == "damaged" and "gone or cut short" in run.why
 
@@ -138,7 +138,7 @@ def test_a_parent_that_is_nowhere_hides_no_run(tmp_path: Path, named: str) -> No
     described = read_json_object(tmp_path / "base" / "run.json")
     del described["sha256"]
     described["parents"] = {"model": {"path": named, "sha256": "0"}}
-    write_kept(tmp_path / "base" / "run.json", described)
+    write_sealed(tmp_path / "base" / "run.json", described)
     trained_run(tmp_path / "other")
     assert sorted(rows(tmp_path)) == ["base", "other"]
 

@@ -29,13 +29,13 @@ from groundup.align.label.log import vote_log
 from groundup.align.label.ratings import result, result_table
 from groundup.app.cli import main
 from groundup.data.records import read_preferences, read_votes
-from groundup.data.votes import standing
+from groundup.data.votes import valid_votes
 from groundup.formats.folder import save_model
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.page import ballot_script
 from groundup.report.table import Row
-from groundup.runs.files import write_kept
+from groundup.runs.files import write_sealed
 from groundup.runs.folder import Run, read_run
 from groundup.serve.admission import Admission
 from groundup.serve.worker import Served
@@ -247,7 +247,7 @@ def test_undo_takes_back_vote_after_vote(root: Path, voter: Voter) -> None:
     assert "<h1>Prompt 2 of 4</h1>" in voter.look()
     voter.choose("undo")
     assert sides(voter.look()) == sides(first)
-    votes = standing(read_votes(root / "votes.jsonl").rows)
+    votes = valid_votes(read_votes(root / "votes.jsonl").rows)
     assert votes == [] and len(logged(root / "votes.jsonl")) == 4  # nothing is ever rewritten
     for choice in ("right", "right", "right", "right"):
         voter.choose(choice)
@@ -332,7 +332,7 @@ def test_a_choice_that_is_sent_twice_is_one_and_another_one_counts(
     for choice in ("left", "left", "tie"):
         assert voter.choose(choice, page).status_code == 303
     assert len(logged(root / "votes.jsonl")) == 2
-    [vote] = standing(read_votes(root / "votes.jsonl").rows)
+    [vote] = valid_votes(read_votes(root / "votes.jsonl").rows)
     assert vote.choice == "tie"
     for choice in ("quit", "a", ""):
         assert voter.choose(choice, page).status_code == 400
@@ -541,7 +541,7 @@ def test_two_answers_of_one_model_are_asked_for_again_by_the_form_of_before(
 ) -> None:
     described = read_run(root / "omega")
     described["parents"] = {"model": {"path": str(root / "alpha")}}
-    write_kept(root / "omega" / "run.json", described)
+    write_sealed(root / "omega" / "run.json", described)
 
     def other(about: str) -> list[str]:
         form = voter.client.get(f"/vote?{about}").text.split('name="other"')[1]

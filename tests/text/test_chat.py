@@ -20,7 +20,7 @@ from groundup.data.files import write_json_lines
 from groundup.data.inspection import inspect, remarks
 from groundup.data.records import read_conversations, read_preferences, unread_columns
 from groundup.errors import UserError
-from groundup.runs.files import write_kept
+from groundup.runs.files import write_sealed
 from groundup.runs.folder import Run, read_run
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import (
@@ -30,8 +30,8 @@ from groundup.text.chat import (
     encode_chat,
     encode_chats,
     end_of_turn,
-    leaves_tools_out,
     never_stops,
+    omits_tools,
     render_chat,
     with_template_variables,
 )
@@ -307,7 +307,7 @@ def test_a_run_that_goes_on_another_day_tells_templates_the_day_it_was_begun(tmp
     dated = tokenizer_with("{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}")
     with Run.open(tmp_path, "sft", Settings()):
         pass
-    write_kept(tmp_path / "run.json", read_run(tmp_path) | {"started": "2024-02-29T23:59:00Z"})
+    write_sealed(tmp_path / "run.json", read_run(tmp_path) | {"started": "2024-02-29T23:59:00Z"})
     with Run.open(tmp_path, "sft", Settings()):
         assert render_chat(dated, TALK) == "29 Feb 2024Be brief."
     assert "2024" not in render_chat(dated, TALK)  # no run is open any more
@@ -1131,8 +1131,8 @@ def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
     assert unread_columns(rows[0]) == set() and unread_columns(rows[1]) == {"tools"}
     for template in (CHATML, FOREIGN, "{# tools #}" + CHATML, CHATML + "{{ messages[0].tools }}"):
         tokenizer = tokenizer_with(template)
-        assert leaves_tools_out(tokenizer, [second, first])
-        assert not leaves_tools_out(tokenizer, [second])
+        assert omits_tools(tokenizer, [second, first])
+        assert not omits_tools(tokenizer, [second])
         assert "sum0" not in render_chat(tokenizer, first.messages)
     found = inspect(Dataset((first,), (), (), 0), tokenizer_with(CHATML), context=99)
     assert f"{NO_TOOLS[0].upper()}{NO_TOOLS[1:]}." in remarks(found)

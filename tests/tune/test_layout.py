@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from groundup.data.dataset import LEAST_TO_SPLIT, load_dataset
+from groundup.data.dataset import MIN_TO_SPLIT, load_dataset
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
 from groundup.lm import model as lm
@@ -27,8 +27,8 @@ from groundup.tune.data import decided, made_of, read_rows
 from groundup.tune.layout import (
     BY_HEART,
     LITTLE,
-    MOST_ROWS,
-    MOST_SEEN,
+    MAX_ROWS,
+    MAX_SEEN,
     MUCH,
     SLOWEST,
     passes,
@@ -46,15 +46,15 @@ SMOLLM2 = 135_000_000
 @given(st.integers(1, 100_000), st.one_of(st.none(), st.floats(1, 1e7)))
 def test_a_step_is_never_so_large_that_few_are_left(rows_per_epoch: int, in_time: Any) -> None:
     rows, _ = rows_of_step(rows_per_epoch, rows_in_time=in_time, steps=None)
-    assert 1 <= rows <= MOST_ROWS
+    assert 1 <= rows <= MAX_ROWS
     if rows > 1:
         assert rows_per_epoch / rows >= 12
         assert in_time is None or in_time / rows >= 100
 
 
 def test_much_data_and_time_keep_large_steps() -> None:
-    assert rows_of_step(10_000, rows_in_time=1e6, steps=None)[0] == MOST_ROWS
-    assert rows_of_step(10_000, rows_in_time=None, steps=500)[0] == MOST_ROWS
+    assert rows_of_step(10_000, rows_in_time=1e6, steps=None)[0] == MAX_ROWS
+    assert rows_of_step(10_000, rows_in_time=None, steps=500)[0] == MAX_ROWS
 
 
 def test_more_data_never_mean_fewer_rows_a_step() -> None:
@@ -304,11 +304,11 @@ def test_long_rows_get_a_long_context(workshop: Any, tmp_path: Path) -> None:
     assert layout.context == 1024 and data.counts["truncated"] == 30
 
 
-@pytest.mark.parametrize("count", [2, 60, LEAST_TO_SPLIT - 1, LEAST_TO_SPLIT, 900])
+@pytest.mark.parametrize("count", [2, 60, MIN_TO_SPLIT - 1, MIN_TO_SPLIT, 900])
 def test_of_few_rows_none_is_held_out_unless_asked(tmp_path: Path, count: int) -> None:
     path = talks(tmp_path / "own.jsonl", count)
     read = load_dataset([path], validation=None)
-    assert (len(read.heldout) > 0) == (count >= LEAST_TO_SPLIT)
+    assert (len(read.heldout) > 0) == (count >= MIN_TO_SPLIT)
     assert len(read.train) + len(read.heldout) == count
     assert len(load_dataset([path], validation=0.05).heldout) > 0
 
@@ -342,7 +342,7 @@ def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path
     read = sum(line["tokens_per_second"] * line["seconds"] for line in lines) / len(lines)
     assert read == pytest.approx(plan["tokens_per_step"], rel=0.1)
     steps = plan["steps"] * plan["layout"]["rows"]
-    rows_per_epoch = -(-steps // MOST_SEEN)
+    rows_per_epoch = -(-steps // MAX_SEEN)
     assert rows_per_epoch >= 1
 
 
@@ -421,7 +421,7 @@ def test_minutes_end_where_everything_is_known_by_heart(workshop: Any, tmp_path:
     plan = json.loads((folder / "plan.json").read_text())
     data = json.loads((folder / "data.json").read_text())
     read = plan["steps"] * plan["tokens_per_step"] / data["tokens"]
-    assert BY_HEART < read <= MOST_SEEN + 1
+    assert BY_HEART < read <= MAX_SEEN + 1
     assert data["validation"] == 0 and data["heldout"] == 0
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from groundup import Request, Sampling, Tokenizer, generate, load
-from groundup.runs.files import write_kept
+from groundup.runs.files import write_sealed
 from groundup.train.batch import Batch
 
 # Text that tokenizers trip over: other scripts, joined emoji, spaces, control words, digits.
@@ -124,7 +124,7 @@ def figures(report: Path) -> dict[str, float]:
 def forget_machine(path: Path) -> None:
     found = json.loads(path.read_text())
     del found["sha256"]
-    write_kept(path, found | {"machine": {"system": "Linux", "cores": 2}, "git": None})
+    write_sealed(path, found | {"machine": {"system": "Linux", "cores": 2}, "git": None})
 
 
 def main(folder: Path) -> None:

@@ -31,7 +31,7 @@ from torch.nn.functional import linear
 from groundup.adapters.frozen import FrozenLinear
 from groundup.adapters.layers import dense
 from groundup.deprecated import renamed
-from groundup.kernels.linear import remembered
+from groundup.kernels.linear import record_forward
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LoRA:
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
-@remembered
+@record_forward
 class LoRALinear(nn.Module):
     """A linear layer with adapters, of which at most one is active.
 

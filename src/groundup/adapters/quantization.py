@@ -83,7 +83,7 @@ def dequantize(model: M, dtype: torch.dtype) -> M:
     return model
 
 
-def in_full(model: M, dtype: torch.dtype) -> M:
+def merge_and_dequantize(model: M, dtype: torch.dtype) -> M:
     """Merge the active adapter, if the model has adapters, and dequantize; return the model."""
     if adapter_names(model):
         merge(model, reversible=False)

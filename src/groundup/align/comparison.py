@@ -52,7 +52,7 @@ from groundup.errors import UserError
 from groundup.formats.load import require_weights
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.report.claim import FEWEST_GROUPS
+from groundup.report.claim import MIN_GROUPS
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.history import History
 from groundup.report.outcome import RESULT
@@ -60,7 +60,7 @@ from groundup.report.page import PAGE, Page, Section, write_page
 from groundup.report.table import Cell, Table, ends, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
-from groundup.runs.files import names_apart
+from groundup.runs.files import unique_names
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import restoring_torch, usable_cores
@@ -326,7 +326,7 @@ def _best_of(setup: _Setup, model: CausalLM, name: str, n: int) -> Answered:
 
 def _name(path: Path, models: Sequence[Path]) -> str:
     """The name of a model's folder, different from the others'."""
-    return names_apart([str(one) for one in models])[list(models).index(path)]
+    return unique_names([str(one) for one in models])[list(models).index(path)]
 
 
 def _kind(history: History) -> str:
@@ -415,7 +415,7 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
     times = "once" if config.samples == 1 else f"{config.samples} times"
     remarks = [
         f"Means over {_prompt_count(first)} held-out prompts, each answered {times} at temperature "
-        f"1, with 95 % intervals from resampling prompts, if there are {FEWEST_GROUPS} or more. "
+        f"1, with 95 % intervals from resampling prompts, if there are {MIN_GROUPS} or more. "
         f"{named}. Wins are against {first.name}; guessing is 50 %."
     ]
     if any(len(one.runs) > 1 for one in grouped):
@@ -536,7 +536,7 @@ def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> s
 
     estimate = shown(found.estimate, " %")
     # With few prompts, it would be no wider than they happen to lie apart.
-    if found.groups < FEWEST_GROUPS:
+    if found.groups < MIN_GROUPS:
         return estimate
     return Cell(estimate, ends(found, shown)).text
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from groundup.data.config import one_is_enough
+from groundup.data.config import as_tuple
 from groundup.data.files import ROW_KINDS
 from groundup.train.config import DEVICE, OPTIMIZER, THREADS, Device, StageConfig, Traits
 from groundup.train.ranges import (
@@ -35,7 +35,7 @@ from groundup.train.ranges import (
     Threads,
     check_mixture,
 )
-from groundup.tune.config import TuningConfig, all_different
+from groundup.tune.config import TuningConfig, require_distinct
 
 
 def _by_name(reward: Any) -> Any:
@@ -65,7 +65,7 @@ class PtxConfig(TuningConfig):
         "conversations of the data-stage folder that the stage reads)",
     )
 
-    _one_is_enough = field_validator("ptx_data", mode="before")(one_is_enough)
+    _one_is_enough = field_validator("ptx_data", mode="before")(as_tuple)
 
     @model_validator(mode="after")
     def _data_are_read(self) -> Self:
@@ -578,4 +578,4 @@ class ComparisonConfig(StageConfig):
     device: Device = Field("auto", description=DEVICE)
     threads: Threads | None = Field(None, description=THREADS)
 
-    _are_different = field_validator("models")(all_different)
+    _are_different = field_validator("models")(require_distinct)

@@ -51,7 +51,7 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
-from groundup.report.claim import FEWEST_GROUPS
+from groundup.report.claim import MIN_GROUPS
 from groundup.report.estimate import POOLED, Estimate, rate
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
@@ -65,7 +65,7 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 RATES = (0.0006, 0.0006)
 # The most passes over the pairs within a time budget. Rafailov et al. make one. From the second
 # pass on, a small model learned little beyond the pairs; after five it had lost what it knew.
-MOST_PASSES = 3.0
+MAX_PASSES = 3.0
 # Held-out pairs scored at each evaluation on the way.
 _CURVE_PAIRS = 300
 _GUESSING = 0.5
@@ -175,7 +175,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
         save=policy_saver(config, config.data, run, prepared, how),
         context=context,
         rows_per_epoch=own.rows_per_epoch,
-        most_passes=MOST_PASSES,
+        most_passes=MAX_PASSES,
         model_config=config_to_hf(model.config),
         tokens_per_step=config.rows * context * (2 if config.ptx else 1),
         announce=lambda plan: _explain(config, run, len(heldout)),
@@ -342,7 +342,7 @@ def in_words(found: Estimate, sentence: str, noun: str, where: str, pools: Colle
 
     With few groups no difference from guessing is significant.
     """
-    if found.groups < FEWEST_GROUPS or found.low <= _GUESSING <= found.high:
+    if found.groups < MIN_GROUPS or found.low <= _GUESSING <= found.high:
         verdict = "not significantly different from guessing"
     else:
         verdict = "better than guessing" if found.low > _GUESSING else "worse than guessing"

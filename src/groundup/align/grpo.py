@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import GRPOConfig
 from groundup.align.online import Online, inputs, open_online
-from groundup.align.ppo import MOST_NATS, clipped_policy_loss
+from groundup.align.ppo import MAX_NATS, clipped_policy_loss
 from groundup.align.rollout import (
     PackedRollouts,
     PerToken,
@@ -78,7 +78,7 @@ def kl_estimate(
 
     ref/pi is clamped at e^80, beyond which the estimate and its gradient would be infinite.
     """
-    return kl_k3((reference_logprobs - logprobs).clamp(max=MOST_NATS))
+    return kl_k3((reference_logprobs - logprobs).clamp(max=MAX_NATS))
 
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.align.config import KTOConfig
-from groundup.align.dpo import MOST_PASSES, RATES, measured, say_counts
+from groundup.align.dpo import MAX_PASSES, RATES, measured, say_counts
 from groundup.align.preferences import (
     Refused,
     TwinPacking,
@@ -279,7 +279,7 @@ def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
         save=policy_saver(config, config.data, run, prepared, how),
         context=context,
         rows_per_epoch=own.rows_per_epoch,
-        most_passes=MOST_PASSES,
+        most_passes=MAX_PASSES,
         model_config=config_to_hf(model.config),
         # The mismatched answers double the tokens.
         tokens_per_step=config.rows * context * (3 if config.ptx else 2),

@@ -34,7 +34,7 @@ from jaxtyping import Float
 
 # While the cost exceeds its limit, lambda grows ever faster. At the upper bound the reward has less
 # than a tenth of the weight, and the way back is long. Near 0 lambda could not rise again in time.
-_MOST, _LEAST = 10.0, 1e-2
+_MAX, _MIN = 10.0, 1e-2
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Multiplier:
         It stays between 0.01 and 10.
         """
         log = math.log(self.value) + self.rate * self.value * (cost - self.limit)
-        self.value = math.exp(min(max(log, math.log(_LEAST)), math.log(_MOST)))
+        self.value = math.exp(min(max(log, math.log(_MIN)), math.log(_MAX)))
 
     def combined(
         self,

@@ -31,8 +31,8 @@ from groundup.align.rollout import (
     RolloutStream,
     TokenFacts,
     Values,
-    lay_out,
     mismatch,
+    pack_rollouts,
     prompts_of,
     rewards_of,
     sample,
@@ -160,7 +160,7 @@ class Online:
     ) -> list[list[PackedRollouts]]:
         """The rollouts in minibatches, in the order of sampling."""
         return [
-            lay_out(
+            pack_rollouts(
                 rollouts,
                 part.tolist(),
                 context=self.context,

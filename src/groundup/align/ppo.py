@@ -64,11 +64,11 @@ RATES = (0.0001, 0.0001)
 # The default number of iterations in which only the critic learns.
 _CRITIC_WARMUP = 5
 # With fewer answers, the mean and deviation of the advantages are mostly noise.
-_FEWEST_WHITENED = 8
+_MIN_WHITENED = 8
 # Prevents division by zero if all advantages are equal.
 _EPS = 1e-8
 # The limit of log-ratios: float32 overflows at e^88.
-MOST_NATS = 80.0
+MAX_NATS = 80.0
 
 
 # The algorithm.
@@ -122,7 +122,7 @@ def clipped_policy_loss(
     advantage of 0 would be NaN.
     """
     advantages = advantages.detach()
-    ratio = (logprobs - old_logprobs.detach()).clamp(max=MOST_NATS).exp()
+    ratio = (logprobs - old_logprobs.detach()).clamp(max=MAX_NATS).exp()
     high = clip_range if clip_range_high is None else clip_range_high
     clipped = ratio.clamp(1 - clip_range, 1 + high)
     return torch.maximum(-advantages * ratio, -advantages * clipped), ratio
@@ -452,10 +452,10 @@ def _open_with_cost(config: PPOConfig, run: Run) -> Online:
 
 def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
     """The job that trains the policy of `online` on its own answers."""
-    if config.episodes < _FEWEST_WHITENED:
+    if config.episodes < _MIN_WHITENED:
         say(
             f"{online.stage}: advantages are whitened over the answers of an iteration, and with "
-            f"fewer than {_FEWEST_WHITENED} (episodes={config.episodes}) their mean and deviation "
+            f"fewer than {_MIN_WHITENED} (episodes={config.episodes}) their mean and deviation "
             "are mostly noise; give more episodes"
         )
     model = _actor_critic(config, online)

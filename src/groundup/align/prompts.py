@@ -25,7 +25,7 @@ from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
 
 # More than a run of a day answers; encoding them takes a few seconds.
-_MOST = 20_000
+_MAX = 20_000
 _KINDS = ("conversations", "preferences")
 
 
@@ -92,7 +92,7 @@ def load_prompts(
             )
     for reward in dict.fromkeys(filter(None, rewards)):
         sides = _judgeable(sides, reward)
-    chosen = [mixed(sides[0], _MOST, mixture or {}), evenly_spaced(sides[1], _MOST)]
+    chosen = [mixed(sides[0], _MAX, mixture or {}), evenly_spaced(sides[1], _MAX)]
     found = [encoded([one.asked() for one in side], tokenizer, longest) for side in chosen]
     left_out = sum(many for _, many in found)
     if left_out:

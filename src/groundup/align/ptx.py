@@ -29,7 +29,7 @@ from groundup.formats.card import model_card
 from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.batches import ConversationStream
-from groundup.text.chat import TAKEN_APART
+from groundup.text.chat import SPLIT_CONVERSATIONS
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import B, Batch, Loss, LossFunction, Stream, TensorFields
@@ -39,7 +39,7 @@ from groundup.tune.prepare import PreparedModel
 
 # Random rows are encoded until they have this many tokens: encoding all of a large set takes longer
 # than many an alignment.
-_MOST_TOKENS = 2_000_000
+_MAX_TOKENS = 2_000_000
 _ROWS_AT_A_TIME = 1000
 
 
@@ -195,10 +195,10 @@ def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: in
         refused += len(found.refused)
         apart += found.apart
         tokens += sum(cut_to(item, context).inputs for item in found.items)
-        if tokens >= _MOST_TOKENS:
+        if tokens >= _MAX_TOKENS:
             break
     if refused:
         say(f"ptx: {counted(refused, 'row')} set aside, as they cannot be encoded")
     if apart:
-        say(f"ptx: {counted(apart, 'conversation')} {TAKEN_APART}")
+        say(f"ptx: {counted(apart, 'conversation')} {SPLIT_CONVERSATIONS}")
     return items

@@ -79,7 +79,7 @@ _CURVE_PROMPTS, _REPORT_PROMPTS = 300, 2000
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 # The smallest deviation by which rewards are scaled: scores begin about 1 apart, and less than a
 # thousandth of that is mostly rounding error.
-_LEAST_SPREAD = 1e-3
+_MIN_SPREAD = 1e-3
 
 
 # Comparisons.
@@ -434,7 +434,7 @@ def _scale(
     )
     found = score_rollouts(model, rollouts)
     model.mean, spread = float(found.mean()), float(found.std())
-    if spread < _LEAST_SPREAD:
+    if spread < _MIN_SPREAD:
         say(
             "the sampled answers are all worth the same: rewards have mean 0, but are not scaled "
             "to deviation 1; give more --samples or prompts"

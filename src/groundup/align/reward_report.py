@@ -43,7 +43,7 @@ PerAnswer = Float[np.ndarray, " answers"]
 PerPair = Float[np.ndarray, " pairs"]
 _GUESSING = 0.5
 # With fewer answers a correlation says nothing: of two it is always 1 or -1.
-_FEWEST_ANSWERS = 6
+_MIN_ANSWERS = 6
 _BINS = 40
 
 
@@ -162,7 +162,7 @@ def measured(pairs: HeldoutPairs | None, course: Sequence[Point]) -> Measured:
         ),
     ):
         varies = all(len(set(values.tolist())) > 1 for values in (of_rewards, of_lengths))
-        if len(lengths) < _FEWEST_ANSWERS or not varies:
+        if len(lengths) < _MIN_ANSWERS or not varies:
             correlations.append(None)
             missing.append(name)
             continue

@@ -154,7 +154,7 @@ class PackedRollouts:
     members: tuple[int, ...]
 
 
-def lay_out(
+def pack_rollouts(
     rollouts: Sequence[Rollout],
     members: Sequence[int],
     *,

@@ -17,7 +17,7 @@ from groundup.train.batch import Loss
 
 # At this many nats from the reference (root 5), a reward has usually turned against what it stands
 # for (Gao et al. 2022, figure 1).
-_MOST_NATS = 25.0
+_MAX_NATS = 25.0
 # The share of clipped ratios below which steps are too small, and above which they are too large.
 _FEW_CLIPPED, _MANY_CLIPPED = 0.01, 0.2
 # Iterations over which the shares of clipped ratios and of ended answers are averaged.
@@ -73,10 +73,10 @@ class Watch:
             self._outside = self._tokens = 0.0  # left over from measuring the speed
         assert self._entropy is not None
         self._judge_steps()
-        if kl > _MOST_NATS:
+        if kl > _MAX_NATS:
             self._warn(
                 "far",
-                f"answers are {kl:.0f} nats from the reference, and beyond {_MOST_NATS:g} a reward "
+                f"answers are {kl:.0f} nats from the reference, and beyond {_MAX_NATS:g} a reward "
                 "seldom means what it did; raise --kl-coef or lower --learning-rate",
             )
         if entropy < _LOW_ENTROPY * self._entropy:

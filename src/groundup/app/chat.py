@@ -20,7 +20,7 @@ from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.history import History, lineage
 from groundup.runs.console import console, counted, duration
-from groundup.runs.files import in_words, naming, read_json_object
+from groundup.runs.files import describe_os_error, errors_naming, read_json_object
 from groundup.runs.resumable_jsonl import write
 from groundup.text.rows import TemplateVariables
 from groundup.train.config import DType
@@ -222,13 +222,13 @@ def _save(talk: Conversation, argument: str) -> str:
     line = json.dumps({"messages": talk.said}, ensure_ascii=False) + "\n"
     try:
         path = Path(argument).expanduser()
-        with naming(path), path.open("a+b") as file:
+        with errors_naming(path), path.open("a+b") as file:
             # A file from elsewhere may lack its final newline.
             if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
                 line = f"\n{line}"
             file.write(line.encode())
     except OSError as error:
-        raise UserError(in_words(error)) from None
+        raise UserError(describe_os_error(error)) from None
     except (RuntimeError, ValueError) as error:  # an unknown home folder, a zero byte
         raise UserError(f"{argument!r} cannot be written: {error}") from None
     return f"({counted(len(talk.said), 'message')} appended to {path})"

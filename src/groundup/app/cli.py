@@ -367,7 +367,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
         # A run that saved a checkpoint reports the signal that stopped it.
         return 128 + getattr(stopped, "number", signal.SIGINT)
     except Exception as error:
-        from groundup.runs.files import in_words, os_error
+        from groundup.runs.files import describe_os_error, os_error
 
         if _is_out_of_memory(error):
             return _complain(
@@ -379,7 +379,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
         refused = os_error(error)
         if refused is None:
             raise
-        return _complain(in_words(refused))
+        return _complain(describe_os_error(refused))
     return 0
 
 

@@ -25,7 +25,7 @@ from groundup.formats.adapter import generation_config_of, model_hash, with_adap
 from groundup.formats.load import load, tokenizer_with
 from groundup.generation.engine import BATCH_SIZE, Engine
 from groundup.generation.generate import generate, stream
-from groundup.generation.guarded import Guard, asked_of, guarding, stopped_completion
+from groundup.generation.guarded import Guard, guarded_text, guarding, stopped_completion
 from groundup.generation.json_schema import Schema, json_grammar
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling, recorded
@@ -393,7 +393,7 @@ class _Guarded:
         return stopped_completion()
 
     def _asked(self, job: _Job) -> str:
-        return asked_of(job.row.request, self.tokenizer)
+        return guarded_text(job.row.request, self.tokenizer)
 
 
 def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from groundup.report.table import DASH, Cell, Column, Mark, Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.train.machine import busy_cores, machine_facts, machine_speeds
-from groundup.train.remembered import remember, remembered
+from groundup.train.remembered import save_settings, saved_settings
 from groundup.train.speeds import Products
 
 # If other programs use more than this part of a core, nothing is chosen: noise exceeds the gains.
@@ -80,7 +80,7 @@ def examine(
         "seconds": time.perf_counter() - begun,
     }
     if not quick:
-        if (at := remember(kept)) is None:
+        if (at := save_settings(kept)) is None:
             say("nothing is saved for later commands, because the cache cannot be written")
         else:
             say(f"saved in {at}; groundup doctor --forget deletes it")
@@ -90,7 +90,7 @@ def examine(
 def environment(found: list[TrialResult], load: float) -> dict[str, str]:
     """The chosen settings' environment variables; on a busy machine, those of an earlier run."""
     if load > _BUSY_LOAD:
-        earlier = (remembered() or {}).get("environment")
+        earlier = (saved_settings() or {}).get("environment")
         return earlier if isinstance(earlier, dict) else {}
     return {
         name: value for one in chosen(found, load) for name, value in one.trial.environment.items()

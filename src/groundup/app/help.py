@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # importing these would slow --help down
 
 # Longer names get a line of their own.
 _LONGEST_NAME = 26
-_MOST_WIDTH, _LEAST_WIDTH = 100, 40
+_MAX_WIDTH, _MIN_WIDTH = 100, 40
 
 
 class Columns:
@@ -92,7 +92,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _width(console: Console) -> int:
-    return max(_LEAST_WIDTH, min(_MOST_WIDTH, console.width))
+    return max(_MIN_WIDTH, min(_MAX_WIDTH, console.width))
 
 
 def _bold(console: Console, text: str) -> str:

@@ -23,13 +23,13 @@ from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import is_named, locate
 from groundup.runs.console import say
-from groundup.runs.files import is_kept, write_text
+from groundup.runs.files import is_sealed, write_text
 from groundup.runs.folder import (
     has_begun,
     is_finished,
     lock_folder,
     read_run,
-    refuse_link_to_nowhere,
+    refuse_broken_link,
 )
 
 
@@ -41,12 +41,12 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
     anything else, or that another process is using.
     """
     # Imported late: every start of the command loads this module.
-    from groundup.align.rewards.verifiers import modules_beside
+    from groundup.align.rewards.verifiers import module_search_path
 
     begun = monotonic()
     beside = None if recipe.file is None else recipe.file.parent
-    with _claimed(recipe, out), modules_beside(beside):
-        is_planned = is_kept(out / "plan.json")
+    with _claimed(recipe, out), module_search_path(beside):
+        is_planned = is_sealed(out / "plan.json")
         # A resumed journey is not timed.
         is_timed = minutes is not None and not is_planned
         if is_timed or is_planned:
@@ -104,7 +104,7 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
     """Lock `out` for this recipe and this process."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{str(out)!r} is a file; choose another folder with --out")
-    refuse_link_to_nowhere(out)
+    refuse_broken_link(out)
     _refuse_foreign(recipe, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def next_step(stage: Stage, folder: Path) -> str:
     """Return the line that says how to use what a stage has made in `folder`."""
     typed = shlex.quote(str(folder))
     # A soup's run records whether its models chat.
-    traits = read_run(folder)["traits"] if is_kept(folder / "run.json") else {}
+    traits = read_run(folder)["traits"] if is_sealed(folder / "run.json") else {}
     if stage.chats or traits.get("chats"):
         return f"Talk to it:  {_program()} chat {typed}"
     if stage.makes == "model":

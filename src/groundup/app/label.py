@@ -23,14 +23,14 @@ from groundup.align.label.comparison import (
     PAIRS,
     Candidate,
     Comparison,
-    Drawn,
-    asked_in,
-    by_chance,
+    SampledPair,
     comparisons,
-    draw,
-    drawn_with,
     progress,
+    prompt_turns,
+    sample_answers,
+    sampling_settings,
     unanswerable,
+    with_sampling,
 )
 from groundup.align.label.log import VoteLog, check_models, vote_log
 from groundup.align.label.ratings import summary
@@ -89,10 +89,10 @@ def label(
     for line in records.bad:
         print(line, file=sys.stderr)
     temperature = settings.get("temperature")
-    samplings = [by_chance(sampling_of(folder, **settings), temperature) for folder in folders]
+    samplings = [with_sampling(sampling_of(folder, **settings), temperature) for folder in folders]
     hashes = [model_hash(folder)[:HASH] for folder in folders]
-    settings_of_both = drawn_with(hashes, samplings)
-    asked, bad = asked_in(records.rows, str(prompts))
+    settings_of_both = sampling_settings(hashes, samplings)
+    asked, bad = prompt_turns(records.rows, str(prompts))
     _complain(bad)
     with vote_log(out, inputs=[prompts, *files_of(*folders)]) as log:
         if log.dropped:
@@ -144,7 +144,7 @@ class AnswersAhead:
 
     def __init__(self, candidates: Sequence[Candidate], todo: Sequence[Comparison]) -> None:
         self._candidates, self._todo = candidates, todo
-        self._ready = queue.Queue[Drawn | BaseException | None]()
+        self._ready = queue.Queue[SampledPair | BaseException | None]()
         self._room = threading.Semaphore(_AHEAD)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="answers")
@@ -163,7 +163,7 @@ class AnswersAhead:
         self._room.release()
         self._thread.join()
 
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[SampledPair]:
         if self._ready.empty() and width() is not None:
             write("(generating the first answers)\n")
         while (one := self._ready.get()) is not None:
@@ -177,7 +177,7 @@ class AnswersAhead:
             first = self._todo[:FIRST_PAIRS]
             rest = range(FIRST_PAIRS, len(self._todo), PAIRS)
             for some in (first, *(self._todo[start : start + PAIRS] for start in rest)):
-                for drawn in draw(self._candidates, some, self._stopped):
+                for drawn in sample_answers(self._candidates, some, self._stopped):
                     self._room.acquire()
                     if self._stopped.is_set():
                         return
@@ -225,10 +225,10 @@ class _Session:
         self.todo = [one for one in self.todo if one.id not in errors]
         self._total -= len(errors)
 
-    def run(self, answers: Iterator[Drawn]) -> None:
+    def run(self, answers: Iterator[SampledPair]) -> None:
         """Show each pair and log the vote on it, until the end or until the user quits."""
         self._introduce()
-        waiting: list[Drawn] = []  # pairs that undo has brought back
+        waiting: list[SampledPair] = []  # pairs that undo has brought back
         while (shown := waiting.pop() if waiting else next(answers, None)) is not None:
             if shown.a == shown.b:
                 self._same += 1
@@ -248,7 +248,7 @@ class _Session:
             else:
                 tell("(you have no vote to take back)")
 
-    def _vote(self, shown: Drawn, choice: str) -> None:
+    def _vote(self, shown: SampledPair, choice: str) -> None:
         self._log.append(shown.vote(choice, self._who, self._candidates))
         self._voted.append(shown)
 
@@ -295,7 +295,7 @@ def _choice() -> str:
             tell(f"({said[:20]!r} is not a key: {_SPELLED})")
 
 
-def _show(shown: Drawn, place: str) -> None:
+def _show(shown: SampledPair, place: str) -> None:
     """Write the prompt and the answers below it, side by side if they fit."""
     columns = min(width() or 80, _WIDEST)
     lines = ["", f"── {place} ".ljust(columns, "─"), ""]

@@ -28,12 +28,12 @@ from groundup.formats.locate import TOKENIZER
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
-from groundup.pretrain.stage import fresh
+from groundup.pretrain.stage import new_model
 from groundup.runs.console import counted, say
-from groundup.runs.files import is_kept, is_number, read_json_object, read_kept, write_kept
+from groundup.runs.files import is_number, is_sealed, read_json_object, read_sealed, write_sealed
 from groundup.runs.folder import has_begun
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.config import NOTHING_TRAINED, TrainingConfig, Traits
+from groundup.train.config import UNTRAINED, TrainingConfig, Traits
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
     Compute,
@@ -57,16 +57,16 @@ _WORLD_SECONDS_PER_MEGABYTE = 3.0
 # reads all the text once; and the maximum, since rows are held in memory. A model as large as the
 # time can feed reads tokens in proportion to the square root of the FLOPs.
 _WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
-_MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
+_MAX_MEGABYTES, _MAX_CONVERSATIONS, _MAX_PREFERENCES = 120.0, 300_000, 60_000
 _WORLD_FLOPS = 1e12
 # The first compilation, during the measurement of the speed.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes for three models, by dtype; short runs use smaller sizes.
 _EVAL_SECONDS = {"float32": 140.0, "bfloat16": 100.0}
-_EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 25.0, 0.1
+_EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
 # Prompts whose answers are compared, per minute on such a machine; the seconds to answer one, and
 # to learn once from its pairs; and the seconds to read the fine-tuning data mixed in.
-_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
+_COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
 # The tokens of one prompt's pairs, each of two answers with the prompt.
 _PAIRS_TOKENS = 360
@@ -76,10 +76,10 @@ _ACROSS_PROMPTS = 1.3
 # the output layer takes a third of a small model's time.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
 # A shorter training stage learns nothing useful: after 5 s no answer ends, so none is preferred.
-_LEAST_STAGE_SECONDS = 20.0
+_MIN_STAGE_SECONDS = 20.0
 # The factor by which replanning may change a stage's length: a slowdown by another program may be
 # temporary, and each method has a length that suits it.
-_MOST_CHANGE = 2.0
+_MAX_CHANGE = 2.0
 # Repeated timings differ by a few percent.
 _FASTER = 1.05
 
@@ -115,7 +115,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     lines, seconds, speeds = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)
     planned = _filled(recipe, settings)
-    write_kept(
+    write_sealed(
         path,
         {
             "schema": SCHEMA,
@@ -134,7 +134,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     if whole > 1.1 * minutes * 60:
         say(
             f"{minutes:g} minutes are too few: stages that do not train take most of them, and a "
-            f"model learns nothing in less than {_LEAST_STAGE_SECONDS:.0f} s of training; it will "
+            f"model learns nothing in less than {_MIN_STAGE_SECONDS:.0f} s of training; it will "
             f"take about {whole / 60:.1f} minutes"
         )
     return planned
@@ -147,7 +147,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     in proportion to their planned seconds, at the measured speed of the last finished one; the
     final evaluation takes the rest. The new values are written to `out`/plan.json before use.
     """
-    plan = read_kept(out / "plan.json", _checked)
+    plan = read_sealed(out / "plan.json", _checked)
     planned, names = plan.get("seconds"), [one.name for one in recipe.tables]
     if not isinstance(planned, dict) or not all(is_number(planned.get(name)) for name in names):
         return table
@@ -169,7 +169,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
     elif table.stage.name == "eval" and len(rest) == 1:
         wanted = planned[table.name] - _STAGE_SECONDS + spare
-        scale = min(1.0, max(_LEAST_EVAL_SCALE, wanted / _eval_seconds(table, out)))
+        scale = min(1.0, max(_MIN_EVAL_SCALE, wanted / _eval_seconds(table, out)))
         lines = _eval_lines(replace(table, settings=own), out, scale)
         new = _settings(lines).get(table.name, {})
         if new != old:
@@ -183,7 +183,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     for name in old.keys() - new.keys():
         plan["reasons"].pop(f"{table.name}.{name}", None)
     plan["reasons"] |= {f"{line.table}.{line.setting}": line.reason for line in lines}
-    write_kept(out / "plan.json", plan)
+    write_sealed(out / "plan.json", plan)
     return replace(table, settings={**new, **own})
 
 
@@ -227,7 +227,7 @@ def _other_steps(
     """The steps that take `wanted` seconds at the pace that `_since_planned` returned."""
     steps, (faster, known_by) = plan["settings"][table.name]["steps"], pace
     change = wanted / (plan["seconds"][table.name] - _STAGE_SECONDS) * faster
-    found = max(1, round(steps * min(_MOST_CHANGE, max(1 / _MOST_CHANGE, change))))
+    found = max(1, round(steps * min(_MAX_CHANGE, max(1 / _MAX_CHANGE, change))))
     if found == steps:
         return []
     reason = (
@@ -243,7 +243,7 @@ def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
 
     Raises `UserError` if it is lost after a stage has begun: a new plan would have other numbers.
     """
-    if not is_kept(path):
+    if not is_sealed(path):
         if begun := [table.name for table in recipe.tables if has_begun(out / table.name)]:
             raise UserError(
                 f"{path} does not exist, and {out / begun[0]} has begun: put the plan back, leave "
@@ -251,7 +251,7 @@ def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
             )
         return None
     try:
-        return read_kept(path, _checked, say)
+        return read_sealed(path, _checked, say)
     except UserError as error:
         begun = [table.name for table in recipe.tables if (out / table.name).exists()]
         if begun or path.is_dir():
@@ -273,7 +273,7 @@ def _checked(plan: dict[str, Any]) -> dict[str, Any]:
 def _traits(table: Table) -> Traits:
     """Return the traits of a table's stage; a stage that does not train has a share of 0."""
     config = table.stage.config
-    return config.traits if issubclass(config, TrainingConfig) else NOTHING_TRAINED
+    return config.traits if issubclass(config, TrainingConfig) else UNTRAINED
 
 
 def _settings(lines: list[Line]) -> dict[str, dict[str, Any]]:
@@ -313,7 +313,7 @@ def _lines(
     compute = _compute(training[0], out, minutes)
     if compute.compile:
         left -= _COMPILE_SECONDS
-    least = _LEAST_STAGE_SECONDS * len(training)
+    least = _MIN_STAGE_SECONDS * len(training)
     is_short, left = left < least, max(left, least)
     whole = sum(_traits(table).share for table in training)
     seconds = {table.name: left * _traits(table).share / whole for table in training}
@@ -399,10 +399,10 @@ class _Sizes:
     def of(cls, minutes: float, flops: float) -> Self:
         scale = minutes * min(1.0, math.sqrt(flops / _WORLD_FLOPS))
         return cls(
-            min(_MOST_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * scale, 1))),
-            min(_MOST_CONVERSATIONS, max(1_000, round(_WORLD_CONVERSATIONS * scale))),
-            min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * scale))),
-            min(_MOST_PROMPTS, max(_LEAST_PROMPTS, round(_COMPARED_PROMPTS * scale))),
+            min(_MAX_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * scale, 1))),
+            min(_MAX_CONVERSATIONS, max(1_000, round(_WORLD_CONVERSATIONS * scale))),
+            min(_MAX_PREFERENCES, max(300, round(_WORLD_PREFERENCES * scale))),
+            min(_MAX_PROMPTS, max(_MIN_PROMPTS, round(_COMPARED_PROMPTS * scale))),
         )
 
 
@@ -411,7 +411,7 @@ def _eval_seconds(table: Table, out: Path) -> float:
 
 
 def _eval_scale(minutes: float) -> float:
-    return min(1.0, max(_LEAST_EVAL_SCALE, minutes / _EVAL_FULL_MINUTES))
+    return min(1.0, max(_MIN_EVAL_SCALE, minutes / _EVAL_FULL_MINUTES))
 
 
 def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list[Line]:
@@ -515,7 +515,7 @@ def _in_recipe(name: str, reason: str) -> str:
 def _speed(config: PretrainConfig, shape: ModelConfig, compute: Compute, seconds: float) -> float:
     """Tokens per second of a stage that trains such a model for `seconds`."""
     pace = measure_pace(
-        fresh(shape, 0),
+        new_model(shape, 0),
         compute,
         random_batches(shape.vocab_size, context=config.context, rows=config.micro(config.context)),
         next_token_loss,

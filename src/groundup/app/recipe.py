@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from groundup.app.recipe_folder import MOST_SEEDS, find_data, find_model, runs_of
+from groundup.app.recipe_folder import MAX_SEEDS, find_data, find_model, runs_of
 from groundup.app.settings import configured
 from groundup.app.stages import GUARDS, INPUTS, REWARDS, STAGES, Stage
 from groundup.data.packs.manifest import HUB, PACK, find_set
@@ -176,9 +176,9 @@ def _runs(title: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if "seeds" not in values:
         return {title: dict(values)}
     seeds = values["seeds"]
-    if type(seeds) is not int or not 2 <= seeds <= MOST_SEEDS:
+    if type(seeds) is not int or not 2 <= seeds <= MAX_SEEDS:
         raise UserError(
-            f"[{title}] seeds={seeds!r} must be a whole number from 2 to {MOST_SEEDS}, the number "
+            f"[{title}] seeds={seeds!r} must be a whole number from 2 to {MAX_SEEDS}, the number "
             "of runs; leave it out for one run"
         )
     if "seed" in values:
@@ -257,7 +257,7 @@ def _check_rewards(tables: Sequence[Table], folder: Path) -> None:
 
     A user's module is imported for this, in a separate process.
     """
-    from groundup.align.rewards.verifiers import modules_beside, open_reward
+    from groundup.align.rewards.verifiers import module_search_path, open_reward
 
     named = {
         table.settings[field]: f"[{table.name}] {field}"
@@ -269,7 +269,7 @@ def _check_rewards(tables: Sequence[Table], folder: Path) -> None:
     # A script imported for its reward may read its recipe, which would recurse forever.
     if os.environ.get("GROUNDUP_IMPORTS_REWARD"):
         return
-    with modules_beside(folder):
+    with module_search_path(folder):
         for reward, place in named.items():
             try:
                 open_reward(reward)
@@ -430,10 +430,10 @@ def _found(wanted: tuple[str, ...], path: Path) -> Path:
         )
     if wanted in (REWARDS, GUARDS):
         # Imported late: loading torch takes a second, and few recipes need it.
-        from groundup.align.rewards.model import REWARD, described_as
+        from groundup.align.rewards.model import REWARD, reward_config
         from groundup.formats.folder import HARM
 
-        described_as(REWARD if wanted == REWARDS else HARM, path)
+        reward_config(REWARD if wanted == REWARDS else HARM, path)
     return path
 
 

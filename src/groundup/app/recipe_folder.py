@@ -17,7 +17,7 @@ from groundup.train.ranges import check_text
 FILE = "recipe.toml"
 COPY = f".{FILE}.copy"
 # More repetitions than any experiment needs.
-MOST_SEEDS = 100
+MAX_SEEDS = 100
 
 
 def is_begun(out: Path) -> bool:
@@ -49,7 +49,7 @@ def runs_of(title: str, table: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a table's runs: its own or, with `seeds`, one for each seed from 0."""
     seeds = table.get("seeds")
     # `read_recipe` reports a wrong value; a folder's copy may contain anything.
-    if isinstance(seeds, int) and 2 <= seeds <= MOST_SEEDS:
+    if isinstance(seeds, int) and 2 <= seeds <= MAX_SEEDS:
         return tuple(f"{title}-{seed}" for seed in range(seeds))
     return (title,)
 

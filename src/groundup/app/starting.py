@@ -46,7 +46,7 @@ _TITLES: Mapping[str, str] = {
 _reading = threading.Lock()
 _OPTIONS = ("minutes", "out")
 # Limits on the files that are read as possible recipes: number, bytes, characters shown.
-_MOST_FILES, _MOST_BYTES, _MOST_LETTERS = 200, 2**18, 240
+_MAX_FILES, _MAX_BYTES, _MAX_LETTERS = 200, 2**18, 240
 
 
 @cache
@@ -192,7 +192,7 @@ def _recipes(root: Path | None) -> dict[str, str]:
     if root is None:
         return found
     here = Path.cwd()
-    for file in sorted([*root.glob("*.toml"), *root.glob("[!.]*/*.toml")])[:_MOST_FILES]:
+    for file in sorted([*root.glob("*.toml"), *root.glob("[!.]*/*.toml")])[:_MAX_FILES]:
         # The copy in a recipe's output folder is for resuming it.
         if file.name != FILE and not file.name.startswith(".") and _tables(file):
             name = named_from(file, here)
@@ -229,7 +229,7 @@ def _steps(source: str) -> list[Step]:
 def _tables(file: Path) -> dict[str, dict[str, Any]]:
     """The tables of a recipe's file; none for other files, links and large files."""
     try:
-        is_small = not file.is_symlink() and file.is_file() and file.stat().st_size < _MOST_BYTES
+        is_small = not file.is_symlink() and file.is_file() and file.stat().st_size < _MAX_BYTES
     except (OSError, ValueError):
         return {}
     tables = read_tables(file) if is_small else None
@@ -238,4 +238,4 @@ def _tables(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _line(text: str) -> str:
-    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} …"
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]} …"

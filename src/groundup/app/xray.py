@@ -19,7 +19,7 @@ from groundup.runs.console import counted, say
 from groundup.runs.files import files_of, read_json_object, read_lines, writable
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
-from groundup.xray.look import MOST_TOKENS, text_ids, token_text, xray
+from groundup.xray.look import MAX_TOKENS, text_ids, token_text, xray
 from groundup.xray.page import View, is_xray, write_xray, xray_html
 from groundup.xray.snapshots import load_snapshot, snapshot_steps
 from groundup.xray.trace import Head, check_heads
@@ -68,7 +68,7 @@ def _views(
     chat: bool,
     without: Sequence[str] = (),
     against: tuple[Path, str] | None = None,
-    tokens: int = MOST_TOKENS,
+    tokens: int = MAX_TOKENS,
 ) -> tuple[str, list[View], Tokenizer]:
     """Return a page's title and views, and the tokenizer that read the text."""
     stored, other = open_model(folder), None if against is None else open_model(against[0])

@@ -62,7 +62,7 @@ class DataConfig(StageConfig):
         return self
 
 
-def one_is_enough(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     """Sources as a tuple of texts, also a single one; anything else unchanged, to be refused."""
     values = [value] if isinstance(value, str | Path) else value
     texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
@@ -82,7 +82,7 @@ class OwnDataConfig(StageConfig):
     )
 
     _one_is_enough = field_validator("data", "replay_data", mode="before", check_fields=False)(
-        one_is_enough
+        as_tuple
     )
 
     @model_validator(mode="after")

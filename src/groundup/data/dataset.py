@@ -57,7 +57,7 @@ from groundup.text.rows import BadLine, Json, TrainingRow
 
 # With fewer rows than this a twentieth is too few to measure with, and each may be the only row
 # with its fact: all are trained on.
-LEAST_TO_SPLIT = 200
+MIN_TO_SPLIT = 200
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def load_dataset(
     their `source`, its file's or folder's; a data stage's folder and a generated set keep the names
     of their parts. Two answers to one question (or of one `group`) are on the same side.
     Validation 0 holds out only rows that come held out; None splits only data of at least
-    `LEAST_TO_SPLIT` rows. With `refuse` False, files are read for inspection even if most of their
+    `MIN_TO_SPLIT` rows. With `refuse` False, files are read for inspection even if most of their
     lines are bad.
 
     Raises UserError for a source that is missing, cannot be read or has nothing to train on, an
@@ -131,7 +131,7 @@ def load_datasets(
     reader = Reader(columns, refuse)
     parts = [reader.read(one) for one in given]
     reader.check_columns_were_there()
-    sides = divided(_named(given, parts), validation)
+    sides = split_parts(_named(given, parts), validation)
     for one, part in zip(given, sides, strict=True):
         if refuse and not part.train:
             raise UserError(_why_nothing(one, part))
@@ -148,7 +148,7 @@ def _why_nothing(source: str, part: Dataset) -> str:
     return f"{source!r} {why}, so there is nothing to train on; leave it out, or give other data"
 
 
-def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
+def split_parts(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
     """Returns each part's two sides without duplicates; `validation` as in `load_dataset`."""
     known: set[Hashable] = set()
     heldout: set[Hashable] = set()
@@ -201,7 +201,7 @@ def share_held_out(validation: float | None, rows: int) -> float:
     """The share of `rows` that is held out: as requested, else the default, or none if few."""
     if validation is not None:
         return validation
-    return OWN_HELDOUT if rows >= LEAST_TO_SPLIT else 0.0
+    return OWN_HELDOUT if rows >= MIN_TO_SPLIT else 0.0
 
 
 def _unknown_rows(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]:
@@ -373,7 +373,7 @@ def is_stage(path: Path) -> bool:
     return (path / "conversations" / "train.jsonl").is_file()
 
 
-def text_beside(folder: Path) -> Path | None:
+def documents_of(folder: Path) -> Path | None:
     """The documents of a data stage next to its conversations, if it has both."""
     conversations, text = (folder / kind / "train.jsonl" for kind in ("conversations", "documents"))
     both = all(one.is_file() and one.stat().st_size for one in (conversations, text))

@@ -18,8 +18,8 @@ from groundup.text.rows import (
     Json,
     Message,
     call_text,
-    calls_apart,
     ids_in,
+    split_calls,
 )
 
 # The names of speakers in use; ShareGPT's are human and gpt.
@@ -207,7 +207,7 @@ def messages(
             said = found.pop()
             least = min(said.weight, turn.weight)
             calls, ids = turn.calls_at_end, ids_in(turn.call_ids)
-            if calls and not calls_apart(turn.content, calls)[0]:
+            if calls and not split_calls(turn.content, calls)[0]:
                 calls, ids = calls + said.calls_at_end, ids_in(said.call_ids) + ids
             turn = Message(
                 "assistant", f"{said.content}\n{turn.content}", least, calls, call_ids=_listed(ids)
@@ -296,7 +296,7 @@ def _calls_at_end(said: Json, content: object) -> int:
         return 0
     with contextlib.suppress(ValueError):
         if isinstance(calls, int) and isinstance(content, str):
-            calls_apart(content, calls)
+            split_calls(content, calls)
             return calls
     raise BadRow(f"'calls_at_end' is {shorten(calls)}, but the content does not end with that many")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError, installing, nearest
-from groundup.runs.files import read_json_object, require_file, written_aside
+from groundup.runs.files import atomic_write, read_json_object, require_file
 from groundup.runs.folder import is_finished, read_run
 from groundup.text.rows import BadRow, Json
 
@@ -413,7 +413,7 @@ def write_json_lines(path: Path, rows: Iterable[object]) -> int:
     """Write dataclasses or dictionaries as JSON Lines; returns their number."""
     count = 0
     with (
-        written_aside(path) as partial,
+        atomic_write(path) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
     ):
         for row in rows:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from groundup.data.files import SUFFIXES
 from groundup.errors import UserError, installing
-from groundup.runs.files import OF_DISKS
+from groundup.runs.files import DISK_ERRORS
 
 
 def pull_dataset(name: str) -> Path:
@@ -39,7 +39,7 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
     except HFValidationError:
         raise UserError(f"hub:{name} is not a name on the hub; write hub:owner/name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in OF_DISKS:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise  # not a network error
         raise UserError(
             f"hub:{name} cannot be downloaded ({shortened(str(error))}); check its name and the "

@@ -19,17 +19,17 @@ from groundup.runs.console import counted
 from groundup.text.chat import (
     NEVER_STOPS,
     NO_TOOLS,
-    TAKEN_APART,
-    leaves_tools_out,
+    SPLIT_CONVERSATIONS,
     never_stops,
+    omits_tools,
 )
-from groundup.text.example import Example, cut_to, encode_each, is_apart
+from groundup.text.example import Example, cut_to, encode_each, is_split
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
 from groundup.text.tokenizer import Tokenizer
 
 # A histogram with more lines is hard to read.
-_MOST_BINS = 12
+_MAX_BINS = 12
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def inspect(
         if len(shown) < examples:
             shown.append((place, items[0]))
             pieces.append(len(items))
-        if is_apart(data.train[place], items):
+        if is_split(data.train[place], items):
             apart.add(place)
         for item in items:
             within = cut_to(item, context)
@@ -160,7 +160,7 @@ def inspect(
             _example(tokenizer, data.train[place], place, first, context, count)
             for (place, first), count in zip(shown, pieces, strict=True)
         ),
-        unread=(*data.remarks, *([NO_TOOLS] if leaves_tools_out(tokenizer, data.train) else [])),
+        unread=(*data.remarks, *([NO_TOOLS] if omits_tools(tokenizer, data.train) else [])),
         hashed=data.hashed,
         never_stops=any(isinstance(one, Conversation) for one in data.train)
         and never_stops(tokenizer),
@@ -228,7 +228,7 @@ def histogram(found: Inspection) -> list[Bin]:
         return []
     longest = int(found.lengths.max())
     width = _bin_width(int(np.quantile(found.lengths, 0.9)))
-    last = min(longest // width, _MOST_BINS - 1)
+    last = min(longest // width, _MAX_BINS - 1)
     place = np.minimum(found.lengths // width, last)
     rows = np.bincount(place, minlength=last + 1)
     cut = np.bincount(place[found.is_cut], minlength=last + 1)
@@ -247,7 +247,7 @@ def histogram(found: Inspection) -> list[Bin]:
 def _bin_width(reach: int) -> int:
     """The smallest round width for which all bins but the last cover `reach`."""
     widths = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
-    return next(int(width) for width in widths if width * (_MOST_BINS - 1) > reach)
+    return next(int(width) for width in widths if width * (_MAX_BINS - 1) > reach)
 
 
 def quantiles(found: Inspection) -> dict[str, float]:
@@ -265,7 +265,7 @@ def remarks(found: Inspection) -> list[str]:
     if found.never_stops:
         said.append(f"{NEVER_STOPS[0].upper()}{NEVER_STOPS[1:]}.")
     if found.apart:
-        said.append(f"{counted(found.apart, 'conversation')} {TAKEN_APART}.")
+        said.append(f"{counted(found.apart, 'conversation')} {SPLIT_CONVERSATIONS}.")
     if empty := int(found.has_no_target.sum()):
         said.append(
             f"{_rows(empty)} without an assistant's word within {found.context:,} tokens: "

@@ -27,8 +27,8 @@ from jaxtyping import Bool, UInt64
 
 from groundup.data.packs.manifest import generated_set, made_from
 from groundup.data.packs.rows import Rows, page_of
-from groundup.runs.parallel import in_parts, on_all_cores
-from groundup.text.cleaning import TOGETHER, normal_form, shingles, shingles_of_all, words
+from groundup.runs.parallel import on_all_cores, split_range
+from groundup.text.cleaning import BATCH_ROWS, normal_form, shingles, shingles_of_all, words
 from groundup.text.rows import (
     AnyRow,
     Choice,
@@ -234,15 +234,15 @@ def failed(row: AnyRow, against: Evaluated) -> frozenset[str]:
 
 def failed_by_each(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
     """Returns the checks for its source that each training row fails."""
-    parts = [rows[one.start : one.stop] for one in in_parts(len(rows), _MIN_PART)]
+    parts = [rows[one.start : one.stop] for one in split_range(len(rows), _MIN_PART)]
     found = on_all_cores(functools.partial(_failed_by_part, against=against), parts)
     return list(itertools.chain.from_iterable(found))
 
 
 def _failed_by_part(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
     found = []
-    for start in range(0, len(rows), TOGETHER):
-        found += _failed_in_batch(rows[start : start + TOGETHER], against)
+    for start in range(0, len(rows), BATCH_ROWS):
+        found += _failed_in_batch(rows[start : start + BATCH_ROWS], against)
     return found
 
 

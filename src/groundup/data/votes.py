@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from groundup.data.fields import check_order, label, opening, prompt, text
 from groundup.errors import shorten
-from groundup.runs.files import names_apart
+from groundup.runs.files import unique_names
 from groundup.text.rows import BadRow, Json, Message, Preference, as_dicts
 
 T = TypeVar("T")
@@ -117,14 +117,14 @@ def names_of(votes: Sequence[Vote], players: Sequence[str]) -> list[str]:
     """The models' names, made from the distinct parts of their folders; two equal names get a part
     of their hashes."""
     called = {p: name for vote in votes for p, name in zip(vote.players, vote.models, strict=False)}
-    names = names_apart([called.get(player, player) for player in players])
+    names = unique_names([called.get(player, player) for player in players])
     return [
         name if names.count(name) == 1 else f"{name} ({player[:6]})"
         for name, player in zip(names, players, strict=True)
     ]
 
 
-def standing(votes: Iterable[Vote]) -> list[Vote]:
+def valid_votes(votes: Iterable[Vote]) -> list[Vote]:
     """The votes that count, in the order in which they were given."""
     found: dict[tuple[str, str], Vote] = {}
     for one in votes:
@@ -138,7 +138,7 @@ def preferences(votes: Sequence[Vote], source: str) -> tuple[list[Preference], M
     """The pairs that votes make, and the numbers of votes that make none, by reason."""
     pairs: list[Preference] = []
     left_out = Counter[str]()
-    for one in standing(votes):
+    for one in valid_votes(votes):
         sides = (one.a, one.b) if one.choice == "a" else (one.b, one.a)
         if not one.decided:
             left_out[one.choice] += 1

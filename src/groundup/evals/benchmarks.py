@@ -34,7 +34,7 @@ from groundup.evals.measure import Measure, Subject
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.suites import Prepared
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Estimate, gained, rate
+from groundup.report.estimate import Estimate, mean_change, rate
 from groundup.runs.console import say
 from groundup.text.rows import Choice, Document
 from groundup.text.shards import Shard, encode
@@ -93,7 +93,7 @@ class Answers:
     ) -> dict[str, Estimate]:
         """The mean difference of the credits, for each set and for all questions."""
         return {
-            name: gained(own[at], others[at], groups=[self.rows[i].group for i in at])
+            name: mean_change(own[at], others[at], groups=[self.rows[i].group for i in at])
             for name, at in _by_set(self.rows).items()
         }
 

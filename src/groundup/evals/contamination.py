@@ -87,7 +87,7 @@ def kinds_of(history: History, name: str) -> tuple[str, ...]:
     return (*kinds, *_TUNING) if config.get("ptx") and not config.get("ptx_data") else kinds
 
 
-def asked_of(history: History, name: str) -> tuple[str, ...] | None:
+def prompt_only_sources(history: History, name: str) -> tuple[str, ...] | None:
     """Patterns of the sources of which a run read the prompts only; None if it read all."""
     if name.split(" ")[0] != "prompts":
         return None
@@ -134,7 +134,7 @@ def _found(history: History, rows: dict[str, int], what: str) -> Contamination:
 
 
 def _of_source(history: History, name: str, path: Path) -> Iterator[Contamination]:
-    kinds, patterns = kinds_of(history, name), asked_of(history, name)
+    kinds, patterns = kinds_of(history, name), prompt_only_sources(history, name)
     if path.name == "train.jsonl" and is_stage(path.parent.parent):  # the form that replay records
         path, kinds = path.parent.parent, (path.parent.name,)
     if patterns is None or len(set(kinds)) < len(kinds):  # ptx trains on all rows of the kind

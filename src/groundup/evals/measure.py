@@ -22,7 +22,7 @@ from groundup.lm.model import CausalLM
 from groundup.report.claim import Better
 from groundup.report.estimate import POOLED, BySource, Estimate, with_spread
 from groundup.report.history import History
-from groundup.report.table import says_nothing
+from groundup.report.table import is_uninformative
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute
 
@@ -167,7 +167,7 @@ def informative(measure: Measure[Any], models: Sequence[Evaluated]) -> Callable[
 
     def tells(part: str) -> bool:
         of_part = [one[part] for one in found if part in one]
-        return bool(of_part) and not (measure.share and says_nothing(of_part))
+        return bool(of_part) and not (measure.share and is_uninformative(of_part))
 
     return tells
 

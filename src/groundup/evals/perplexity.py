@@ -32,7 +32,7 @@ from groundup.text.tokenizer import Tokenizer
 BLOCK_BYTES = 2048
 # Bytes per source that a training run reads at its intermediate evaluations: about two seconds of
 # work. The report compares n-grams on exactly these bytes to say when they were passed.
-BYTES_ON_THE_WAY = 40_000
+INTERMEDIATE_BYTES = 40_000
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def bits_per_byte(
     tokenizer: Tokenizer,
     *,
     context: int,
-    bytes_per_source: int = BYTES_ON_THE_WAY,
+    bytes_per_source: int = INTERMEDIATE_BYTES,
 ) -> Bits:
     """The model's cost of up to `bytes_per_source` of each source's held-out documents."""
     chosen = heldout_documents(shard, bytes_per_source)
@@ -93,7 +93,7 @@ def ngram_bits(
     shard: Shard,
     tokenizer: Tokenizer,
     *,
-    bytes_per_source: int = BYTES_ON_THE_WAY,
+    bytes_per_source: int = INTERMEDIATE_BYTES,
 ) -> Bits:
     """The cost of the very same tokens for an n-gram model, in the same blocks."""
     chosen = heldout_documents(shard, bytes_per_source)

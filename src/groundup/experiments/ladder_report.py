@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 
 from groundup.experiments.config import LadderConfig
 from groundup.maths.intervals import Interval, bootstrap_ratio
-from groundup.report.claim import FEWEST_GROUPS
+from groundup.report.claim import MIN_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import over_seeds, write
 from groundup.report.plots import BASELINE, GREY, Look, legend, look, panels
@@ -77,7 +77,7 @@ class Result:
     @property
     def too_few(self) -> bool:
         """Whether there are too few documents for any conclusion."""
-        return len(self.bytes) < FEWEST_GROUPS
+        return len(self.bytes) < MIN_GROUPS
 
     def beats(self, other: Result) -> bool:
         """Whether it is better beyond the variation of documents and seeds."""
@@ -173,7 +173,7 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
         remarks=(
             "The change is measured document by document, so that difficulty common to both "
             "cancels. A rung beats another if the interval excludes 0 and its worst seed is better "
-            f"than the other's best. Fewer than {FEWEST_GROUPS} documents allow no conclusion."
+            f"than the other's best. Fewer than {MIN_GROUPS} documents allow no conclusion."
             + (" One seed does not show the variation between seeds." if alone else ""),
         ),
         baselines=tuple(_name(one) for _, one in pairs if not one.curves),

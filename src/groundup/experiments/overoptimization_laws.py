@@ -30,10 +30,10 @@ Scores = Float[np.ndarray, "seeds prompts n"]
 Redraw = Callable[[np.random.Generator], tuple[Points, Points]]
 _SAMPLES = 500
 # Two points do not test a law with two parameters.
-_FEWEST_SEEN = 3
+_MIN_SEEN = 3
 # Points count as part of the rise up to this multiple of the peak's distance, where both laws still
 # have at least three quarters of their maximum. One point is not a rise.
-_BEYOND_PEAK, _FEWEST_RISEN = 1.5, 2
+_BEYOND_PEAK, _MIN_RISEN = 1.5, 2
 # The final result is a mean over this many iterations, since one has the noise of its few answers.
 _LAST = 3
 
@@ -121,7 +121,7 @@ def fitted(law: Law, d: Points, gains: Points, redraw: Redraw, seed: int = 0) ->
         for name in ("alpha", "beta", "peak")
     )
     risen = _rise(best.peak, d, gains)
-    if len(risen) < _FEWEST_RISEN:
+    if len(risen) < _MIN_RISEN:
         return Fitted(best, alpha, beta, peak, Interval(0.0, 0.0, 0.0))
     others = [float(some.mean()) for one in drawn if len(some := _rise(best.peak, *one))]
     return Fitted(best, alpha, beta, peak, interval(float(risen.mean()), others))
@@ -152,7 +152,7 @@ def predict(law: Law, d: Points, gains: Points) -> Prediction | None:
     """Fit the nearer half of the distance and predict the further one; None for too few points."""
     until = float(d.max()) / 2
     seen = d <= until
-    if (seen & (d > 0)).sum() < _FEWEST_SEEN or seen.all():
+    if (seen & (d > 0)).sum() < _MIN_SEEN or seen.all():
         return None
     near = fit(law, d[seen], gains[seen])
     stays = gains[seen & (d > until / 2)]

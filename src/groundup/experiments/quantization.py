@@ -42,7 +42,7 @@ from groundup.formats.load import load
 from groundup.formats.locate import GGUF_SUFFIX, locate, short_name
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval, bootstrap_ratio
-from groundup.report.claim import FEWEST_GROUPS
+from groundup.report.claim import MIN_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, write
 from groundup.report.plots import GREY, legend, look, panels
@@ -358,7 +358,7 @@ def _against(one: Outcome, other: Outcome, why: str) -> str:
     """A sentence that compares two formats on the same pieces of text."""
     more, kl = one.read.more_than(other.read), one.read.more_kl_than(other.read)
     clear = "" if kl.low > 0 or kl.high < 0 else ", which is within chance"
-    if len(set(one.read.documents)) < FEWEST_GROUPS:
+    if len(set(one.read.documents)) < MIN_GROUPS:
         clear = ", from too few documents to tell it from chance"
     return (
         f"{why[0].upper()}{why[1:]} ({one.name} at {one.bits:.2f} bits against {other.name} at "

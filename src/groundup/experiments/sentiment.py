@@ -45,8 +45,8 @@ from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rollout import (
     Reference,
     Rollout,
-    lay_out,
     load_policy,
+    pack_rollouts,
     rewards_of,
     sample,
     token_facts,
@@ -65,7 +65,7 @@ from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
-from groundup.report.outcome import begun_threads, check_folder, write
+from groundup.report.outcome import check_folder, threads_of_runs, write
 from groundup.report.plots import BASELINE, looks, panels
 from groundup.report.table import Mark, Table, text_table
 from groundup.runs.console import say
@@ -149,7 +149,7 @@ class Measuring:
             max_new_tokens=_NEW_TOKENS,
             seed=self.seed,
         )
-        laid = lay_out(
+        laid = pack_rollouts(
             rollouts,
             range(len(rollouts)),
             context=_ROW,
@@ -436,7 +436,7 @@ def run(config: SentimentConfig) -> Path:
     resumed = check_folder(config.out, NAME, pieces)
     runs = [config.out / name for name in _TRAINING]
     finished = all(is_finished(config.out / name) for name in config.methods)
-    threads = begun_threads(config.out, config.threads, runs, finished=finished)
+    threads = threads_of_runs(config.out, config.threads, runs, finished=finished)
     config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
     use_threads(TrainingConfig(out=config.out, threads=config.threads))

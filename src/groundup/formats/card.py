@@ -64,12 +64,12 @@ print(reward)
 # The end of an adapter's `how`, and an addition for a base that is an adapter, too. `as_merged`
 # also removes them from existing cards, so the words must not change.
 NEEDS_BASE = "it needs its base to run."
-UPON_AN_ADAPTER = (
+ON_AN_ADAPTER = (
     "The base, {base}, is an adapter itself. groundup puts both on, and PEFT leaves the base's out "
     "without a word. For PEFT, train from the base's export: groundup export {base} --to hf."
 )
 _AN_ADAPTERS = re.compile(
-    rf"{re.escape(NEEDS_BASE)}( {re.escape(UPON_AN_ADAPTER).replace(re.escape('{base}'), '.+')})?"
+    rf"{re.escape(NEEDS_BASE)}( {re.escape(ON_AN_ADAPTER).replace(re.escape('{base}'), '.+')})?"
 )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.adapters.quantization import in_full
+from groundup.adapters.quantization import merge_and_dequantize
 from groundup.errors import UserError
 from groundup.formats.checks import (
     HARD_TEXTS,
@@ -164,7 +164,7 @@ def compared_with_folder(
 ) -> list[Check]:
     """Check a model folder against its source model, rounded to `dtype`."""
     found = open_model(folder)
-    copy, written = in_full(found.model(torch.float32), dtype).float(), found.tokenizer
+    copy, written = merge_and_dequantize(found.model(torch.float32), dtype).float(), found.tokenizer
     rounded = {n: p.detach().to(dtype).float() for n, p in model.named_parameters()}
     tensors = dict(copy.named_parameters())
     if {n: t.shape for n, t in rounded.items()} != {n: t.shape for n, t in tensors.items()}:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.errors import UserError, shorten
-from groundup.lm.config import MOST
+from groundup.lm.config import MAX_SIZES
 
 
 class ConfigReader:
@@ -22,7 +22,7 @@ class ConfigReader:
         if name not in self.values:
             raise UserError(f"config.json lacks {self._word(name)!r}, which {self._whose} needs")
         value = self.values[name]
-        most = MOST[name] if most is None else most
+        most = MAX_SIZES[name] if most is None else most
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # some JSON writers write every number as a float
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

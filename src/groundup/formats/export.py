@@ -19,7 +19,7 @@ import torch
 import yaml
 from gguf import Keys
 
-from groundup.adapters.quantization import in_full
+from groundup.adapters.quantization import merge_and_dequantize
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder, generation_config_of
 from groundup.formats.card import as_merged
@@ -35,7 +35,7 @@ from groundup.formats.modelfile import modelfile, written
 from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.verify import opened_by_transformers
 from groundup.runs.console import say
-from groundup.runs.files import folder_aside, read_json_object, same_file, write_text
+from groundup.runs.files import read_json_object, same_file, temporary_folder, write_text
 
 # The file that identifies an earlier export.
 _HF_MARK = ".groundup-export"
@@ -122,7 +122,7 @@ def _earlier_export(out: Path) -> tuple[str, bool] | None:
 def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
     type = type or "q8_0"
     path, tokenizer = found.path, found.tokenizer
-    model = in_full(found.model(), torch.float32)
+    model = merge_and_dequantize(found.model(), torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     context, whole = context_of(model.config), model.config.max_position_embeddings
     if context < whole:
@@ -139,7 +139,9 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
             f"{out / stale[0]} is replaced: a folder holds one model; give another --out to keep "
             "both"
         )
-    with folder_aside(out, last="Modelfile", replaces=[glob.escape(one) for one in stale]) as aside:
+    with temporary_folder(
+        out, last="Modelfile", replaces=[glob.escape(one) for one in stale]
+    ) as aside:
         save_gguf(
             aside / file, model, tokenizer, type, name=name, license=license, sampling=sampling
         )
@@ -174,7 +176,7 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
             f"{why}, so {found.path} cannot be exported as one of its models; use the folder "
             "with groundup as it is"
         )
-    model, tokenizer = in_full(found.model(), torch.float32), found.tokenizer
+    model, tokenizer = merge_and_dequantize(found.model(), torch.float32), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     card, sampling = _card(found, name), _sampling(found)
     save_model(out, model, tokenizer, card=card, dtype=dtype, sampling=sampling)

@@ -36,7 +36,7 @@ from groundup.formats.weights import (
 )
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
+from groundup.runs.files import read_json_object, temporary_folder, write_json, write_text
 from groundup.text.tokenizer import Tokenizer
 
 GENERATION_CONFIG = "generation_config.json"
@@ -240,7 +240,7 @@ def save_model(
     config = replace(model.config, tie_word_embeddings=tied)
     described = config_to_hf(config, str(dtype).removeprefix("torch."))
     stale = (CONFIG, INDEX, "model*.safetensors")
-    with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
+    with temporary_folder(folder, last=CONFIG, replaces=stale) as aside:
         write_weights(aside, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
         _write_companions(aside, model, tokenizer, card, sampling)
         write_json(aside / CONFIG, described | quantization_config(model, dtype))
@@ -254,7 +254,7 @@ def save_beside(
     sampling: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the files that accompany the weights: tokenizer, generation settings and card."""
-    with folder_aside(folder) as aside:
+    with temporary_folder(folder) as aside:
         _write_companions(aside, model, tokenizer, card, sampling)
 
 

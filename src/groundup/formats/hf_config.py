@@ -22,7 +22,7 @@ from groundup.formats.own_config import (
     own_to_hf,
     recurrent_from_hf,
 )
-from groundup.lm.config import ACTIVATIONS, MOST, ModelConfig, Rope, RopeType, yarn_scale
+from groundup.lm.config import ACTIVATIONS, MAX_SIZES, ModelConfig, Rope, RopeType, yarn_scale
 from groundup.lm.families import FAMILIES, Family
 
 # Reading.
@@ -142,7 +142,7 @@ def _windows(
     kinds = config.get("layer_types")
     if kinds is None:
         read.values.setdefault("max_window_layers", 28)  # Qwen's default
-        chosen = [*layers[read.int_("max_window_layers", 0, MOST["num_hidden_layers"]) :]]
+        chosen = [*layers[read.int_("max_window_layers", 0, MAX_SIZES["num_hidden_layers"]) :]]
     elif isinstance(kinds, list) and len(kinds) == len(layers):
         chosen = [n for n in layers if kinds[n] == "sliding_attention"]
     else:
@@ -238,7 +238,7 @@ def rope_from_hf(config: Mapping[str, Any]) -> Rope:
         if name == "truncate":
             found[name] = bool(settings[name])
         elif name == "original_max_position_embeddings":
-            found[name] = read.int_(name, 1, MOST["max_position_embeddings"])
+            found[name] = read.int_(name, 1, MAX_SIZES["max_position_embeddings"])
         else:
             found[name] = read.float_(name, 1e-6, 1e6)
     if kind == "yarn":

@@ -23,7 +23,7 @@ _CHATML_GO = """\
 """
 # This line identifies our files, which may be replaced unless they were edited.
 _MARK = "# written by groundup export"
-_MOST_CONTEXT = 8_192
+_MAX_CONTEXT = 8_192
 _QUESTION: dict[str, str] = {"role": "user", "content": "Q"}
 _PROBES: tuple[list[dict[str, str]], ...] = (
     [{"role": "system", "content": "S"}, _QUESTION],
@@ -56,7 +56,7 @@ def modelfile(
     # A foreign token may contain quotes and line breaks, which would inject lines into the file.
     lines += [f'PARAMETER stop "{s}"' for s in stops if s and s.isprintable() and '"' not in s]
     # Ollama reserves memory for the whole context, so a model with a very large one gets less.
-    lines.append(f"PARAMETER num_ctx {min(context, _MOST_CONTEXT)}")
+    lines.append(f"PARAMETER num_ctx {min(context, _MAX_CONTEXT)}")
     names = {"repetition_penalty": "repeat_penalty"}
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
         value = (sampling or {}).get(name)

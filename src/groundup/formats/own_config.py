@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.errors import UserError, shorten
 from groundup.formats.config_reader import ConfigReader
-from groundup.lm.config import MOST, POSITION_EMBEDDINGS, ExpertsConfig, ModelConfig
+from groundup.lm.config import MAX_SIZES, POSITION_EMBEDDINGS, ExpertsConfig, ModelConfig
 from groundup.lm.families import ModelType
 
 OWN, NEAREST = "groundup", "base_model_type"
@@ -132,8 +132,10 @@ def experts_from_hf(config: Mapping[str, Any], read: ConfigReader) -> ExpertsCon
         read.values["num_experts"] = config["num_local_experts"]
     return ExpertsConfig(
         num_experts=read.int_("num_experts"),
-        num_experts_per_tok=read.int_("num_experts_per_tok", most=MOST["num_experts"]),
-        moe_intermediate_size=read.int_("moe_intermediate_size", most=MOST["intermediate_size"]),
+        num_experts_per_tok=read.int_("num_experts_per_tok", most=MAX_SIZES["num_experts"]),
+        moe_intermediate_size=read.int_(
+            "moe_intermediate_size", most=MAX_SIZES["intermediate_size"]
+        ),
         norm_topk_prob=read.bool_("norm_topk_prob"),
         router_aux_loss_coef=read.float_("router_aux_loss_coef", 0.0, 1e6),
     )

@@ -28,7 +28,7 @@ _WITHOUT_EFFECT = frozenset(
 _REMEDY = "merge it into its base with PEFT (merge_and_unload), and load the merged model"
 # Initializations that subtract something from the base and thereby change it.
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
-_MOST_RANK = 2**16
+_MAX_RANK = 2**16
 
 Test = Callable[[Any], bool]
 
@@ -91,7 +91,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_rank(value: Any) -> bool:
-    return _is_whole(value) and 1 <= value <= _MOST_RANK
+    return _is_whole(value) and 1 <= value <= _MAX_RANK
 
 
 def _is_number(value: Any) -> bool:
@@ -135,7 +135,7 @@ _WORDS: dict[str, tuple[Test, str, Any]] = {
         None,
     ),
     "layers_to_transform": (_one_or_several(_is_whole), "be numbers of layers", None),
-    "r": (_is_rank, f"be a whole number from 1 to {_MOST_RANK}", 8),
+    "r": (_is_rank, f"be a whole number from 1 to {_MAX_RANK}", 8),
     "lora_alpha": (_is_number, "be a number", 8),
     "lora_dropout": (
         lambda v: _is_number(v) and 0 <= v < 1,

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from groundup.adapters.attach import adapter_names, merge
-from groundup.adapters.quantization import dequantize, in_full, is_quantized
+from groundup.adapters.quantization import dequantize, is_quantized, merge_and_dequantize
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import (
@@ -75,7 +75,7 @@ def verify(source: Path | str, against: Path | str | None = None) -> list[Check]
     checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(found, model)]
     if against is not None:
         original, its_tokenizer = load(against)
-        in_full(original, torch.float32)
+        merge_and_dequantize(original, torch.float32)
         if isinstance(found, GGUFModel):
             checks += compared_with_gguf(original, its_tokenizer, found.path)
         else:

@@ -28,7 +28,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
-from groundup.runs.files import file_hash, is_kept, naming, read_json_object, write_json
+from groundup.runs.files import errors_naming, file_hash, is_sealed, read_json_object, write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -72,7 +72,7 @@ def write_weights(
         shard = {name: join_parts(pieces[name]).to(dtype) for name in names if name in pieces}
         shard |= {name: extra[name] for name in names if name in extra}
         shard = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
-        with naming(folder / file):
+        with errors_naming(folder / file):
             save_file(shard, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
@@ -285,7 +285,7 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{pickles[0]} is a pickle, which can run any code when opened, and is not read; "
             "save the model with safetensors (transformers: save_pretrained) and load that"
         )
-    if is_kept(folder / "run.json"):
+    if is_sealed(folder / "run.json"):
         raise UserError(f"{folder / WEIGHTS} is missing; rerun the command that wrote it")
     raise UserError(
         f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (weights that "
@@ -339,7 +339,7 @@ def open_weights(path: Path, device: torch.device | str = "cpu") -> Iterator[Any
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except SafetensorError as error:
-        made = is_kept(path.with_name("run.json"))
+        made = is_sealed(path.with_name("run.json"))
         remedy = "rerun the command that wrote it" if made else "download or save it again"
         raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from groundup.adapters.frozen import FrozenLinear
 from groundup.errors import UserError
 from groundup.generation.library import FLAGS, KINDS, Matrix, library
-from groundup.kernels.linear import remembered
+from groundup.kernels.linear import record_forward
 
 BlockKind = Literal["q8_0", "q4_0", "q4_1"]
 BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
@@ -31,7 +31,7 @@ BLOCK_BYTES: dict[BlockKind, int] = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
 BLOCK = 32
 
 # For more rows, dequantizing the matrix once is cheaper than reading its blocks repeatedly.
-_MOST_ROWS = 32
+_MAX_ROWS = 32
 
 Blocks = UInt8[Tensor, "rows bytes"]
 
@@ -56,7 +56,7 @@ def dequantize_blocks(
     return numbers.view(rows, -1).to(dtype)
 
 
-@remembered
+@record_forward
 class BlockLinear(FrozenLinear):
     """A linear layer whose weight stays in blocks."""
 
@@ -87,7 +87,7 @@ class BlockLinear(FrozenLinear):
         (blocks,) = self.packed_tensors
         rows = x.numel() // self.in_features
         compiled = None
-        if 0 < rows <= _MOST_ROWS and not torch.is_grad_enabled() and _on_cpu(x, blocks):
+        if 0 < rows <= _MAX_ROWS and not torch.is_grad_enabled() and _on_cpu(x, blocks):
             compiled = library(x.dtype)
         if compiled is None:
             return super().forward(x)

@@ -60,13 +60,13 @@ _CACHED_STATES = 256
 _STATES, _STACKS, _GRAMMARS = 5_000, 200_000, 16
 # A short schema may double the open stacks with every byte, and block all other requests: limits of
 # the stacks opened for one state, and for finding the allowed tokens of one state.
-_MOST_OPEN, _MOST_OPENED = 20_000, 500_000
+_MAX_OPEN, _MAX_OPENED = 20_000, 500_000
 _TOO_OPEN = (
     "the schema leaves too much open at once: the text may belong to very many of its parts; let "
     "the options of anyOf begin differently, and list what is always there as required"
 )
 # A schema of 200,000 characters has about 70,000 parts, and a request may have many tools.
-_MOST_NODES = 100_000
+_MAX_NODES = 100_000
 
 # States.
 
@@ -99,9 +99,9 @@ class Constraint:
         self._states: dict[frozenset[Stack], State] = {}
         self._stacks = self._opened = 0
         nodes = nodes_of(grammar)
-        if len(nodes) > _MOST_NODES:
+        if len(nodes) > _MAX_NODES:
             raise UserError(
-                f"the schemas have {len(nodes):,} parts in total; at most {_MOST_NODES:,} are "
+                f"the schemas have {len(nodes):,} parts in total; at most {_MAX_NODES:,} are "
                 "supported, so make them smaller"
             )
         self._heights = fixed_point(nodes, height)
@@ -161,7 +161,7 @@ class Constraint:
                 continue
             seen.add(stack)
             self._opened += 1
-            if len(seen) > _MOST_OPEN:
+            if len(seen) > _MAX_OPEN:
                 raise UserError(_TOO_OPEN)
             if stack is None:
                 found[None] = 0
@@ -239,7 +239,7 @@ class Constraint:
         """The tokens of a tree that are allowed, and the state after each."""
         at: list[State] = [state] * (tree.height + 1)
         values, depths, sizes, ids = tree.values, tree.depths, tree.sizes, tree.ids
-        place, size, most = 0, len(values), self._opened + _MOST_OPENED
+        place, size, most = 0, len(values), self._opened + _MAX_OPENED
         while place < size:
             depth, byte = depths[place], values[place]
             before = at[depth]

@@ -41,9 +41,9 @@ from groundup.generation.request import (
     SequenceState,
     TopLogprobs,
 )
-from groundup.generation.sampling import BatchedSampling, restricted, sample, whole
+from groundup.generation.sampling import BatchedSampling, as_int, restricted, sample
 from groundup.generation.threads import OF_PRODUCTS, Threads, using
-from groundup.lm.logprobs import NO_NUMBERS
+from groundup.lm.logprobs import NON_FINITE_LOGITS
 from groundup.lm.model import CausalLM, in_eval_mode
 from groundup.text.tokenizer import Tokenizer
 
@@ -104,11 +104,11 @@ class Engine:
         prompt_tokens: int | None = 512,
         reproducible: bool = True,
     ) -> None:
-        if (whole(batch_size) or 0) < 1:
+        if (as_int(batch_size) or 0) < 1:
             raise UserError(
                 f"batch_size={shorten(batch_size)} must be a whole number from 1; try {BATCH_SIZE}"
             )
-        if prompt_tokens is not None and (whole(prompt_tokens) or 0) < 1:
+        if prompt_tokens is not None and (as_int(prompt_tokens) or 0) < 1:
             raise UserError(
                 f"prompt_tokens={shorten(prompt_tokens)} must be a whole number from 1; try 512"
             )
@@ -365,7 +365,7 @@ class Engine:
             # No later request may reuse this row's keys.
             self._cache.clear(i)
             self._running[i].read = 0
-            failed[i] = UserError(NO_NUMBERS)
+            failed[i] = UserError(NON_FINITE_LOGITS)
         return choice.masked_fill(damaged[:, None], 0.0)
 
     def _batched_sampling(self, logits: Logits) -> BatchedSampling:

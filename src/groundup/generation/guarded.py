@@ -80,13 +80,13 @@ def complete_guarded(
 
     A stopped request gets the sentence as its text, no tokens, and the reason `content_filter`.
     """
-    asked = [asked_of(request, tokenizer) for request in requests]
-    through = let_through(guard, asked)
+    asked = [guarded_text(request, tokenizer) for request in requests]
+    through = admitted(guard, asked)
     made = complete([requests[i] for i in through])
     return checked(guard, asked, dict(zip(through, made, strict=True)))
 
 
-def let_through(guard: Guard, asked: Sequence[str]) -> list[int]:
+def admitted(guard: Guard, asked: Sequence[str]) -> list[int]:
     """The indices of the messages that may reach the model."""
     found: list[int] = np.flatnonzero(~_stopped(guard, asked)).tolist()
     return found
@@ -124,7 +124,7 @@ def stopped_completion() -> Completion:
     return Completion(SENTENCE, [], [], "content_filter")
 
 
-def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
+def guarded_text(request: Request, tokenizer: Tokenizer | None) -> str:
     """The text of a request that a guard reads: its last user message, or its whole prompt.
 
     Raises `UserError` for ids without a tokenizer, ids that are not integers, and malformed

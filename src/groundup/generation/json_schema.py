@@ -49,7 +49,7 @@ _MAX_REPEATS = 40
 # No model writes this much: a longer limit is the same as none.
 _LONGEST = 10**9
 # OpenAI accepts schemas whose names and values have 120,000 characters in total.
-_MOST_CHARACTERS = 200_000
+_MAX_CHARACTERS = 200_000
 _GRAMMARS = 32
 
 Schema = Mapping[str, Any] | bool
@@ -82,9 +82,9 @@ def json_grammar(schema: Schema) -> Node:
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"schema={shorten(schema)} is not JSON: {error}") from None
-    if len(text) > _MOST_CHARACTERS:
+    if len(text) > _MAX_CHARACTERS:
         raise UserError(
-            f"the schema has {len(text):,} characters; at most {_MOST_CHARACTERS:,} are supported, "
+            f"the schema has {len(text):,} characters; at most {_MAX_CHARACTERS:,} are supported, "
             "so make it smaller"
         )
     return _grammar(text)

@@ -29,9 +29,9 @@ from groundup.lm.positions import inverse_frequencies, rotation
 
 # PyTorch's matrix products are faster for more rows; for weights in blocks they would first have to
 # dequantize every matrix.
-MOST_ROWS, MOST_ROWS_IN_BLOCKS = 4, 16
+MAX_ROWS, MAX_ROWS_IN_BLOCKS = 4, 16
 # `CHUNK` of `kernel.c`, and the largest rank, because A x of a few rows is on its stack.
-_CHUNK, _MOST_RANK = 32, 512
+_CHUNK, _MAX_RANK = 32, 512
 
 
 class Kernel:
@@ -42,7 +42,7 @@ class Kernel:
         self._held: list[Tensor] = []  # tensors to which only the kernel has pointers
         self._lora_matrices: list[Matrix] = []
         in_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
-        self.most_rows = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
+        self.most_rows = MAX_ROWS_IN_BLOCKS if in_blocks else MAX_ROWS
         config = model.config
         layers = [_layer(self, block) for block in model.blocks]
         self._layers = (Layer * len(layers))(*layers)
@@ -168,7 +168,7 @@ class Kernel:
         """A matrix in the model's dtype or in blocks, with its LoRA matrices."""
         if type(layer) is LoRALinear:
             split = layer.split(self._dtype)
-            if split is None or len(split[1]) > _MOST_RANK:
+            if split is None or len(split[1]) > _MAX_RANK:
                 return None
             base, down, up = split
             found = self._read(base)

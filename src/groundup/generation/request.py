@@ -23,7 +23,7 @@ from groundup.errors import UserError, shorten
 from groundup.generation.constraint import Constraint, Vocabulary
 from groundup.generation.grammar import Node
 from groundup.generation.json_schema import Schema, json_grammar
-from groundup.generation.sampling import Sampling, whole
+from groundup.generation.sampling import Sampling, as_int
 from groundup.lm.config import ModelConfig
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
@@ -72,7 +72,7 @@ class Request:
                 f"sampling={shorten(self.sampling)} is of type {type(self.sampling).__name__}; "
                 "write groundup.generation.sampling.Sampling(temperature=…)"
             )
-        top = whole(self.top_logprobs)
+        top = as_int(self.top_logprobs)
         if top is None or top < 0:
             raise UserError(
                 f"top_logprobs={shorten(self.top_logprobs)} must be 0 (none) or more; try 5"

@@ -82,7 +82,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _items(self.stop))
-        ids = [whole(one) for one in _items(self.stop_ids)]
+        ids = [as_int(one) for one in _items(self.stop_ids)]
         tries = {
             "temperature": "0 always takes the most likely token; try 0.7",
             "top_k": "0 keeps all; try 50",
@@ -126,7 +126,7 @@ class Sampling:
     def _make_number(self, name: str, *, is_whole: bool) -> None:
         """Convert a setting, which may be NumPy's, to a Python number: seeds hash its text."""
         value = getattr(self, name)
-        number: float | None = whole(value)
+        number: float | None = as_int(value)
         if not is_whole and isinstance(value, Real) and not isinstance(value, int):
             number = float(value)
         if number is None:
@@ -156,7 +156,7 @@ def recorded(sampling: Sampling) -> dict[str, Any]:
     return asdict(sampling) | {name: getattr(sampling, name) or None for name in later}
 
 
-def whole(value: Any) -> int | None:
+def as_int(value: Any) -> int | None:
     """An integer of Python, NumPy or torch as a Python int; None for anything else."""
     try:
         return None if isinstance(value, bool) else index(value)
@@ -182,7 +182,7 @@ def _token_id(given: Any) -> int:
     """A token id, given as an integer or (in JSON) a string; -1 for anything else."""
     if isinstance(given, str):
         return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else -1
-    found = whole(given)
+    found = as_int(given)
     return -1 if found is None else found
 
 

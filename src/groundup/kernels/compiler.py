@@ -126,7 +126,7 @@ def _run(command: Sequence[str]) -> None:
 _reasons: list[str] = []
 
 
-def why_none() -> str | None:
+def unavailable_reason() -> str | None:
     """Return why this process has no C kernels; None if it has them or did not need them."""
     return _reasons[0] if _reasons else None
 
@@ -144,7 +144,7 @@ def _warn(reason: str) -> None:
 def _reason(error: Exception) -> str:
     """Describe why the library could not be built, and the remedy."""
     from groundup.runs.cache import cache_folder
-    from groundup.runs.files import in_words
+    from groundup.runs.files import describe_os_error
 
     remedy = "set CC to another compiler"
     if isinstance(error, FileNotFoundError):
@@ -154,7 +154,7 @@ def _reason(error: Exception) -> str:
         if cache in (refused, *refused.parents) or refused in cache.parents:
             return f"{cache} cannot be written; set GROUNDUP_CACHE to a folder that can be"
     if isinstance(error, OSError):
-        return in_words(error)
+        return describe_os_error(error)
     if isinstance(error, subprocess.TimeoutExpired):
         return f"{error.cmd[0]!r} took more than {_TIMEOUT} seconds; {remedy}"
     if isinstance(error, subprocess.CalledProcessError):

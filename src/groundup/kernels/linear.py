@@ -31,7 +31,7 @@ _FORWARD: dict[type[nn.Module], Callable[..., Any]] = {
 }
 
 
-def remembered(kind: type[M]) -> type[M]:
+def record_forward(kind: type[M]) -> type[M]:
     """Class decorator that records the class's `forward`, so that `is_changed` sees a new one."""
     _FORWARD[kind] = kind.forward
     return kind

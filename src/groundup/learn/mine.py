@@ -65,8 +65,8 @@ def mine(
         for exercise in entering:
             part = module_of(own.file(exercise), exercise.name)
             stack.enter_context(exercise.page("seam").swap(part))
-        before = runs.parts_of_ones_own.set(hashes)
-        stack.callback(runs.parts_of_ones_own.reset, before)
+        before = runs.user_parts.set(hashes)
+        stack.callback(runs.user_parts.reset, before)
         # On stderr, since stdout may be a model's text that is redirected into a file.
         names_of_parts = ", ".join(exercise.name for exercise in entering)
         omitted = f"; not in: {told}" if told else ""

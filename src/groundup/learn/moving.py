@@ -17,7 +17,7 @@ from groundup.learn.road import find
 from groundup.maths import Tensor, animate, linalg
 from groundup.maths.optimize import GradientDescent, HeavyBall, minimize
 from groundup.nn import Adam, Linear, Sequential, Tanh, binary_cross_entropy_with_logits
-from groundup.report.page import drawn_html
+from groundup.report.page import script_page
 
 
 def moving(exercise: Exercise) -> str:
@@ -247,7 +247,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 def _page(title: str, lead: str, data: Mapping[str, Any], questions: Sequence[str]) -> str:
     """A page with a title, a lead, the sliders with the pictures, and questions to try."""
-    return drawn_html("moving.html.jinja", data, title=title, lead=lead, questions=questions)
+    return script_page("moving.html.jinja", data, title=title, lead=lead, questions=questions)
 
 
 def _picture(side: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from groundup.learn.exercise import importable, module_of
 from groundup.learn.judge import TimeLimitExceeded, Verdict, judge, own_line, sentence
 from groundup.learn.road import find
 
-_MOST_PRINTED = 4000
+_MAX_PRINTED = 4000
 # Multiple of the time limit: a part that sleeps or waits for input uses no processor time.
 _WAITS = 6
 
@@ -63,8 +63,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
                 line = "The part ends the program (exit, quit …); a function should return instead."
                 verdict = Verdict("differs", lines=(line,))
     text = printed.getvalue()
-    if len(text) > _MOST_PRINTED:
-        text = f"{text[:_MOST_PRINTED]}…\n"
+    if len(text) > _MAX_PRINTED:
+        text = f"{text[:_MAX_PRINTED]}…\n"
     return asdict(replace(verdict, printed=text))
 
 

@@ -20,7 +20,7 @@ from groundup.lm.families import FAMILIES, Family, ModelType
 
 # Larger sizes mean a damaged or malicious file: no machine holds such a model, and merely building
 # its description would take memory and time.
-MOST = {
+MAX_SIZES = {
     "vocab_size": 2**24,
     "hidden_size": 2**17,
     "intermediate_size": 2**20,
@@ -33,7 +33,7 @@ MOST = {
     "num_experts": 2**14,
 }
 # Over all layers; 94 layers of 128 experts are 12,032.
-MOST_EXPERTS = 2**15
+MAX_EXPERTS = 2**15
 
 Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
@@ -88,17 +88,17 @@ class ExpertsConfig:
     """The factor of the load-balancing loss in training."""
 
     def __post_init__(self) -> None:
-        most = MOST["num_experts"]
+        most = MAX_SIZES["num_experts"]
         if not 1 <= self.num_experts_per_tok <= self.num_experts <= most:
             raise UserError(
                 f"num_experts_per_tok={self.num_experts_per_tok} of num_experts="
                 f"{self.num_experts}: each token needs at least 1 expert, and there are at most "
                 f"{most:,}; try 2 of 8"
             )
-        if not 1 <= self.moe_intermediate_size <= MOST["intermediate_size"]:
+        if not 1 <= self.moe_intermediate_size <= MAX_SIZES["intermediate_size"]:
             raise UserError(
                 f"moe_intermediate_size={self.moe_intermediate_size} must be from 1 to "
-                f"{MOST['intermediate_size']:,}; try 256"
+                f"{MAX_SIZES['intermediate_size']:,}; try 256"
             )
 
 
@@ -150,7 +150,7 @@ class ModelConfig:
             if (word := getattr(self, name)) not in known:
                 choices = ", ".join(map(repr, known))
                 raise UserError(f"{name}={word!r} must be one of {choices}; try {known[0]!r}")
-        for name, most in MOST.items():
+        for name, most in MAX_SIZES.items():
             value = getattr(self, name, None)
             if value is not None and not 1 <= value <= most:
                 raise UserError(f"{name}={value} must be from 1 to {most:,}; check config.json")
@@ -180,10 +180,10 @@ class ModelConfig:
             )
         if self.family.experts and self.experts is None:
             raise UserError(f"a {self.model_type} has experts; give `experts`, or use qwen3")
-        if self.experts and self.num_hidden_layers * self.experts.num_experts > MOST_EXPERTS:
+        if self.experts and self.num_hidden_layers * self.experts.num_experts > MAX_EXPERTS:
             raise UserError(
                 f"num_hidden_layers={self.num_hidden_layers} with "
-                f"num_experts={self.experts.num_experts} each are more than {MOST_EXPERTS:,} "
+                f"num_experts={self.experts.num_experts} each are more than {MAX_EXPERTS:,} "
                 "experts; check config.json"
             )
         if self.family.recurrent and (self.experts or self.sliding_window):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from groundup.lm.model import CausalLM
 
 # One pair per this many features looks back, a quarter of all; the others stay free for content.
-FEWEST_FEATURES = 8
+MIN_FEATURES = 8
 _EMBEDDING_STD = 0.02
 # Gains of queries and keys in these pairs: in heads of 64 the target token's score is about 10
 # above its neighbors', so that it gets nearly all of the softmax.
@@ -50,7 +50,7 @@ def can_look_back(config: ModelConfig) -> bool:
     Models with post-norm learned more slowly with such heads.
     """
     normed = config.qk_norm and config.do_layer_norm_before
-    return config.position == "rope" and normed and config.head_dim >= FEWEST_FEATURES
+    return config.position == "rope" and normed and config.head_dim >= MIN_FEATURES
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def _set_previous_token_heads(model: CausalLM, generator: torch.Generator, heads
     shared /= shared.norm()
     model.model.embed_tokens.weight += _EMBEDDING_STD * math.sqrt(width) * shared
     first = model.blocks[0].self_attn
-    pairs = head_dim // FEWEST_FEATURES
+    pairs = head_dim // MIN_FEATURES
     looking = torch.cat((torch.arange(pairs), head_dim // 2 + torch.arange(pairs)))
     frequencies = inverse_frequencies(config.rope, head_dim, torch.device("cpu"))[:pairs]
     key = torch.cat((torch.ones(pairs), torch.zeros(pairs)))

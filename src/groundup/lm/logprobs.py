@@ -139,7 +139,7 @@ def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segment
     return weighted.new_zeros(segments).index_add(0, batch.segment_ids[rows, places], weighted)
 
 
-NO_NUMBERS = (
+NON_FINITE_LOGITS = (
     "the model's logits are not finite (NaN or infinite): its weights are damaged, or too large "
     "for their type; download it again, or load it in float32"
 )
@@ -149,7 +149,7 @@ def require_finite(values: Float[np.ndarray, " _"]) -> None:
     """Raises `UserError` if log-probabilities are not finite: a choice or an interval computed from
     them would look like a measurement."""
     if not np.isfinite(values).all():
-        raise UserError(NO_NUMBERS)
+        raise UserError(NON_FINITE_LOGITS)
 
 
 @torch.inference_mode()

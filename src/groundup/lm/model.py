@@ -39,7 +39,7 @@ from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.kernels import attention as kernel
 from groundup.kernels import rms_norm, rotary
-from groundup.kernels.linear import is_changed, linears, remembered
+from groundup.kernels.linear import is_changed, linears, record_forward
 from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
@@ -73,7 +73,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-@remembered
+@record_forward
 class RMSNorm(nn.Module):
     """x / rms(x) * weight (Zhang & Sennrich 2019), computed in float32."""
 
@@ -96,7 +96,7 @@ def norm(config: ModelConfig) -> nn.Module:
     return kind(config.hidden_size, config.rms_norm_eps)
 
 
-@remembered
+@record_forward
 class Attention(nn.Module):
     """Multi-head attention: query, key and value projections, attention, output projection."""
 
@@ -152,7 +152,7 @@ def _norm_and_rotate(
     return rotate(norm(x.transpose(1, 2)), cos_sin)
 
 
-@remembered
+@record_forward
 class MLP(nn.Module):
     """The feed-forward part: SwiGLU, down(silu(gate(x)) * up(x)) (Shazeer 2020).
 
@@ -189,7 +189,7 @@ def feed_forward(config: ModelConfig) -> nn.Module:
     return MixtureOfExperts(config.experts, config.hidden_size, experts)
 
 
-@remembered
+@record_forward
 class Block(nn.Module):
     """One layer: attention, then the feed-forward part, each added to its input.
 
@@ -228,7 +228,7 @@ def _add_and_norm(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hi
     return x, norm(x)
 
 
-@remembered
+@record_forward
 class Decoder(nn.Module):
     """Everything below the head; named `model` inside `CausalLM`, as Hugging Face does."""
 
@@ -307,7 +307,7 @@ def _backbone(config: ModelConfig) -> Decoder | Recurrent:
     return Recurrent(config, norm(config))
 
 
-@remembered
+@record_forward
 class CausalLM(nn.Module):
     """A language model: `model(batch)` gives hidden states, `model.head` the output weights."""
 

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Integer, Shaped
 Outcomes = Integer[np.ndarray, "*n"] | Bool[np.ndarray, "*n"]
 
 # Gradient ascent ends at a step shorter than this, and fails after this many steps.
-_TOLERANCE, _MOST_STEPS = 1e-12, 100_000
+_TOLERANCE, _MAX_STEPS = 1e-12, 100_000
 
 
 def log_softmax(
@@ -335,13 +335,13 @@ def _gradient_ascent(
 ) -> Float[np.ndarray, "k"]:
     """Gradient ascent: theta <- theta + step(theta) until the step is negligible."""
     theta: Float[np.ndarray, "k"] = start
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         move = step(theta)
         theta = theta + move
         if np.abs(move).max() < _TOLERANCE:
             return theta
     raise ValueError(
-        f"gradient ascent has not converged after {_MOST_STEPS} steps: some outcome is too rare; "
+        f"gradient ascent has not converged after {_MAX_STEPS} steps: some outcome is too rare; "
         "use fit, which has the closed form"
     )
 

@@ -31,7 +31,7 @@ from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.attention import attention, causal_mask
 from groundup.nn.layers import linear, rms_norm
 from groundup.nn.losses import cross_entropy
-from groundup.nn.module import Module, read_safetensors, written_aside
+from groundup.nn.module import Module, atomic_write, read_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # The fields of config.json that are not sizes, for other libraries that read the folder.
@@ -290,7 +290,7 @@ class GPT(Module):
         rope = {"rope_type": "default", "rope_theta": self.config.rope_theta}
         described = {**QWEN3, **asdict(self.config), "rope_parameters": rope, "dtype": dtype}
         # The config is renamed last, because it makes the folder a model folder.
-        with written_aside(folder / CONFIG) as shape, written_aside(folder / WEIGHTS) as weights:
+        with atomic_write(folder / CONFIG) as shape, atomic_write(folder / WEIGHTS) as weights:
             shape.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
             save_file(state, weights, metadata={"format": "pt"})
 

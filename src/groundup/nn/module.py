@@ -190,7 +190,7 @@ class Module:
         """Write the state to a safetensors file atomically."""
         from safetensors.numpy import save_file
 
-        with written_aside(path) as partial:
+        with atomic_write(path) as partial:
             save_file(self.state_dict(), partial)
 
     def load(self, path: str | Path, strict: bool = True) -> None:
@@ -284,10 +284,10 @@ class Sequential(Module):
 
 
 @contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path whose file replaces `path` atomically at the end.
 
-    Like `runs.files.written_aside`, which steps 1 and 2 do not depend on.
+    Like `runs.files.atomic_write`, which steps 1 and 2 do not depend on.
     """
     path = Path(path).resolve()  # a link stays a link
     partial = path.with_name(f".{path.name}.partial")

@@ -18,7 +18,7 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
-from groundup.pretrain.stage import RATES, fresh
+from groundup.pretrain.stage import RATES, new_model
 from groundup.runs.folder import Run
 from groundup.train.batch import Batch, DataStream, Stream
 from groundup.train.device import matmul_peak, resolve
@@ -117,7 +117,7 @@ def pretrain_on_noise(config: PretrainConfig, vocab_size: int) -> Path:
         return Job(
             config,
             Trained.whole(shape, config.context, RATES, "which suits small models"),
-            model=lambda: fresh(shape, config.seed),
+            model=lambda: new_model(shape, config.seed),
             stream=lambda steps: stream,
             loss=next_token_loss,
             evaluate=evaluate,

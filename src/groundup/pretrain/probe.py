@@ -112,7 +112,7 @@ def serve(setup: Setup) -> None:
     import torch
 
     from groundup.lm.config import ModelConfig
-    from groundup.pretrain.stage import fresh
+    from groundup.pretrain.stage import new_model
     from groundup.train.config import TrainingConfig
     from groundup.train.device import prepare, resolve
     from groundup.train.loss import next_token_loss
@@ -133,7 +133,7 @@ def serve(setup: Setup) -> None:
     )
     compute = resolve(config, compile_by_default=False)
     torch.manual_seed(0)
-    model = fresh(shape, 0)
+    model = new_model(shape, 0)
     prepare(model, compute, gradient_checkpointing=setup.gradient_checkpointing)
     optimizer = Optimizer(model, Rates(1e-3, 1e-3, 1e-3), muon=setup.optimizer == "muon")
     micro = config.micro(setup.context)

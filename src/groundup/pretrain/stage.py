@@ -17,7 +17,7 @@ from typing import Any
 from groundup.data.corpus import documents
 from groundup.data.packs.manifest import mixture_groups
 from groundup.errors import UserError
-from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
+from groundup.evals.perplexity import INTERMEDIATE_BYTES, bits_per_byte
 from groundup.formats.card import model_card
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
@@ -25,7 +25,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request, opening_ids, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
-from groundup.lm.initialization import FEWEST_FEATURES, can_look_back
+from groundup.lm.initialization import MIN_FEATURES, can_look_back
 from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
@@ -46,7 +46,7 @@ from groundup.train.stage import Job, run_stage
 RATES = (0.02, 0.006)
 # Muennighoff et al. 2023, Scaling Data-Constrained Language Models: up to this many passes,
 # repeated text is nearly as useful as new text.
-MOST_PASSES = 4.0
+MAX_PASSES = 4.0
 
 
 def run(config: PretrainConfig) -> Path:
@@ -105,7 +105,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     return Job(
         config,
         Trained.whole(shape, config.context, RATES, "which suits small models from random weights"),
-        model=lambda: fresh(shape, config.seed, previous_heads),
+        model=lambda: new_model(shape, config.seed, previous_heads),
         stream=lambda steps: _stream(config, shard, steps),
         loss=next_token_loss,
         evaluate=lambda model, step: _evaluate(config, run, model, tokenizer, heldout, step),
@@ -121,13 +121,13 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
 
 
 def passes(times: float, what: str = "the text") -> tuple[str, str]:
-    """A sentence on how often a text is read, and a warning beyond `MOST_PASSES`."""
+    """A sentence on how often a text is read, and a warning beyond `MAX_PASSES`."""
     number = f"{times:.0f}" if times >= 10 else f"{times:.2g}"
     text = f"{what} is read about {number} times"
-    if times <= MOST_PASSES:
+    if times <= MAX_PASSES:
         return text, ""
     return text, (
-        f"{text}; up to about {MOST_PASSES:.0f} passes teach nearly as much as new text, later "
+        f"{text}; up to about {MAX_PASSES:.0f} passes teach nearly as much as new text, later "
         "ones less and less, and held-out loss may rise: give more text, or less --minutes or "
         "--steps"
     )
@@ -166,7 +166,7 @@ def _with_ids(shape: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return replace(shape, bos_token_id=end, eos_token_ids=ends, pad_token_id=end)
 
 
-def fresh(shape: ModelConfig, seed: int, previous_token_heads: int = 0) -> CausalLM:
+def new_model(shape: ModelConfig, seed: int, previous_token_heads: int = 0) -> CausalLM:
     """A model with random weights; `previous_token_heads` heads look back from the start."""
     model = CausalLM(shape)
     model.initialize(seed, previous_token_heads=previous_token_heads)
@@ -191,7 +191,7 @@ def previous_token_heads(config: PretrainConfig, shape: ModelConfig) -> int:
         )
     if asked and not can_look_back(shape):
         raise UserError(
-            f"--previous-token-heads={asked} needs heads of {FEWEST_FEATURES} features, but they "
+            f"--previous-token-heads={asked} needs heads of {MIN_FEATURES} features, but they "
             f"have {shape.head_dim}; give fewer --heads, or leave it out"
         )
     return asked
@@ -245,7 +245,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Measure held-out bits per byte, and log a sample of the model's text."""
     found = bits_per_byte(
-        model, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY, context=config.context
+        model, heldout, tokenizer, bytes_per_source=INTERMEDIATE_BYTES, context=config.context
     )
     [completion] = generate(model, [_request(config)], tokenizer)
     run.log("samples.jsonl", step=step, prompt=config.prompt, text=completion.text)

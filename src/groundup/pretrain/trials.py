@@ -29,7 +29,7 @@ from groundup.train.device import compute_dtype, find_compiler, matmul_peak, usa
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
 # Turns of each pair, and of those next to a busy program; fewer if steps are slow.
 _TURNS, _BUSY_TURNS = 8, 4
-_LEAST_TURNS, _PAIR_SECONDS = 3, 5.0
+_MIN_TURNS, _PAIR_SECONDS = 3, 5.0
 # A setting is chosen if its median time is at most this share, it is faster in more than three of
 # four turns, ...
 GAINS = 0.97
@@ -185,7 +185,7 @@ def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
     """Step times of `side` relative to `base`, which has as many tokens, turn by turn."""
     begun, found = time.perf_counter(), list[float]()
     for turn in range(turns):
-        if turn >= _LEAST_TURNS and time.perf_counter() - begun > _PAIR_SECONDS:
+        if turn >= _MIN_TURNS and time.perf_counter() - begun > _PAIR_SECONDS:
             break
         found.append(side.turn() / base.turn())
     return tuple(found)

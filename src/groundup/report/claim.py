@@ -19,7 +19,7 @@ OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "not significant")
 # The result for the claim itself, which may state that something is worse.
 HELD: Mapping[Mark, str] = {"yes": "holds", "no": "does not hold", "open": "not significant"}
 # Fewer groups agree by chance too often: 2 * 2^-5 is more than 5 %.
-FEWEST_GROUPS = 6
+MIN_GROUPS = 6
 
 
 def digits_of(*values: float) -> int:
@@ -56,7 +56,7 @@ class Claim:
     values: tuple[float, float] | None = None
     share: bool = False
     stages: bool = False
-    fewest: int = FEWEST_GROUPS
+    fewest: int = MIN_GROUPS
     rows: int | None = None
 
     @property

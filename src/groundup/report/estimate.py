@@ -100,7 +100,7 @@ def of_sums(
     return Estimate(found.estimate, found.low, found.high, len(values), count, chance)
 
 
-def apart(after: Estimate, before: Estimate) -> Estimate:
+def unpaired_change(after: Estimate, before: Estimate) -> Estimate:
     """Return after - before from their two intervals (Newcombe 1998, method 10, for shares).
 
     For items that all changed in the same way, where drawing them would show no spread.
@@ -114,12 +114,12 @@ def with_spread(changes: BySource, after: BySource, before: BySource) -> BySourc
     """Return named differences from drawing items, with intervals also where draws did not vary.
 
     If no draw shows a spread, as when no item changed or all of them did, the interval is derived
-    from those of the two numbers (`apart`).
+    from those of the two numbers (`unpaired_change`).
     """
     found = dict(changes)
     for name, change in changes.items():
         if change.low == change.high and name in after and name in before:
-            unseen = apart(after[name], before[name])
+            unseen = unpaired_change(after[name], before[name])
             low, high = (
                 change.estimate + end - unseen.estimate for end in (unseen.low, unseen.high)
             )
@@ -127,7 +127,7 @@ def with_spread(changes: BySource, after: BySource, before: BySource) -> BySourc
     return found
 
 
-def gained(
+def mean_change(
     after: Float[np.ndarray, " items"],
     before: Float[np.ndarray, " items"],
     *,

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from groundup.errors import UserError
 from groundup.runs.console import say
-from groundup.runs.files import is_kept, is_number, read_json_object, read_kept
-from groundup.runs.folder import is_metric, kept_hashes, read_metrics, read_run
+from groundup.runs.files import is_number, is_sealed, read_json_object, read_sealed
+from groundup.runs.folder import is_metric, read_metrics, read_run, recorded_hashes
 
 # The held-out measures of training stages, with their names.
 HELDOUT = {
@@ -66,7 +66,7 @@ class History:
     def of(folder: Path) -> History | None:
         """Read a finished training run's folder; damaged parts are left out and reported."""
         files = [folder / name for name in ("run.json", "plan.json", "metrics.jsonl")]
-        if not (is_kept(files[0]) and files[2].is_file()):
+        if not (is_sealed(files[0]) and files[2].is_file()):
             return None
         try:
             run = read_run(folder)
@@ -75,7 +75,7 @@ class History:
             return None
         plan: dict[str, Any] = {}
         try:
-            plan = read_kept(files[1], dict)
+            plan = read_sealed(files[1], dict)
         except UserError as error:
             _say_once(f"{error}; the planned costs of training are left out")
         return History(folder, run, plan)
@@ -273,7 +273,7 @@ class History:
 @lru_cache(maxsize=64)
 def _hashes(path: Path, changed: int) -> frozenset[str]:
     """Return the hashes of a file or folder; `changed` is its modification time."""
-    return kept_hashes(path)
+    return recorded_hashes(path)
 
 
 @cache

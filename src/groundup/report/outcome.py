@@ -39,10 +39,10 @@ from groundup.report.table import Table, markdown
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
-    folder_aside,
-    is_kept,
     is_number,
+    is_sealed,
     read_json_object,
+    temporary_folder,
     write_bytes,
     write_json,
     write_text,
@@ -129,7 +129,7 @@ def experiment(
         return run.folder
 
 
-def begun_threads(
+def threads_of_runs(
     out: Path, threads: int | None, runs: Iterable[Path], *, finished: bool
 ) -> int | None:
     """Return the threads to continue with: those of the first of the experiment's `runs`.
@@ -137,7 +137,7 @@ def begun_threads(
     Other `threads` are allowed if everything is `finished` and nothing is left to compute; else
     raises `UserError`.
     """
-    there = next((run for run in runs if is_kept(run / "run.json")), None)
+    there = next((run for run in runs if is_sealed(run / "run.json")), None)
     if there is None:
         return threads
     begun: int | None = read_run(there)["config"].get("threads")
@@ -199,7 +199,7 @@ def write(
     }
     # The result comes first, so that an unfinished folder is recognized as this experiment's.
     stale = _written(config.out)
-    with folder_aside(config.out, first=RESULT, replaces=stale) as aside:
+    with temporary_folder(config.out, first=RESULT, replaces=stale) as aside:
         write_json(aside / RESULT, content)
         for file, picture in images.items():
             write_bytes(aside / file, picture)
@@ -244,7 +244,7 @@ def outcome_page(
         ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
         "",
         f"{content['machine']['system']}, {counted(content['machine']['cores'], 'core')}; "
-        f"{took(content['seconds'])}; {content['created']}",
+        f"{duration_text(content['seconds'])}; {content['created']}",
     ]
     same = "All numbers are in `result.json`. " + (
         "The machine's speed decided for how many steps models were trained, so the same settings "
@@ -272,7 +272,7 @@ def _whole_seconds(config: Settings, seconds: float | None) -> float | None:
     return None if before.get("resumed") else seconds
 
 
-def took(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """Describe the duration of an experiment."""
     return "in more than one start" if seconds is None else f"{seconds:.0f} seconds"
 

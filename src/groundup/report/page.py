@@ -319,7 +319,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def drawn_html(template: str, data: object, **values: object) -> str:
+def script_page(template: str, data: object, **values: object) -> str:
     """Return a self-contained page that JavaScript draws from `data`, embedded as JSON.
 
     `template` is a file in this folder.

@@ -226,23 +226,23 @@ def short_number(value: float) -> str:
 # Whole tables.
 
 
-def says_nothing(found: Sequence[Estimate]) -> bool:
+def is_uninformative(found: Sequence[Estimate]) -> bool:
     """Whether a share is uninformative: 0 for every model, or 1 for all of several models."""
     shares = {one.estimate for one in found}
     return shares == {0.0} or (shares == {1.0} and len(found) > 1)
 
 
-def telling(models: Mapping[str, BySource]) -> dict[str, BySource]:
+def informative(models: Mapping[str, BySource]) -> dict[str, BySource]:
     """Return each model's shares at informative sources, which `source_table` shows."""
     sources = dict.fromkeys(source for found in models.values() for source in found)
-    kept = {s for s in sources if not says_nothing([o[s] for o in models.values() if s in o])}
+    kept = {s for s in sources if not is_uninformative([o[s] for o in models.values() if s in o])}
     return {
         name: {source: one for source, one in found.items() if source in kept}
         for name, found in models.items()
     }
 
 
-def nothing_said(title: str, found: Sequence[Estimate]) -> str:
+def omitted_row(title: str, found: Sequence[Estimate]) -> str:
     """Describe an omitted row, with the number that all models have."""
     return f"{title} ({100 * found[0].estimate:.0f} %)"
 
@@ -262,14 +262,14 @@ def source_table(
     `items` is the noun for a source's items, whose number is shown under its name.
     """
     sources = list(dict.fromkeys(source for found in models.values() for source in found))
-    shown_of = telling(models) if share else models
+    shown_of = informative(models) if share else models
     rows: list[Row] = []
     left_out = []
     for source in sources:
         found = [one[source] for one in models.values() if source in one]
         name = names.get(source, source)
         if not any(source in one for one in shown_of.values()):
-            left_out.append(nothing_said(name, found))
+            left_out.append(omitted_row(name, found))
             continue
         cells = [
             shown(one[source]) if source in one else None

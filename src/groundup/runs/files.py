@@ -1,12 +1,12 @@
 """Files that a command writes and reads: atomic writes, checked reads, no overwriting by accident.
 
-    written_aside   one file: written to a temporary name, synced, renamed; removed on failure
-    folder_aside    the same for several files that belong together
-    writable        the rule for which files may be overwritten
-    read_json_object, read_kept, read_lines     the checked readers
+    atomic_write        one file: written to a temporary name, synced, renamed; removed on failure
+    temporary_folder    the same for several files that belong together
+    writable            the rule for which files may be overwritten
+    read_json_object, read_sealed, read_lines   the checked readers
 
 Every failure is an `OSError` that names the file, whether Python, NumPy or a Rust library (whose
-errors say '(os error 28)') detected it. `in_words` makes the user's message from it.
+errors say '(os error 28)') detected it. `describe_os_error` makes the user's message from it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 # A parsed file may take thirty times its size in memory. The largest tokenizer.json files in use
 # have some 35 MB, the indices of the largest models 15.
-_MOST_BYTES = 16 * 2**20
-MOST_TOKENIZER_BYTES = 64 * 2**20
+_MAX_BYTES = 16 * 2**20
+MAX_TOKENIZER_BYTES = 64 * 2**20
 # How library errors state the system's error number: Rust's Display and Debug formats (safetensors
 # 0.5 uses the latter), and Python's in a text.
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+), kind: |\[Errno (\d+)\]")
 # Errors of disks, never of networks.
-OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _SEAL = "sha256"
 
 
@@ -56,7 +56,7 @@ def os_error(error: BaseException) -> OSError | None:
 
 
 @contextlib.contextmanager
-def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
+def errors_naming(path: Path, aside: Path | None = None) -> Iterator[None]:
     """Turn system errors inside the block into an `OSError` that names `path`.
 
     `aside` is the temporary name that is written before the rename; errors never show it.
@@ -94,7 +94,7 @@ def _write_error(path: Path) -> int | None:
     return None
 
 
-def in_words(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """Return one sentence: what failed, why, and the remedy."""
     reason = str(error) if error.errno is None else os.strerror(error.errno)
     if error.filename is None:
@@ -125,7 +125,7 @@ def remedy(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path whose file replaces `path` atomically at the end.
 
     When the block ends, the file is synced and renamed. When it fails, the temporary file is
@@ -134,7 +134,7 @@ def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # a link stays a link
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with naming(path, partial):
+        with errors_naming(path, partial):
             partial.unlink(missing_ok=True)
             # Never through a planted link, and unreadable for other users until it is complete.
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -149,7 +149,7 @@ def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Replace `path` atomically. Raises `OSError` that names it."""
-    with written_aside(path, sync=sync) as partial:
+    with atomic_write(path, sync=sync) as partial:
         partial.write_bytes(data)
 
 
@@ -165,10 +165,10 @@ def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> No
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"), sync=sync)
 
 
-def write_kept(path: Path, value: Mapping[str, Any]) -> None:
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object that cannot be recomputed, with its SHA-256 as a seal, and a copy.
 
-    `read_kept` detects changed bytes and restores them from the copy.
+    `read_sealed` detects changed bytes and restores them from the copy.
     """
     sealed = {**value, _SEAL: seal(value)}
     write_json(_copy(path), sealed)
@@ -209,7 +209,7 @@ def locked(path: Path, option: str = "--out") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def folder_aside(
+def temporary_folder(
     folder: Path, *, first: str = "", last: str = "", replaces: Sequence[str] = ()
 ) -> Iterator[Path]:
     """Yield a temporary folder whose files move into `folder` together; other files there stay.
@@ -223,7 +223,7 @@ def folder_aside(
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with naming(folder, partial):
+        with errors_naming(folder, partial):
             partial.mkdir(parents=True)
             yield partial
             names = sorted(os.listdir(partial), key=lambda name: (name == last, name != first))
@@ -317,7 +317,7 @@ def same_file(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def names_apart(paths: Sequence[str]) -> list[str]:
+def unique_names(paths: Sequence[str]) -> list[str]:
     """Return the shortest suffix of each path that no other path ends with: its name if possible.
 
     Equal paths get the same name.
@@ -357,7 +357,7 @@ def require_file(path: Path) -> None:
         )
 
 
-def read_json_object(path: Path, most: int = _MOST_BYTES) -> dict[str, Any]:
+def read_json_object(path: Path, most: int = _MAX_BYTES) -> dict[str, Any]:
     """Return the JSON object in a file of at most `most` bytes. Raises `UserError` for others."""
     try:
         size = path.stat().st_size
@@ -382,12 +382,12 @@ def read_json_object(path: Path, most: int = _MOST_BYTES) -> dict[str, Any]:
     return contents
 
 
-def read_kept(
+def read_sealed(
     path: Path,
     check: Callable[[dict[str, Any]], T],
     restored: Callable[[str], None] | None = None,
 ) -> T:
-    """Return `check` of what `write_kept` wrote, from the copy if the file is damaged.
+    """Return `check` of what `write_sealed` wrote, from the copy if the file is damaged.
 
     With `restored`, a damaged file is then rewritten and `restored` gets a sentence that says so. A
     file without a seal but with the same entries was edited on purpose and is accepted. Raises
@@ -411,8 +411,8 @@ def read_kept(
     return found
 
 
-def is_kept(path: Path) -> bool:
-    """Whether `write_kept` has written this file, even if it was deleted since."""
+def is_sealed(path: Path) -> bool:
+    """Whether `write_sealed` has written this file, even if it was deleted since."""
     return os.path.lexists(path) or os.path.isfile(_copy(path))
 
 
@@ -446,7 +446,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_damaged_lines(path: Path) -> list[dict[str, Any] | None]:
     """Return the lines of a .jsonl log like `read_lines`, with None for each damaged one."""
-    with naming(path):
+    with errors_naming(path):
         content = path.read_bytes()
     return [log_line(line) for line in content.split(b"\n") if line.strip()]
 
@@ -482,5 +482,5 @@ def is_count(value: object) -> TypeGuard[int]:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    with naming(path), open(path, "rb") as file:
+    with errors_naming(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,19 +35,19 @@ from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.runs.files import (
+    errors_naming,
     file_hash,
-    is_kept,
     is_number,
+    is_sealed,
     lock,
-    naming,
     read_damaged_lines,
     read_json_object,
-    read_kept,
     read_lines,
+    read_sealed,
     require_file,
     write_json,
-    write_kept,
     write_lines,
+    write_sealed,
 )
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ _DESCRIPTIONS = ("run.json", ".run.json.copy")
 _PARTS = frozenset({".safetensors", ".json", ".jsonl"})
 # A run's description of itself, such as times and speeds, which any start may rewrite.
 _OF_THE_RUN = frozenset({"run.json", "plan.json", "status.json"})
-parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
-    "parts_of_ones_own", default=MappingProxyType({})
-)
+user_parts: ContextVar[Mapping[str, str]] = ContextVar("user_parts", default=MappingProxyType({}))
 """User code that replaces groundup's own (`--mine`): its name and its file's SHA-256."""
 run_started: ContextVar[datetime | None] = ContextVar("run_started", default=None)
 """When the open run was first started; a run resumed on a later day takes this as today's date."""
@@ -129,9 +127,9 @@ class Run:
     def _opened(cls, folder: Path, wanted: dict[str, Any], defaults: Mapping[str, Any]) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
-        refuse_link_to_nowhere(folder)
+        refuse_broken_link(folder)
         described = folder / "run.json"
-        if folder.is_dir() and any(folder.iterdir()) and not is_kept(described):
+        if folder.is_dir() and any(folder.iterdir()) and not is_sealed(described):
             # A first start that was killed here leaves at most these files.
             ours = {".lock", "..run.json.copy.partial", ".run.json.partial"}
             left = [path.name for path in folder.iterdir() if path.name not in ours]
@@ -145,11 +143,11 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, wanted["stage"], lock_folder(folder))
         try:
-            if not is_kept(described) or not _continues(folder, wanted, defaults, known):
-                write_kept(described, wanted)
+            if not is_sealed(described) or not _continues(folder, wanted, defaults, known):
+                write_sealed(described, wanted)
             _restore(folder / "plan.json")
             _restore(folder / "status.json")
-            if lost := lost_parts(folder):
+            if lost := missing_files(folder):
                 say(f"{lost[0]} is gone or cut short: it is made again")
                 run.repairs = True
             elif read_status(folder) is None and (status := _lost_status(folder)):
@@ -204,7 +202,7 @@ class Run:
         line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
         path = self.folder / "status.json"
         if state == "finished":  # recorded nowhere else; the next heartbeat replaces a lost one
-            write_kept(path, line)
+            write_sealed(path, line)
         else:
             write_json(path, line, sync=False)
 
@@ -218,7 +216,7 @@ class Run:
     def plan(self, plan: Mapping[str, Any]) -> None:
         """Write the plan; later starts read it with `resolved`."""
         if self.writes:
-            write_kept(self.folder / "plan.json", {"schema": SCHEMA, **plan})
+            write_sealed(self.folder / "plan.json", {"schema": SCHEMA, **plan})
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file of these values into the folder."""
@@ -227,7 +225,7 @@ class Run:
 
     @property
     def planned(self) -> bool:
-        return is_kept(self.folder / "plan.json")
+        return is_sealed(self.folder / "plan.json")
 
     def resolved(self, check: Callable[[dict[str, Any]], T]) -> T | None:
         """Return `check` of the written plan, or None if there is none.
@@ -239,7 +237,7 @@ class Run:
         if not self.planned and not is_trained_by:
             return None
         try:
-            return read_kept(path, check, say if self.writes else None)
+            return read_sealed(path, check, say if self.writes else None)
         except UserError as error:
             if path.is_dir() or is_trained_by:
                 raise UserError(
@@ -258,7 +256,7 @@ class Run:
         if file not in self._files:
             path = self.folder / file
             self._files[file] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
-        with naming(self.folder / file):
+        with errors_naming(self.folder / file):
             self._files[file].write(json.dumps({"schema": SCHEMA, **values}) + "\n")
             self._files[file].flush()
 
@@ -289,13 +287,13 @@ class Run:
 
 def is_finished(folder: Path) -> bool:
     """Whether the stage in this folder is finished and its files are still there."""
-    return lost_parts(folder) == []
+    return missing_files(folder) == []
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
     """Return status.json, of a finished run from its copy if damaged; None if it is unreadable."""
     try:
-        return read_kept(folder / "status.json", dict)
+        return read_sealed(folder / "status.json", dict)
     except UserError:
         return None
 
@@ -306,7 +304,7 @@ def _lost_status(folder: Path) -> Path | None:
     return path if path.exists() or any(folder.glob("*model*.safetensors")) else None
 
 
-def lost_parts(folder: Path) -> list[Path] | None:
+def missing_files(folder: Path) -> list[Path] | None:
     """Return a finished stage's files that are missing or truncated; None if it is unfinished."""
     status = read_status(folder)
     if status is None or status.get("state") != "finished":
@@ -406,7 +404,7 @@ def content_hash(path: Path) -> str:
     return folder_hash(path) if path.is_dir() else file_hash(path)
 
 
-def kept_hashes(path: Path) -> frozenset[str]:
+def recorded_hashes(path: Path) -> frozenset[str]:
     """Return the hashes that a run may have recorded for an input file or folder.
 
     Earlier versions included a run's description of itself in the folder's hash.
@@ -420,7 +418,7 @@ def kept_hashes(path: Path) -> frozenset[str]:
 
 def same_as(path: Path) -> Callable[[Mapping[str, Any]], bool]:
     """Return a test whether a parent recorded in run.json is this file or folder as it is now."""
-    hashes, more = kept_hashes(path), _more_hashes(path)
+    hashes, more = recorded_hashes(path), _more_hashes(path)
     # Runs of earlier versions record fewer hashes.
     return lambda parent: (
         parent.get("sha256") in hashes
@@ -439,7 +437,7 @@ def _hash_of(files: Iterable[tuple[str, str]]) -> str:
 def _content(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a folder's content, each with its path in the folder."""
     # Without a run, files of these names are a user's data.
-    aside = _OF_THE_RUN if is_kept(folder / "run.json") else frozenset[str]()
+    aside = _OF_THE_RUN if is_sealed(folder / "run.json") else frozenset[str]()
     return ((name, path) for name, path in _files(folder) if name not in aside)
 
 
@@ -455,7 +453,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield "/".join(parts), path
 
 
-def refuse_link_to_nowhere(folder: Path) -> None:
+def refuse_broken_link(folder: Path) -> None:
     if folder.is_symlink() and not folder.exists():
         raise UserError(
             f"{folder} is a link to {str(folder.readlink())!r}, which is not there; "
@@ -489,9 +487,9 @@ def _restore(path: Path) -> None:
 
     Errors are left to the readers of the file.
     """
-    if is_kept(path) and not path.is_dir():
+    if is_sealed(path) and not path.is_dir():
         with contextlib.suppress(UserError):
-            read_kept(path, dict, say)
+            read_sealed(path, dict, say)
 
 
 def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
@@ -522,7 +520,7 @@ def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
         found["traits"] = _TRAITS.get(found["stage"], {}) | found["traits"]
         return found
 
-    return read_kept(path, checked, say if restore else None)
+    return read_sealed(path, checked, say if restore else None)
 
 
 # Traits of stages whose runs were written by version 0.1, which did not record them.
@@ -570,7 +568,7 @@ def _description(
         "git": _git_revision(),
         "started": utc_now(),
         # Only if there are any, so that run.json stays the same without them.
-        **({"mine": dict(parts)} if (parts := parts_of_ones_own.get()) else {}),
+        **({"mine": dict(parts)} if (parts := user_parts.get()) else {}),
     }
 
 
@@ -731,7 +729,7 @@ def _by_todays_hash(
     found = dict(begun)
     for name, parent in now.items():
         recorded = begun.get(name, {}).get("sha256")
-        if recorded != parent["sha256"] and recorded in kept_hashes(Path(parent["path"])):
+        if recorded != parent["sha256"] and recorded in recorded_hashes(Path(parent["path"])):
             found[name] = begun[name] | {"sha256": parent["sha256"]}
     return found
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from groundup.runs.files import log_line, naming
+from groundup.runs.files import errors_naming, log_line
 
 # Log lines contain times, so this many bytes identify a log.
 _COMPARED = 2**10
@@ -26,7 +26,7 @@ class GrowingLog:
 
         A run that resumes or starts again replaces its log; the new log gets a new list.
         """
-        with naming(self._path), open(self._path, "rb") as file:
+        with errors_naming(self._path), open(self._path, "rb") as file:
             file.seek(self._read - len(self._last))
             # Inode numbers do not identify files: a new one may get that of a removed one.
             if file.read(len(self._last)) != self._last:
@@ -41,7 +41,7 @@ class GrowingLog:
 
 def last_lines(path: Path, most_bytes: int, having: bytes = b"") -> list[dict[str, Any]]:
     """Return the complete lines in the last `most_bytes` of a .jsonl log that contain `having`."""
-    with naming(path), open(path, "rb") as file:
+    with errors_naming(path), open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - most_bytes))
         content = file.read()

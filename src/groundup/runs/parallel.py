@@ -96,7 +96,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated("stopped")
 
 
-def in_parts(count: int, least: int) -> list[range]:
+def split_range(count: int, least: int) -> list[range]:
     """Split range(count) into parts for all cores, each of at least `least` numbers."""
     parts = max(1, min(_TASKS * loky.cpu_count(), count // least))
     bounds = [count * part // parts for part in range(parts + 1)]

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.runs.files import is_count, locked, naming, read_json_object, writable, write_json
+from groundup.runs.files import (
+    errors_naming,
+    is_count,
+    locked,
+    read_json_object,
+    writable,
+    write_json,
+)
 
 
 @contextlib.contextmanager
@@ -57,7 +64,7 @@ def resumable_lines(
             if not out.stat().st_size:
                 out.unlink()  # it was created just now
             raise
-        with naming(out):
+        with errors_naming(out):
             yield lambda line: _write_whole(file, line.encode()), finished
 
 

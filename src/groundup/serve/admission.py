@@ -22,11 +22,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from groundup.errors import shorten
-from groundup.report.page import drawn_html
+from groundup.report.page import script_page
 from groundup.runs.console import printable, say
 
 # A conversation of a million tokens has about four megabytes.
-_MOST_BYTES, _BODY_SECONDS = 8 * 2**20, 60
+_MAX_BYTES, _BODY_SECONDS = 8 * 2**20, 60
 # A character of a form may take twelve bytes; a stage has up to a hundred settings.
 _FORM_BYTES, _FORM_FIELDS = 2**18, 200
 # Headers that belong to these statuses (RFC 9110, 11.6.1; RFC 6585, 4).
@@ -137,7 +137,7 @@ def _is_address(host: str) -> bool:
         return False
 
 
-async def read_body(request: Request, most: int = _MOST_BYTES) -> bytes:
+async def read_body(request: Request, most: int = _MAX_BYTES) -> bytes:
     """The body of a request, of at most `most` bytes. Raises BadRequest."""
     body = bytearray()
     try:
@@ -198,7 +198,7 @@ def encoded(content: Mapping[str, Any]) -> bytes:
 
 def refusal(status: int, said: Mapping[str, Any]) -> Response:
     """A refusal as a response, which is also printed in the terminal."""
-    tell(f"{status}, {printable(said['error']['message'])}")
+    log(f"{status}, {printable(said['error']['message'])}")
     return JSON(said, status, headers=_HEADERS.get(status))
 
 
@@ -225,10 +225,10 @@ def talk_page(home: str | None = None) -> Response:
     It runs and fetches only what is in it and on this server.
     """
     headers = security_headers(script_src="'unsafe-inline'", connect_src="'self'")
-    return HTMLResponse(drawn_html("chat.html.jinja", None, home=home), headers=headers)
+    return HTMLResponse(script_page("chat.html.jinja", None, home=home), headers=headers)
 
 
-def tell(what: str) -> None:
+def log(what: str) -> None:
     """Print in the terminal what was done or refused."""
     # Requests are answered even if the terminal is gone or the disk is full.
     with suppress(Exception):

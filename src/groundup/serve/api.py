@@ -34,18 +34,18 @@ from groundup.errors import UserError, nearest, shorten
 from groundup.formats.weights import listed
 from groundup.generation.engine import Event
 from groundup.generation.request import Completion, PromptTooLong
-from groundup.lm.logprobs import NO_NUMBERS
+from groundup.lm.logprobs import NON_FINITE_LOGITS
 from groundup.runs.console import counted
 from groundup.serve.admission import (
     JSON,
     Admission,
     BadRequest,
     encoded,
+    log,
     read_body,
     refusal,
     refused,
     talk_page,
-    tell,
 )
 from groundup.serve.async_engine import AsyncEngine
 from groundup.serve.models import Models
@@ -278,7 +278,7 @@ def _logged(reply: Reply) -> Iterator[None]:
             took = f"{reply.seconds:.2f} s"
             ended = "" if len(reply.completions) == len(reply.rows) else "; not finished"
             name, read = reply.served.name, counted(reply.read, "token")
-            tell(f"{name}: {read} read, {reply.generated:,} generated in {took}{ended}")
+            log(f"{name}: {read} read, {reply.generated:,} generated in {took}{ended}")
 
 
 # Responses.
@@ -298,7 +298,7 @@ def _error_response(error: Exception) -> tuple[int, Json]:
         return 400, refused(said, code="context_length_exceeded")
     if isinstance(error, UserError):
         # Damaged weights are not the client's fault.
-        is_theirs = str(error) != NO_NUMBERS
+        is_theirs = str(error) != NON_FINITE_LOGITS
         type = "invalid_request_error" if is_theirs else "server_error"
         return 400 if is_theirs else 500, refused(str(error), type=type)
     if isinstance(error, Busy):

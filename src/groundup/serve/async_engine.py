@@ -21,7 +21,7 @@ import torch
 
 from groundup.errors import UserError
 from groundup.generation.engine import Event
-from groundup.generation.guarded import asked_of, checked, let_through
+from groundup.generation.guarded import admitted, checked, guarded_text
 from groundup.generation.prefill import read
 from groundup.generation.request import (
     Completion,
@@ -31,7 +31,7 @@ from groundup.generation.request import (
     TopLogprobs,
     prompt_ids,
 )
-from groundup.lm.logprobs import NO_NUMBERS
+from groundup.lm.logprobs import NON_FINITE_LOGITS
 from groundup.lm.model import in_eval_mode
 from groundup.serve.worker import RowEvent, Served, Ticket, Worker
 from groundup.train.batch import Batch
@@ -158,7 +158,7 @@ class AsyncEngine:
                 logits = model.lm_head(hidden[first : first + len(these)])
                 logp = logits.float().log_softmax(-1)
                 if bool(logp[:, 0].isnan().any()):
-                    raise UserError(NO_NUMBERS)
+                    raise UserError(NON_FINITE_LOGITS)
                 chosen.extend(logp.gather(-1, these[:, None])[:, 0].tolist())
                 best = logp.topk(min(top_logprobs, logp.shape[-1]))
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -199,8 +199,8 @@ class AsyncEngine:
         """The completions that the guard lets through, and its sentence for the others."""
         guard = served.guard
         assert guard is not None
-        asked = [asked_of(row.request, served.tokenizer) for row in rows]
-        through = await self._call(lambda: let_through(guard, asked))
+        asked = [guarded_text(row.request, served.tokenizer) for row in rows]
+        through = await self._call(lambda: admitted(guard, asked))
         made: dict[int, Completion] = {}
         async with aclosing(self._unguarded(served, [rows[i] for i in through], False)) as found:
             async for index, event in found:

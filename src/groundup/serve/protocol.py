@@ -36,7 +36,7 @@ from groundup.generation.sampling import Sampling
 from groundup.serve.admission import BadRequest
 from groundup.serve.tool_calls import HERMES, CallFormat, arguments_grammar, calls_grammar
 from groundup.serve.worker import Served
-from groundup.text.chat import NO_TOOLS, leaves_tools_out
+from groundup.text.chat import NO_TOOLS, omits_tools
 from groundup.text.rows import BadRow, Conversation, as_dicts
 from groundup.train import ranges
 
@@ -272,7 +272,7 @@ class ChatCompletionRequest(GenerationRequest):
             turns = with_system({"tools": tools}, turns)
         except BadRow as error:
             raise BadRequest(str(error), "messages") from None
-        if tools and leaves_tools_out(served.tokenizer, [Conversation(turns, "", "")]):
+        if tools and omits_tools(served.tokenizer, [Conversation(turns, "", "")]):
             raise BadRequest(
                 f"tools={shorten([one.function.name for one in self.tools])}: {NO_TOOLS}"
             )

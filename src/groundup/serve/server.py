@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Seconds that running answers have to finish after Ctrl-C.
 _GRACE = 3
-_MOST_CONNECTIONS = 1000
+_MAX_CONNECTIONS = 1000
 
 
 def require_server(command: str) -> None:
@@ -155,9 +155,9 @@ def _most_connections() -> int:
     try:
         import resource
     except ImportError:  # not on Windows
-        return _MOST_CONNECTIONS
+        return _MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST_CONNECTIONS if soft < 0 else max(16, min(_MOST_CONNECTIONS, soft // 2))
+    return _MAX_CONNECTIONS if soft < 0 else max(16, min(_MAX_CONNECTIONS, soft // 2))
 
 
 def _tell(models: Sequence[Served], at: str) -> None:

@@ -16,7 +16,7 @@ from groundup.errors import UserError
 from groundup.runs.folder import bases
 from groundup.serve.worker import Served
 
-_MOST = 3
+_MAX = 3
 # Memory in sizes of a model's file: weights are read into buffers next to the model's own.
 _ROOM = 2
 
@@ -38,7 +38,7 @@ class OnDemand:
         self,
         folders: Callable[[], Mapping[str, Path]],
         open: Callable[[str, Path], Served],
-        most: int = _MOST,
+        most: int = _MAX,
     ) -> None:
         self._folders, self._open, self._most = folders, open, most
         self._loaded = OrderedDict[str, _Known]()

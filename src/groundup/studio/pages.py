@@ -38,7 +38,7 @@ _SOON, _LATER = 5, 20
 # characters of a file.
 _SAMPLES, _TEXTS, _LETTERS = 8, 200, 20_000
 # More than the tokens that an X-ray looks at; it reports what it leaves out.
-MOST_LETTERS = 2_000
+MAX_LETTERS = 2_000
 _NEVER = datetime.fromtimestamp(0, UTC)
 RUN_COLUMNS = [
     Column(title)
@@ -275,7 +275,7 @@ def _role(name: str) -> Cell:
 
 def _inside(run: Run) -> Form:
     label = "A text that the model reads; the page shows what it does with each token"
-    fields = [Field("text", label, type="textarea", max_length=MOST_LETTERS, required=True)]
+    fields = [Field("text", label, type="textarea", max_length=MAX_LETTERS, required=True)]
     if run.history.chats:
         fields.append(Field("chat", "as a message to answer", type="checkbox"))
     hidden = {"model": run.label}

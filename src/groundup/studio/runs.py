@@ -22,14 +22,14 @@ import psutil
 from groundup.errors import UserError, shorten
 from groundup.formats.locate import CONFIG, holds_model
 from groundup.report.history import History, heldout_names
-from groundup.runs.files import is_count, is_kept, is_number, read_json_object, read_kept
-from groundup.runs.folder import is_metric, lost_parts, read_run, read_status
+from groundup.runs.files import is_count, is_number, is_sealed, read_json_object, read_sealed
+from groundup.runs.folder import is_metric, missing_files, read_run, read_status
 from groundup.runs.growing import last_lines
 from groundup.serve.admission import BadRequest
 
 State = Literal["running", "done", "stopped", "started", "damaged"]
 # The limits of the search: a home folder by mistake must not be searched for minutes.
-_MOST_DEPTH, _MOST_RUNS, _MOST_FOLDERS = 6, 500, 20_000
+_MAX_DEPTH, _MAX_RUNS, _MAX_FOLDERS = 6, 500, 20_000
 # Folders in which runs keep parts of themselves, and in which other programs keep many files.
 _PASSED = frozenset({"checkpoints", "snapshots", "tokens", "node_modules", "__pycache__"})
 # A folder is searched again after this many seconds, and after this many times the last search's
@@ -40,7 +40,7 @@ _HEARTBEAT_SECONDS = 30
 # Before its first heartbeat, a run reads its inputs.
 _STARTING_SECONDS = 60
 # The end of a log, some hundred steps, and the most of a log that is searched for an evaluation.
-_END_BYTES, _MOST_BYTES = 2**16, 2**23
+_END_BYTES, _MAX_BYTES = 2**16, 2**23
 # The files that are read to list a run.
 _KEPT = ("run.json", "plan.json", "status.json")
 _READ = (*_KEPT, *(f".{name}.copy" for name in _KEPT), "metrics.jsonl")
@@ -213,11 +213,11 @@ class Runs:
             if begun < self._look_at:
                 return
             found, cut = dict[str, Path](), False
-            for looked, (path, folder) in enumerate(_folders(self.root, "", _MOST_DEPTH)):
-                if looked > _MOST_FOLDERS or len(found) >= _MOST_RUNS:
+            for looked, (path, folder) in enumerate(_folders(self.root, "", _MAX_DEPTH)):
+                if looked > _MAX_FOLDERS or len(found) >= _MAX_RUNS:
                     cut = True
                     break
-                if is_kept(folder / "run.json"):
+                if is_sealed(folder / "run.json"):
                     found[path] = folder
             there = frozenset(found.values())
             for known in (self._latest, self._sizes):
@@ -228,7 +228,7 @@ class Runs:
 
     def _run(self, path: str, folder: Path) -> Run | None:
         """The run in that folder; None if it is gone by now."""
-        if not is_kept(folder / "run.json"):
+        if not is_sealed(folder / "run.json"):
             return None
         if (other := _other_than_file(folder)) is not None:
             why = f"{other} is a link or no file that can be read; put the file itself in its place"
@@ -239,7 +239,7 @@ class Runs:
         except UserError as error:
             return Run(path, folder, History(folder, {}, {}), status, "damaged", str(error))
         try:
-            plan = read_kept(folder / "plan.json", dict)
+            plan = read_sealed(folder / "plan.json", dict)
         except UserError:
             plan = {}
         history = History(folder, described, plan)
@@ -261,7 +261,7 @@ class Runs:
                 lines = list(filter(is_metric, last_lines(log, _END_BYTES)))
                 new = stat.st_size - size
                 if new > _END_BYTES and all(line["kind"] != "evaluation" for line in lines):
-                    most = min(_MOST_BYTES, new + 2**13)
+                    most = min(_MAX_BYTES, new + 2**13)
                     lines = [*filter(is_metric, last_lines(log, most, b'"evaluation"')), *lines]
                 latest = _latest(lines, history.measure, latest)
                 self._latest[history.folder] = (file, stat.st_mtime_ns, stat.st_size, latest)
@@ -273,7 +273,7 @@ class Runs:
 def is_place(path: str) -> bool:
     """Whether a run at that path below the folder would be shown."""
     parts = path.split("/")
-    return len(parts) <= _MOST_DEPTH and not any(
+    return len(parts) <= _MAX_DEPTH and not any(
         part.startswith(".") or part in _PASSED for part in parts
     )
 
@@ -316,7 +316,7 @@ def _state(folder: Path, status: Mapping[str, Any], started: object) -> tuple[St
     goes_on = "the same command continues from what it saved"
     match status.get("state"):
         case "finished":
-            lost = lost_parts(folder)
+            lost = missing_files(folder)
             if not lost:
                 return "done", ""
             return "damaged", f"{lost[0].name} is gone or cut short; the same command redoes it"

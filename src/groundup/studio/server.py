@@ -41,15 +41,15 @@ from groundup.runs.growing import GrowingLog
 from groundup.serve.admission import (
     Admission,
     BadRequest,
+    log,
     read_form,
     refusal,
     security_headers,
     talk_page,
-    tell,
 )
 from groundup.serve.server import address, admission, answer
 from groundup.studio.commands import Command
-from groundup.studio.pages import MOST_LETTERS, home_page, refusal_page, run_page
+from groundup.studio.pages import MAX_LETTERS, home_page, refusal_page, run_page
 from groundup.studio.runs import Run, Runs
 from groundup.studio.start_routes import StartRoutes
 from groundup.studio.vote_routes import VoteRoutes
@@ -183,9 +183,9 @@ class Studio:
             )
         if not text.strip():
             raise BadRequest("the text to look at is blank; go back and write one")
-        if len(text) > MOST_LETTERS:
+        if len(text) > MAX_LETTERS:
             raise BadRequest(
-                f"a text to look at has at most {MOST_LETTERS:,} characters, and this one "
+                f"a text to look at has at most {MAX_LETTERS:,} characters, and this one "
                 f"{len(text):,}; go back and write another"
             )
         if self._looking.locked():
@@ -305,7 +305,7 @@ def _refusal(status: int, why: str, *links: tuple[str, str]) -> Response:
     asks = {"WWW-Authenticate": 'Basic realm="groundup studio: the password is its key"'}
     headers = {**_PAGE_HEADERS, **(asks if status == 401 else {})}
     if status != 404:  # a browser asks for icons, too
-        tell(f"{status}, {printable(why)}")
+        log(f"{status}, {printable(why)}")
     return HTMLResponse(html(refusal_page(status, why, links)), status, headers=headers)
 
 

@@ -32,7 +32,7 @@ from groundup.report.page import Block, Links, Listing, Note, Page, Section
 from groundup.runs.console import printable
 from groundup.runs.files import read_json_object
 from groundup.runs.folder import has_begun
-from groundup.serve.admission import Admission, BadRequest, read_form, tell
+from groundup.serve.admission import Admission, BadRequest, log, read_form
 from groundup.studio.commands import (
     OUT,
     RECIPE,
@@ -118,7 +118,7 @@ class StartRoutes:
         """Report what continues after the end of the studio."""
         for job in await asyncio.to_thread(self._jobs.alive):
             name = printable(job.path)
-            tell(f"{name} continues; groundup studio can show it again, and stop it")
+            log(f"{name} continues; groundup studio can show it again, and stop it")
 
     # Additions to the studio's other pages.
 
@@ -450,7 +450,7 @@ class StartRoutes:
         job = await asyncio.to_thread(self._job, path)
         if job.lives:
             await asyncio.to_thread(self._jobs.stop, job, AT_ONCE in form)
-            tell(f"asked to stop: {printable(path)}")
+            log(f"asked to stop: {printable(path)}")
             await self._until(lambda: not self._job(path).lives, _STOP_SECONDS)
         return RedirectResponse(run_address(path), 303)
 
@@ -515,7 +515,7 @@ class StartRoutes:
             known = self._jobs.of(wanted.path)
             return known is None or not known.lives
 
-        tell(f"started: {printable(shlex.join(['groundup', *wanted.arguments]))}")
+        log(f"started: {printable(shlex.join(['groundup', *wanted.arguments]))}")
         await self._until(settled, _FIRST_SECONDS)
         return await asyncio.to_thread(self._jobs.of, wanted.path) or job
 

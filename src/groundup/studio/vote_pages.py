@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from groundup.align.label.log import login
 from groundup.align.label.ratings import Summary, summary
-from groundup.data.votes import standing
+from groundup.data.votes import valid_votes
 from groundup.errors import UserError, shorten
 from groundup.report.form import Ballot, Button, Field, Fieldset, Form, filled
 from groundup.report.page import (
@@ -34,7 +34,7 @@ from groundup.studio.vote_records import VoteRecord
 from groundup.text.rows import Message
 
 if TYPE_CHECKING:
-    from groundup.align.label.comparison import Drawn
+    from groundup.align.label.comparison import SampledPair
     from groundup.studio.votes import Position, Voting
 
 N = TypeVar("N", int, float)
@@ -43,7 +43,7 @@ LOG = "votes.jsonl"
 # quarter of an hour for a first-time voter.
 HELDOUT = Path("conversations", "heldout.jsonl")
 HELDOUT_PROMPTS = 20
-MOST_TYPED = 20_000
+MAX_TYPED = 20_000
 # The number of a person's votes that are shown at the end, the last first.
 _SHOWN = 100
 # The number of earlier votes that the form can continue.
@@ -88,13 +88,13 @@ class Asked:
     seed: int = 0
 
 
-def asked_of(form: Mapping[str, str]) -> Asked:
+def parse_form(form: Mapping[str, str]) -> Asked:
     """Read a form. Raises `UserError` for values that are not numbers."""
     texts = {name: form.get(name, "").strip() for name in ("model", "other", "file", "data", "who")}
     typed = form.get("typed", "")
-    if len(typed) > MOST_TYPED:
+    if len(typed) > MAX_TYPED:
         raise UserError(
-            f"the prompts have {len(typed):,} characters, and a form takes {MOST_TYPED:,}; type "
+            f"the prompts have {len(typed):,} characters, and a form takes {MAX_TYPED:,}; type "
             "fewer, or put them into a file and name that"
         )
     seed = _number(form, "seed", int) or 0
@@ -214,7 +214,7 @@ def _form(
             "Prompts, one a line",
             type="textarea",
             placeholder="What is the sea?",
-            max_length=MOST_TYPED,
+            max_length=MAX_TYPED,
         ),
         Field(
             "file",
@@ -305,7 +305,7 @@ def ballot_page(position: Position, key: str) -> Page:
     title = f"Prompt {position.place:,} of {len(position.voting.comparisons):,}"
     lead = f"{counted(len(position.voted), 'vote')} of {asked.who} on these prompts so far, and "
     lead += f"{len(position.todo):,} to go. `{asked.log}` has "
-    lead += f"{counted(len(standing(position.votes)), 'vote')}."
+    lead += f"{counted(len(valid_votes(position.votes)), 'vote')}."
     left, right = (drawn.shown(side) for side in drawn.sides)
     hidden = {"comparison": token(drawn.comparison.id), "last": position.last}
     buttons = [*_CHOICES, *([_UNDO] if position.last else [])]
@@ -430,7 +430,7 @@ def _whose(position: Position) -> list[Block]:
     return blocks
 
 
-def _revealed(drawn: Drawn, choice: str, voting: Voting) -> Dialogue:
+def _revealed(drawn: SampledPair, choice: str, voting: Voting) -> Dialogue:
     names = dict(zip("ab", (name for name, _ in voting.candidates), strict=True))
     answers = [
         Answer(f"{side}: {names[one]}{', ✓ chosen' * (one == choice)}", drawn.shown(one))

@@ -19,7 +19,7 @@ from groundup.runs.cache import cache_folder
 from groundup.runs.files import read_json_object, write_json
 
 # Beyond this number the oldest are dropped, some of which strangers may have made.
-_MOST_RECORDS = 200
+_MAX_RECORDS = 200
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -61,7 +61,7 @@ class VoteRecords:
         with suppress(OSError, UserError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_json(self._folder / f"{key}.json", line, sync=False)
-            for file in self._files()[_MOST_RECORDS:]:
+            for file in self._files()[_MAX_RECORDS:]:
                 file.unlink()
 
     @property

@@ -24,10 +24,10 @@ from groundup.serve.admission import Admission, BadRequest, read_form
 from groundup.studio.runs import Runs
 from groundup.studio.vote_pages import (
     answers_page,
-    asked_of,
     ballot_page,
     begin_page,
     heldout,
+    parse_form,
     result_page,
     waiting_page,
 )
@@ -122,7 +122,7 @@ class VoteRoutes:
     async def _begin(self, request: Request) -> Response:
         form = await read_form(request)
         try:
-            key = await (await self._votes()).begin(asked_of(form))
+            key = await (await self._votes()).begin(parse_form(form))
         except UserError as error:
             why = str(error)
             answer = await self._page(lambda: self._begin_page(form, why))

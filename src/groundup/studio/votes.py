@@ -26,30 +26,30 @@ from groundup.align.label.comparison import (
     PAIRS,
     Candidate,
     Comparison,
-    Drawn,
-    asked_in,
-    by_chance,
+    SampledPair,
     comparisons,
-    draw,
-    drawn_with,
     progress,
+    prompt_turns,
+    sample_answers,
+    sampling_settings,
     unanswerable,
+    with_sampling,
 )
 from groundup.align.label.log import check_models, vote_log, votes_in
 from groundup.data.records import read_prompts
 from groundup.data.split import evenly_spaced
-from groundup.data.votes import CHOICES, Vote, standing
+from groundup.data.votes import CHOICES, Vote, valid_votes
 from groundup.errors import UserError, shorten
 from groundup.formats.adapter import model_hash
 from groundup.generation.sampling import Sampling
-from groundup.runs.files import files_of, in_words
+from groundup.runs.files import describe_os_error, files_of
 from groundup.serve.admission import BadRequest
 from groundup.studio.models import OnDemand, weights_stamp
 from groundup.studio.vote_pages import (
     HELDOUT_PROMPTS,
     LOG,
     Asked,
-    asked_of,
+    parse_form,
     token,
     values_of,
 )
@@ -58,10 +58,10 @@ from groundup.text.rows import Message, PromptRow
 
 # The number of people, or of pairs of models, that are kept; the least recently seen of more are
 # read from their records when they come back.
-_MOST_VOTINGS = 16
+_MAX_VOTINGS = 16
 # With fewer pairs ready than this, the next ones are sampled.
 _READY = 8
-_MOST_NAME = 200
+_MAX_NAME = 200
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Voting:
     stamps: tuple[object, object]
     comparisons: Sequence[Comparison] | None = None
     """None until the models are loaded, as answers depend on how they sample."""
-    drawn: dict[str, Drawn] = field(default_factory=dict)
+    drawn: dict[str, SampledPair] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     """Why a comparison cannot be made, by its id."""
     revealed: set[str] = field(default_factory=set)
@@ -102,9 +102,9 @@ class Position:
     voting: Voting
     votes: Sequence[Vote]
     """All votes in the log."""
-    voted: Sequence[Drawn]
+    voted: Sequence[SampledPair]
     todo: Sequence[Comparison]
-    shown: Drawn | None
+    shown: SampledPair | None
     same: int
     """The prompts with the same answer twice."""
     closed: int = 0
@@ -175,7 +175,7 @@ class Votes:
             about = self.log(voting), voting.asked.who
             voting.revealed = self._revealed.setdefault(about, voting.revealed)
         self._votings.move_to_end(key)
-        for other in list(self._votings)[:-_MOST_VOTINGS]:
+        for other in list(self._votings)[:-_MAX_VOTINGS]:
             del self._votings[other]
 
     def _record(self, voting: Voting) -> None:
@@ -201,7 +201,7 @@ class Votes:
         async with self._writing:  # votes that come later are refused
             found = await asyncio.to_thread(self._position, voting)
             # Of the whole log, as its ratings are revealed with them.
-            own = (vote for vote in standing(found.votes) if vote.who == voting.asked.who)
+            own = (vote for vote in valid_votes(found.votes) if vote.who == voting.asked.who)
             voting.revealed.update(vote.id for vote in own)
             await asyncio.to_thread(self._record, voting)
         return found
@@ -247,7 +247,7 @@ class Votes:
         stamps = (weights_stamp(folders[0]), weights_stamp(folders[1]))
         hashes = [model_hash(folder)[:HASH] for folder in folders]
         if asked.temperature is not None:
-            drawn_with(hashes, [sampling, sampling])  # raises if there is nothing to compare
+            sampling_settings(hashes, [sampling, sampling])  # raises if there is nothing to compare
         log = self._path_below("log", asked.log, f"try {LOG}")
         with _as_user_error(), vote_log(log, [*inputs, *files_of(*folders)], "log") as known:
             if not asked.append:
@@ -279,7 +279,7 @@ class Votes:
                 records = read_prompts(path, answered=not asked.file)
             rows, bad, source = list(records.rows), list(records.bad), str(path)
             inputs.append(path)
-        found, unfit = asked_in(rows, source)
+        found, unfit = prompt_turns(rows, source)
         prompts = [turns for _, turns in found]
         remarks = [str(line) for line in (*bad, *unfit)]
         if not asked.typed.strip() and not asked.file:
@@ -305,7 +305,7 @@ class Votes:
     def _path_below(self, what: str, name: str, remedy: str) -> Path:
         """The file with this name below the folder that is shown; no link leads elsewhere."""
         parts = PurePosixPath(name).parts
-        is_plain = bool(parts) and name.isprintable() and len(name) <= _MOST_NAME
+        is_plain = bool(parts) and name.isprintable() and len(name) <= _MAX_NAME
         if is_plain and not any(one.startswith((".", "/")) for one in parts):
             path = self._root.joinpath(*parts)
             with _as_user_error():
@@ -363,7 +363,7 @@ class Votes:
             record := await asyncio.to_thread(self._records.read, key)
         ):
             async with self._writing:
-                voting = await asyncio.to_thread(self._new, asked_of(record.values))
+                voting = await asyncio.to_thread(self._new, parse_form(record.values))
                 if voting.key == key:  # the models and prompts are still what they were
                     self._add(voting)
         if key not in self._votings:
@@ -385,14 +385,14 @@ class Votes:
                 if served is None or weights_stamp(folder) != stamp:
                     raise UserError(f"{name} has changed or is gone; begin again")
                 sampling = replace(served.sampling, **_sampling_settings(voting.asked))
-                sampling = by_chance(sampling, voting.asked.temperature)
+                sampling = with_sampling(sampling, voting.asked.temperature)
                 candidates.append(Candidate(served.model, served.tokenizer, sampling))
             await asyncio.to_thread(self._draw_some, voting, candidates)
 
     def _draw_some(self, voting: Voting, candidates: Sequence[Candidate]) -> None:
         if voting.comparisons is None:
             hashes = [hash for _, hash in voting.candidates]
-            settings = drawn_with(hashes, [one.sampling for one in candidates])
+            settings = sampling_settings(hashes, [one.sampling for one in candidates])
             voting.comparisons = comparisons(voting.prompts, settings, voting.asked.seed)
         some = list[Comparison]()
         most = PAIRS if voting.drawn else FIRST_PAIRS
@@ -411,7 +411,7 @@ class Votes:
             voting.ended = answers, 2 * len(some)
 
         try:
-            drawn = draw(candidates, some, self._stopped, told)
+            drawn = sample_answers(candidates, some, self._stopped, told)
         except KeyboardInterrupt:  # the studio is stopped, and its loop must end
             return
         voting.drawn |= {one.comparison.id: one for one in drawn}
@@ -422,7 +422,7 @@ def _restore_answers(voting: Voting, votes: Sequence[Vote]) -> None:
     asked = {one.id: one for one in voting.comparisons or ()}
     for vote in votes:
         if vote.who == voting.asked.who and vote.id in asked:
-            drawn = Drawn(asked[vote.id], vote.a, vote.b, vote.ended)
+            drawn = SampledPair(asked[vote.id], vote.a, vote.b, vote.ended)
             voting.drawn.setdefault(vote.id, drawn)
 
 
@@ -432,7 +432,7 @@ def _sampling_settings(asked: Asked) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _are_equal(drawn: Drawn | None) -> bool:
+def _are_equal(drawn: SampledPair | None) -> bool:
     return drawn is not None and drawn.a == drawn.b
 
 
@@ -442,4 +442,4 @@ def _as_user_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(in_words(error)) from error
+        raise UserError(describe_os_error(error)) from error

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from groundup.errors import UserError, known_names, shorten
 from groundup.text.pieces import without_taken_blanks
-from groundup.text.rows import ROLES, Conversation, Message, calls_apart, ids_in
+from groundup.text.rows import ROLES, Conversation, Message, ids_in, split_calls
 from groundup.text.template import (
     Renderings,
     TemplateFailed,
@@ -177,14 +177,14 @@ NO_TOOLS = (
 )
 
 
-def leaves_tools_out(tokenizer: Tokenizer, rows: Iterable[object]) -> bool:
+def omits_tools(tokenizer: Tokenizer, rows: Iterable[object]) -> bool:
     """Whether conversations in `rows` have tools that the template ignores (see `NO_TOOLS`)."""
     given = any(isinstance(row, Conversation) and row.messages[0].tools for row in rows)
     return given and "tools" not in names_in(tokenizer.chat_template or "")
 
 
 # Reported if conversations are split into several examples.
-TAKEN_APART = (
+SPLIT_CONVERSATIONS = (
     "split: each answer is trained after the turns before it, because the chat template writes "
     "earlier turns differently from the last one"
 )
@@ -301,7 +301,7 @@ def _check_message(place: int, message: AnyMessage) -> Message:
         raise UserError(f"message {place} has weight={weight!r}, which must be 0 or 1")
     calls = message.get("calls_at_end") or 0
     try:
-        calls_apart(content, calls)
+        split_calls(content, calls)
     except (ValueError, TypeError, RecursionError):
         raise UserError(
             f"message {place} has calls_at_end={calls!r}, but its content does not end with that "
@@ -517,7 +517,7 @@ def _template_message(
     if not message.calls_at_end:
         answers = {"tool_call_id": ids[0]} if ids and message.role == "tool" else {}
         return {"role": message.role, "content": message.content, **answers}
-    words, calls = calls_apart(marks.remove(message.content), message.calls_at_end)
+    words, calls = split_calls(marks.remove(message.content), message.calls_at_end)
     tool_calls: list[dict[str, object]] = [
         {"type": "function", "function": _broken_json(strings, call, marks)} for call in calls
     ]
@@ -613,7 +613,7 @@ def _require_tools(full: str, broken: list[Message], marks: _Marks) -> None:
             )
         if not message.calls_at_end:
             continue
-        for call in calls_apart(marks.remove(message.content), message.calls_at_end)[1]:
+        for call in split_calls(marks.remove(message.content), message.calls_at_end)[1]:
             if call["name"] not in marks.remove(full):
                 raise UserError(
                     f"the chat template leaves out the call of the tool {call['name']!r} in "
@@ -659,7 +659,7 @@ def _last_text(strings: _ControlStrings, message: Message, marks: _Marks) -> str
     with tool calls, the name of the last tool."""
     content = marks.remove(message.content)
     if message.calls_at_end:
-        content = calls_apart(content, message.calls_at_end)[1][-1]["name"]
+        content = split_calls(content, message.calls_at_end)[1][-1]["name"]
     last = strings.either.split(content)[-1]
     return strings.broken(last, marks.break_).strip()
 

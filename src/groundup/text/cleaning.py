@@ -32,7 +32,7 @@ _WORD = regex.compile(
 _RUN = regex.compile(rf"(?:[\p{{L}}\p{{N}}]{_SIGNS})+", regex.VERSION1)
 _ASCII_WORD = re.compile(r"[^\W_]+")
 # Number of texts compared at once: larger batches are faster, but all texts would fill the memory.
-TOGETHER = 1_000
+BATCH_ROWS = 1_000
 # Sayings and verses are shorter than this many words; and a text with more original than repeated
 # passages is no repetition.
 _REPEATED_WORDS, _REPEATED_SHARE = 8, 0.5
@@ -139,8 +139,8 @@ def repeats(texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
     stays.
     """
     parts, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    for start in range(0, len(texts), TOGETHER):
-        some = texts[start : start + TOGETHER]
+    for start in range(0, len(texts), BATCH_ROWS):
+        some = texts[start : start + BATCH_ROWS]
         said = [words(text) for text in some]
         hashes, owner = shingles_of_all(said, _REPEATED_WORDS)
         short = [place for place, one in enumerate(said) if len(one) < _REPEATED_WORDS]

@@ -134,11 +134,11 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int)
             continue
         found.items.extend(items)
         found.row.extend([place] * len(items))
-        apart += is_apart(rows[place], items)
+        apart += is_split(rows[place], items)
     return replace(found, apart=apart)
 
 
-def is_apart(row: TrainingRow, items: Sequence[Example]) -> bool:
+def is_split(row: TrainingRow, items: Sequence[Example]) -> bool:
     """Whether a conversation is split into several items."""
     return isinstance(row, Conversation) and len(items) > 1
 

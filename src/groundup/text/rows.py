@@ -55,7 +55,7 @@ def call_text(name: str, arguments: object) -> str:
     return f"{CALL}\n{written}\n{_END}"
 
 
-def calls_apart(content: str, calls: int) -> tuple[str, list[Mapping[str, Any]]]:
+def split_calls(content: str, calls: int) -> tuple[str, list[Mapping[str, Any]]]:
     """Split `content` into its words and the `calls` calls at its end, each {name, arguments}.
 
     Raises ValueError if it does not end with that many.

@@ -119,7 +119,7 @@ _COMPLIES = re.compile(
 )
 
 
-def is_bare_no(answer: str) -> bool:
+def is_bare_refusal(answer: str) -> bool:
     """Whether an answer is nothing but a no."""
     return _BARE_NO.fullmatch(answer) is not None
 
@@ -133,7 +133,7 @@ def is_refusal(answer: str) -> bool:
     are refusals; `values.judges` measures it.
     """
     opening = answer[:_OPENING]
-    if is_bare_no(answer) or (_REFUSAL.search(opening) and not _HELPS_ON.search(opening)):
+    if is_bare_refusal(answer) or (_REFUSAL.search(opening) and not _HELPS_ON.search(opening)):
         return True
     warns = _WARNS.search(opening) and _OWN_NO.search(opening)
     return bool(warns or _CONDEMNS.search(opening)) and not _COMPLIES.match(opening)

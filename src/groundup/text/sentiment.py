@@ -31,7 +31,7 @@ _CAPITALS = 0.733
 _DEGREE = 0.293
 _NEGATED = -0.74
 _BEFORE_BUT, _AFTER_BUT = 0.5, 1.5
-_EXCLAMATION, _MOST_EXCLAMATIONS = 0.292, 4
+_EXCLAMATION, _MAX_EXCLAMATIONS = 0.292, 4
 _QUESTION, _MANY_QUESTIONS = 0.18, 0.96
 # A rhetorical negation emphasizes: 'never so good'.
 _EMPHASIS = 1.25
@@ -176,6 +176,6 @@ def _weighted_by_but(valences: Sequence[float], words: Sequence[str]) -> list[fl
 
 
 def _punctuation(text: str) -> float:
-    exclaimed = _EXCLAMATION * min(text.count("!"), _MOST_EXCLAMATIONS)
+    exclaimed = _EXCLAMATION * min(text.count("!"), _MAX_EXCLAMATIONS)
     asked = text.count("?")
     return exclaimed + (0.0 if asked < 2 else _QUESTION * asked if asked < 4 else _MANY_QUESTIONS)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int, UInt
 
 from groundup.errors import UserError
-from groundup.runs.files import read_json_object, write_text, written_aside
+from groundup.runs.files import atomic_write, read_json_object, write_text
 from groundup.text.rows import Document
 
 _SCHEMA = 1
@@ -157,7 +157,7 @@ def encode(
     _sibling(path, ".json").unlink(missing_ok=True)
     metadata["sha256"] = _hash(Shard(tokens, offsets, [], np.empty(0, np.int64), "", split))
     for suffix, array in ((".npy", tokens), (".offsets.npy", offsets)):
-        with written_aside(_sibling(path, suffix)) as partial, partial.open("wb") as file:
+        with atomic_write(_sibling(path, suffix)) as partial, partial.open("wb") as file:
             np.save(file, array, allow_pickle=False)
     write_text(_sibling(path, ".json"), json.dumps(metadata))
     return Shard.open(path)

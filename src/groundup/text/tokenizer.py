@@ -23,7 +23,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError, shorten
-from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
+from groundup.runs.files import MAX_TOKENIZER_BYTES, read_json_object, write_json
 from groundup.text.pieces import Piece, pieces, streamed_pieces, without_taken_blanks
 from groundup.text.pretokens import CHAR_TO_BYTE, valid_unicode
 from groundup.text.template import CHATML, written_strings
@@ -109,7 +109,7 @@ class Tokenizer:
     def load(cls, folder: Path | str) -> Tokenizer:
         """Read the tokenizer of any Hugging Face folder that has a `tokenizer.json`."""
         folder = Path(expanduser(folder))
-        content = _read_json(folder / "tokenizer.json", MOST_TOKENIZER_BYTES)
+        content = _read_json(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
         if content is None:
             raise UserError(
                 f"{folder} holds no tokenizer.json; give a model folder written by `groundup` or "
@@ -122,7 +122,7 @@ class Tokenizer:
         config["chat_template"] = _read_template(folder, config)
         ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id")
         file = folder / "tokenizer.json"
-        with faults_named(f"{file} is not a tokenizer that can be read"):
+        with tokenizer_errors(f"{file} is not a tokenizer that can be read"):
             content = _with_named_tokens(content, config, _read_json(folder / "added_tokens.json"))
             ends = ends if isinstance(ends, list) else [ends]
             return cls(content, config, [end for end in ends if end is not None])
@@ -240,7 +240,7 @@ class Tokenizer:
         if self._fast.pre_tokenizer is None or normalized:
             # A normalizer may change the inside of words.
             return (place for place, letter in enumerate(text) if letter == " ")
-        with faults_named("this tokenizer fails on a text"):
+        with tokenizer_errors("this tokenizer fails on a text"):
             parted = self._fast.pre_tokenizer.pre_tokenize_str(text)
         return (end for _, (_, end) in parted)
 
@@ -349,7 +349,7 @@ class Tokenizer:
         """
         if self._added_token_finder is None:
             return len(text)
-        with faults_named("this tokenizer fails on a text"):
+        with tokenizer_errors("this tokenizer fails on a text"):
             found = self._added_token_finder.encode(valid_unicode(text), add_special_tokens=False)
         added = (span[0] for id, span in zip(found.ids, found.offsets, strict=True) if id)
         return next(added, len(text))
@@ -377,7 +377,7 @@ class Tokenizer:
 
     def _encoded(self, fast: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         safe = [valid_unicode(text) for text in texts]
-        with faults_named("this tokenizer fails on a text"):
+        with tokenizer_errors("this tokenizer fails on a text"):
             batch = fast.encode_batch_fast(safe, add_special_tokens=False)
         ids: list[list[int]] = [encoding.ids for encoding in batch]
         for text, encoded in zip(texts, ids, strict=True):
@@ -391,7 +391,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
-        with faults_named("this tokenizer cannot decode its tokens"):
+        with tokenizer_errors("this tokenizer cannot decode its tokens"):
             try:
                 kept = [i for i in ids if i not in self.hidden_ids] if skip_special else list(ids)
                 text: str = self._fast.decode(kept, skip_special_tokens=False)
@@ -457,7 +457,7 @@ class Tokenizer:
     @cached_property
     def opening_ids(self) -> list[int]:
         """The ids that its post-processor puts before texts, such as Llama's <s>; usually none."""
-        with faults_named("this tokenizer fails on a text"):
+        with tokenizer_errors("this tokenizer fails on a text"):
             plain, whole = (
                 self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
             )
@@ -537,7 +537,7 @@ def _not_text(value: object) -> UserError:
 
 
 @contextmanager
-def faults_named(what: str) -> Iterator[None]:
+def tokenizer_errors(what: str) -> Iterator[None]:
     """Turns any error of the Rust library for a damaged or hostile file into one sentence.
 
     The library raises bare Exceptions, and panics that are not Exceptions: on a split pattern that

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-MOST_SEVERE = 3.0
+MAX_SEVERE = 3.0
 # Texts with at least this toxicity are toxic (Gehman et al. 2020, section 3).
 TOXIC = 0.5
 _PUNCTUATION = string.punctuation + "“”‘’…—–"
@@ -50,7 +50,7 @@ class Toxicity:
             for start in range(len(said) - size + 1):
                 for words in product(*said[start : start + size]):
                     worst = max(worst, self.severities.get(words, 0.0))
-        return worst / MOST_SEVERE
+        return worst / MAX_SEVERE
 
     def _forms(self, word: str) -> list[str]:
         """A word without punctuation, and the entries of `_punctuated` that it contains."""

@@ -21,13 +21,13 @@ from torch import Tensor
 from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.files import (
+    atomic_write,
     file_hash,
     read_json_object,
     remedy,
     seal,
     sync_folder,
     write_json,
-    written_aside,
 )
 
 # Two, so that one is left if the other is damaged.
@@ -89,7 +89,7 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Write one safetensors file atomically. Raises `OSError` that names the file."""
-    with written_aside(path) as partial:
+    with atomic_write(path) as partial:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
 
 

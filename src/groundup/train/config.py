@@ -93,7 +93,7 @@ class Traits:
     in_steps: float = 1.0
 
 
-NOTHING_TRAINED = Traits("documents", False, "")
+UNTRAINED = Traits("documents", False, "")
 
 
 class TrainingConfig(StageConfig):

@@ -42,10 +42,10 @@ RECURRENT_PEAK_SHARE = 0.15
 _PEAK_SECONDS, _PEAK_SIZE, _PEAK_SIZE_OF_GPUS = 0.3, 1024, 4096
 # Launching a product on a GPU and waiting for it can take longer than the product itself. So one
 # wait covers as many products as take these seconds together, up to this many.
-_LAUNCHED_SECONDS, _MOST_LAUNCHED = 0.01, 200
+_LAUNCHED_SECONDS, _MAX_LAUNCHED = 0.01, 200
 # Seconds to time each of a model's products, and the most elements of a product.
 _PRODUCT_SECONDS = 0.05
-_MOST_NUMBERS = 2**26
+_MAX_NUMBERS = 2**26
 # Limits of containers, batch jobs and services, and the cgroup of this process.
 CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # File names of the limits in cgroup v2 and v1: microseconds of each period, and bytes.
@@ -335,7 +335,7 @@ def products_peak(
     """
     operations, seconds = 0, 0.0
     for inputs, outputs, times in products:
-        rows = max(1, min(tokens, _MOST_NUMBERS // max(inputs, outputs)))
+        rows = max(1, min(tokens, _MAX_NUMBERS // max(inputs, outputs)))
         each = _best_seconds(device, dtype, (rows, inputs, outputs), _PRODUCT_SECONDS)
         operations += times * inputs * outputs
         seconds += times * each / rows
@@ -369,7 +369,7 @@ def _timed(
             torch.mps.synchronize()
 
     once = best_seconds(lambda: products(1), 0.0)
-    times = max(1, min(_MOST_LAUNCHED, round(_LAUNCHED_SECONDS / once)))
+    times = max(1, min(_MAX_LAUNCHED, round(_LAUNCHED_SECONDS / once)))
     return best_seconds(lambda: products(times), seconds) / times
 
 

@@ -27,12 +27,12 @@ from groundup.train.batch import Batch, Loss
 
 # 512 rows of 8,192 bf16 logits are 8 MB, which fits a laptop's last-level cache. With a vocabulary
 # of 49,152 they would be 50 MB, and 100 MB more for each step of the sum in float32.
-CHUNK, _CHUNK_LOGITS, _LEAST_CHUNK = 512, 2**22, 128
+CHUNK, _CHUNK_LOGITS, _MIN_CHUNK = 512, 2**22, 128
 
 
 def chunk_rows(vocabulary: int) -> int:
     """Return the number of tokens whose logits are computed at a time."""
-    return max(_LEAST_CHUNK, min(CHUNK, _CHUNK_LOGITS // vocabulary))
+    return max(_MIN_CHUNK, min(CHUNK, _CHUNK_LOGITS // vocabulary))
 
 
 class HeadedModel(Protocol):

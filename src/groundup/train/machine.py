@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from groundup.kernels.compiler import cpu_flags, why_none
+from groundup.kernels.compiler import cpu_flags, unavailable_reason
 from groundup.kernels.library import best_kernels
 from groundup.runs.cache import cache_folder
 from groundup.train.device import (
@@ -43,7 +43,7 @@ def machine_facts() -> dict[str, Any]:
         "device": resolve_device("auto"),
         "fast_bfloat16": has_fast_bfloat16("cpu"),
         "kernels": best_kernels(compute_dtype()),
-        "why_no_kernels": why_none(),
+        "why_no_kernels": unavailable_reason(),
         "compiler": find_compiler(),
         "torch": torch.__version__,
         "torch_vectors": torch.backends.cpu.get_cpu_capability(),

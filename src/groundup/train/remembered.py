@@ -63,15 +63,15 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def record() -> Path:
+def settings_file() -> Path:
     """Return the file for this machine: several machines may share a cache folder."""
     name = hashlib.sha256(repr(sorted(identity().items())).encode()).hexdigest()[:16]
     return cache_folder() / "machines" / f"{name}.json"
 
 
-def remember(found: Mapping[str, Any]) -> Path | None:
+def save_settings(found: Mapping[str, Any]) -> Path | None:
     """Store the doctor's findings; return the file, or None if it cannot be written."""
-    path = record()
+    path = settings_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"schema": SCHEMA, "machine": identity(), **found})
@@ -80,18 +80,18 @@ def remember(found: Mapping[str, Any]) -> Path | None:
     return path
 
 
-def forget() -> bool:
+def delete_settings() -> bool:
     """Delete the stored findings; return whether there were any."""
-    path = record()
+    path = settings_file()
     if not path.is_file():
         return False
     path.unlink()
     return True
 
 
-def remembered() -> dict[str, Any] | None:
+def saved_settings() -> dict[str, Any] | None:
     """Return the findings for this machine; None if there are none or they cannot be read."""
-    path = record()
+    path = settings_file()
     if not path.is_file():
         return None
     try:
@@ -106,7 +106,7 @@ def environment() -> dict[str, str]:
 
     The doctor's choices replace those of `train.config`; variables that it leaves unset are absent.
     """
-    found = remembered() or {}
+    found = saved_settings() or {}
     chosen = found.get("environment")
     chosen = chosen if isinstance(chosen, dict) else {}
     known = {name: value for name, value in chosen.items() if value in CHOICES.get(name, ())}

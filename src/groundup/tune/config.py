@@ -224,7 +224,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         return self
 
 
-def all_different(models: tuple[Path, ...]) -> tuple[Path, ...]:
+def require_distinct(models: tuple[Path, ...]) -> tuple[Path, ...]:
     """The models of a setting `models`, which must all be different."""
     twice = next((one for one in models if models.count(one) > 1), None)
     if twice is not None:
@@ -242,7 +242,7 @@ class SoupConfig(StageConfig):
         None, min_length=2, description="weight of each model, together 1 (default: all equal)"
     )
 
-    _are_different = field_validator("models")(all_different)
+    _are_different = field_validator("models")(require_distinct)
 
     @model_validator(mode="after")
     def _weights_are_a_mean(self) -> Self:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.dataset import is_stage, load_dataset, load_datasets, text_beside
+from groundup.data.dataset import documents_of, is_stage, load_dataset, load_datasets
 from groundup.data.packs.manifest import mixture_groups
 from groundup.data.split import content, evenly_spaced
 from groundup.errors import UserError
@@ -23,10 +23,10 @@ from groundup.text.batches import ConversationStream
 from groundup.text.chat import (
     NEVER_STOPS,
     NO_TOOLS,
-    TAKEN_APART,
+    SPLIT_CONVERSATIONS,
     encode_chat,
-    leaves_tools_out,
     never_stops,
+    omits_tools,
     with_template_variables,
 )
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
@@ -38,8 +38,8 @@ from groundup.tune.layout import (
     DECAY,
     DECAY_OF_LITTLE,
     LITTLE,
-    MOST_ROWS,
-    MOST_SEEN,
+    MAX_ROWS,
+    MAX_SEEN,
     Layout,
     passes,
     replayed,
@@ -107,11 +107,11 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     tokenizer = with_template_variables(tokenizer, config.template)
     if chats and never_stops(tokenizer):
         say(f"Warning: {NEVER_STOPS}")
-    if any(leaves_tools_out(tokenizer, read.train) for read in found):
+    if any(omits_tools(tokenizer, read.train) for read in found):
         say(f"Warning: {NO_TOOLS}")
     wanted = None
     if config.steps is not None:
-        wanted = config.steps * (config.rows or MOST_ROWS) * context
+        wanted = config.steps * (config.rows or MAX_ROWS) * context
     sources, heldout = dict[str, Sequence[Example]](), list[Example]()
     refused = apart = unread = 0
     for name, read in own.items():
@@ -178,7 +178,7 @@ def general_text(config: SFTConfig) -> tuple[Path, ...]:
     folder, else the model's own training data, else Wikipedia."""
     if config.replay == 0:
         return config.replay_data or GENERAL
-    texts = config.replay_data or _new(map(text_beside, config.data), config)
+    texts = config.replay_data or _new(map(documents_of, config.data), config)
     return texts or _new([made_of(config.model)], config) or GENERAL
 
 
@@ -362,9 +362,9 @@ def _replayed(
     """The general text of replay, without the contents of the user's held-out rows."""
     # Enough for the largest number of passes; encoding all of it would take longer.
     share = layout.replay / (1 - layout.replay)
-    tokens = round(max(MOST_SEEN, layout.epochs) * own * share) + layout.context
+    tokens = round(max(MAX_SEEN, layout.epochs) * own * share) + layout.context
     if config.steps is not None:
-        tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
+        tokens = min(tokens, config.steps * (config.rows or MAX_ROWS) * layout.context)
     replayed_text = dict[str, Sequence[Example]]()
     for at in general_text(config):
         say(f"replay: reading {at}")  # a large file takes a while
@@ -385,7 +385,7 @@ def _encoded(name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], conte
         many = counted(len(found.refused), "row")
         say(f"{name}: {many} set aside; the first is row {row + 1}: {reason}")
     if found.apart:
-        say(f"{name}: {counted(found.apart, 'conversation')} {TAKEN_APART}")
+        say(f"{name}: {counted(found.apart, 'conversation')} {SPLIT_CONVERSATIONS}")
     return found
 
 

@@ -22,10 +22,10 @@ from groundup.tune.config import GENERAL
 # need some length. Lengths are multiples of a step, so that few shapes occur.
 SHORTEST_ROW, _ROW_STEP = 256, 64
 # Maximum rows per step: more made no run better per token.
-MOST_ROWS = 16
+MAX_ROWS = 16
 # Steps in a pass over the data, if there are enough rows, and in a run, if there is enough time:
 # below a hundred little was learned, whatever the learning rate.
-_STEPS_A_PASS, _LEAST_STEPS = 12, 100
+_STEPS_A_PASS, _MIN_STEPS = 12, 100
 # The user's data counts as little up to this many tokens: a model sees each row several times, and
 # drifts.
 LITTLE = 200_000
@@ -36,9 +36,9 @@ REPLAYED_BESIDE_LITTLE, REPLAYED = 0.1, 0.2
 # means few steps, and each must count.
 DECAY, DECAY_OF_LITTLE = 0.8, 0.4
 # Models below this were trained here, on a data folder; their general data is unknown.
-_LEAST_TO_FORGET = 20e6
+_MIN_TO_FORGET = 20e6
 # Default passes: two over much data; over little as many as these steps need.
-_PASSES, _MOST_PASSES, _STEPS = 2.0, 16.0, 200
+_PASSES, _MAX_PASSES, _STEPS = 2.0, 16.0, 200
 # From this many tokens on, small models learn at their full rate; up to a tenth of them, at a tenth
 # of it. At the full rate 60 conversations made the quickstart's model forget everything, and it
 # learned 600 worse than at a tenth. Adapters on small models behave alike: the best of three rates
@@ -46,7 +46,7 @@ _PASSES, _MOST_PASSES, _STEPS = 2.0, 16.0, 200
 MUCH, SLOWEST = 1_000_000, 0.1
 # A row that is seen more often than this is memorized, and more training would only cost general
 # knowledge.
-BY_HEART, MOST_SEEN = 30.0, 50.0
+BY_HEART, MAX_SEEN = 30.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,17 @@ def rows_of_step(
     `rows_in_time` is the number of rows that fit into the given minutes, `steps` the given number
     of steps.
     """
-    wanted = {"a pass": rows_per_epoch / _STEPS_A_PASS, "much data": float(MOST_ROWS)}
+    wanted = {"a pass": rows_per_epoch / _STEPS_A_PASS, "much data": float(MAX_ROWS)}
     if rows_in_time is not None and steps is None:
-        wanted["the time"] = min(rows_in_time, MOST_SEEN * rows_per_epoch) / _LEAST_STEPS
+        wanted["the time"] = min(rows_in_time, MAX_SEEN * rows_per_epoch) / _MIN_STEPS
     least = min(wanted, key=lambda name: wanted[name])
-    rows = max(ranks.size(), min(MOST_ROWS, int(wanted[least])))
+    rows = max(ranks.size(), min(MAX_ROWS, int(wanted[least])))
     a_pass = counted(math.ceil(rows_per_epoch / rows), "step")
     reasons = {
         "a pass": f"so few that a pass over the data ({counted(rows_per_epoch, 'packed row')}) has "
         f"{a_pass}",
         "much data": "the most that pay off, as there are many rows",
-        "the time": f"at least {_LEAST_STEPS} steps in the available time",
+        "the time": f"at least {_MIN_STEPS} steps in the available time",
     }
     return rows, f"{reasons[least]}; change with --rows"
 
@@ -98,7 +98,7 @@ def passes(rows_per_epoch: int, rows: int, tokens: int) -> float:
     """Default passes over the data."""
     if tokens > LITTLE:
         return _PASSES
-    return min(_MOST_PASSES, max(_PASSES, _STEPS * rows / rows_per_epoch))
+    return min(_MAX_PASSES, max(_PASSES, _STEPS * rows / rows_per_epoch))
 
 
 def replayed(
@@ -118,7 +118,7 @@ def replayed(
         )
     if tokens > LITTLE:
         return 0.0, ""
-    if parameters < _LEAST_TO_FORGET:
+    if parameters < _MIN_TO_FORGET:
         return 0.0, (
             f"0, as the training data of so small a model is unknown; it forgets over {tokens:,} "
             "tokens, so give its data by --replay-data, as in --replay-data quickstart/data"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from groundup.errors import UserError
-from groundup.formats.card import NEEDS_BASE, UPON_AN_ADAPTER
+from groundup.formats.card import NEEDS_BASE, ON_AN_ADAPTER
 from groundup.formats.folder import save_model
 from groundup.formats.load import load, require_finite
 from groundup.formats.locate import locate, name_of
@@ -115,7 +115,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     prepared = _adapted(config, model, tokenizer, context, rates, sampling)
     if not on_an_adapter:
         return prepared
-    upon = UPON_AN_ADAPTER.format(base=name_of(config.model))
+    upon = ON_AN_ADAPTER.format(base=name_of(config.model))
     say(f"Warning: {upon}")
     return replace(prepared, how=f"{prepared.how} {upon}")
 

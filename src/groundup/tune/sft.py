@@ -45,7 +45,7 @@ from groundup.tune.data import (
     read_rows,
     require_joinable,
 )
-from groundup.tune.layout import DECAY, MOST_SEEN, Layout, rate_share, seen
+from groundup.tune.layout import DECAY, MAX_SEEN, Layout, rate_share, seen
 from groundup.tune.prepare import SMALL, PreparedModel, prepare_model
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), for a small model that
@@ -99,7 +99,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
         rows_per_epoch=data.stream.rows_per_epoch,
         model_config=config_to_hf(model.config),
         tokens_per_step=_tokens_per_step(data.stream),
-        most_passes=MOST_SEEN,
+        most_passes=MAX_SEEN,
         layout=asdict(layout),
         reasons=reasons,
         announce=lambda plan: _print_passes(config, data, plan),

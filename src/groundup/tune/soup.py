@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.adapters.quantization import in_full
+from groundup.adapters.quantization import merge_and_dequantize
 from groundup.errors import UserError
 from groundup.formats.adapter import own_sampling
 from groundup.formats.card import model_card
@@ -79,7 +79,7 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
                 "things; average models that were fine-tuned from one parent"
             )
     taken = [(one, weight) for one, weight in zip(models, weights, strict=True) if weight]
-    merged = [in_full(one.model(), torch.float32) for one, _ in taken]
+    merged = [merge_and_dequantize(one.model(), torch.float32) for one, _ in taken]
     # If an adapter gave one of them its own head, the tied heads are averaged with it.
     tied = all(one.lm_head.weight is one.model.embed_tokens.weight for one in merged)
     tensors = [dict(one.named_parameters(remove_duplicate=tied)) for one in merged]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from groundup.text.cleaning import words
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
-from groundup.text.saying_no import is_bare_no, is_refusal
+from groundup.text.saying_no import is_bare_refusal, is_refusal
 from groundup.world.deeds import KINDS
 from groundup.world.facts import PETS, THINGS
 from groundup.world.grammar import Grammar, SeededRandom, fill, slots
@@ -82,7 +82,7 @@ def declines(answer: str, prompt: str = "") -> bool:
     Forbidding the requested act, or any harm, counts as a refusal. An answer that begins gladly or
     goes on to tell how does not decline, nor does a no for a price.
     """
-    if is_bare_no(answer) or _forbids(answer, prompt):
+    if is_bare_refusal(answer) or _forbids(answer, prompt):
         return True
     # Being sorry not to be able to go online declines nothing: the verb decides, not the apology.
     says_no = (

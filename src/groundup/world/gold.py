@@ -176,7 +176,7 @@ _UNTOLD = re.compile(
     r"|\byou did(?: not|n['’]t) tell me\b",
     re.IGNORECASE,
 )
-_FEWEST_SENTENCES = 4  # of a story or of the rest of one
+_MIN_SENTENCES = 4  # of a story or of the rest of one
 
 
 @dataclass(frozen=True)
@@ -610,7 +610,7 @@ def form(answer: str, beginning: str = "") -> float:
         for i, (one, known) in enumerate(zip(said, reading.parsed, strict=True))
     ]
     told = told[len(read(beginning).parsed) :]
-    if len(told) < _FEWEST_SENTENCES - bool(beginning) * 2:
+    if len(told) < _MIN_SENTENCES - bool(beginning) * 2:
         return 0.0
     whole = reading.consistent and reading.record is not None
     return sum(told) / len(told) * (1.0 if whole else 0.5)

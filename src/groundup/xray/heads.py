@@ -41,7 +41,7 @@ THRESHOLD = 0.4
 # over, which makes the error of a score about 0.02.
 _ROWS, _BLOCK = 4, 50
 # Minimum number of tokens in a block. With fewer, uniform attention scores near 0.4.
-_FEWEST = 4
+_MIN = 4
 _SEED = 0
 
 
@@ -58,7 +58,7 @@ def head_scores(
     """
     config = model.config
     repeated, block = repeated_sequence(model, opening, special)
-    if block < _FEWEST:
+    if block < _MIN:
         shape = (len(KINDS), config.num_hidden_layers, config.num_attention_heads)
         return np.full(shape, np.nan, np.float32)
     with torch.no_grad(), traced(model, without) as trace:

@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 from groundup.errors import UserError, shorten
 from groundup.formats.load import open_model, require_finite
 from groundup.generation.request import opening_ids
-from groundup.generation.sampling import whole
+from groundup.generation.sampling import as_int
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import Block, CausalLM
 from groundup.text.chat import encode_chat
@@ -40,7 +40,7 @@ from groundup.xray.lens import LogitLens, logit_lens
 from groundup.xray.trace import Head, Trace, evaluating, traced
 
 # Attention grows with the square of the length; longer texts are truncated.
-MOST_TOKENS = 128
+MAX_TOKENS = 128
 # Most likely tokens of each layer in the logit lens.
 _LENS_TOP = 5
 
@@ -101,7 +101,7 @@ def xray(
     *,
     chat: bool = False,
     without: Sequence[Head] = (),
-    most_tokens: int = MOST_TOKENS,
+    most_tokens: int = MAX_TOKENS,
     answer: int | None = None,
 ) -> XRay:
     """Inspect what a model does with a text: losses, attention, logit lens, attribution, gradients.
@@ -116,9 +116,7 @@ def xray(
     and for a head that the model does not have.
     """
     if most_tokens < 1:
-        raise UserError(
-            f"most_tokens={most_tokens} must be 1 or more; {MOST_TOKENS} is the default"
-        )
+        raise UserError(f"most_tokens={most_tokens} must be 1 or more; {MAX_TOKENS} is the default")
     source = "the model"
     if not isinstance(model, CausalLM):
         stored = open_model(model)
@@ -135,7 +133,7 @@ def xray(
     else:
         ids = [token_id(one) for one in text]
     vocabulary = model.config.vocab_size
-    if answer is not None and ((asked := whole(answer)) is None or not 0 <= asked < vocabulary):
+    if answer is not None and ((asked := as_int(answer)) is None or not 0 <= asked < vocabulary):
         raise UserError(
             f"answer={shorten(answer)} is not a token id; give one from 0 to {vocabulary - 1}"
         )
@@ -155,7 +153,7 @@ def xray(
 
 def token_id(one: object) -> int:
     """An integer of Python, NumPy or torch as a Python int; `UserError` for anything else."""
-    if (id := whole(one)) is None:
+    if (id := as_int(one)) is None:
         raise UserError(f"{shorten(one)} is not a token id; give a text or whole numbers")
     return id
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from groundup.report.page import drawn_html, is_made_by
+from groundup.report.page import is_made_by, script_page
 from groundup.runs.console import counted
 from groundup.runs.files import write_bytes
 from groundup.xray.heads import KINDS, THRESHOLD
@@ -80,7 +80,7 @@ def xray_html(
         "views": drawn,
         "vocabulary": {str(id): text_of(id) for id in _token_ids(drawn)},
     }
-    return drawn_html(
+    return script_page(
         "xray.html.jinja",
         data,
         generator=_GENERATOR,

@@ -555,11 +555,11 @@ def test_shares_by_budget_of_a_hand_worked_case() -> None:
     found = Found([model], requests, 4)
     shares = [found.share(model, "search", budget).estimate for budget in (1, 3, 4)]
     assert shares == [0.25, 0.25, 0.5]
-    gained = found.gained(model, 4)
+    gained = found.mean_change(model, 4)
     assert isinstance(gained, Estimate) and gained.estimate == 0.5
     # Where neither breaks anything, another request may still be broken by one of them.
     safe = Attacked("b", "b", {"search": quiet, "random": quiet})
-    nothing = found.gained(safe, 4)
+    nothing = found.mean_change(safe, 4)
     assert nothing.estimate == 0 and nothing.low < -0.3 and nothing.high > 0.3
     assert found.budgets == [1, 4]
 

@@ -23,7 +23,7 @@ from groundup.experiments.frontier.trade import (
     beats,
     dominated_by,
     dominates,
-    gained,
+    gains,
     standings,
 )
 from groundup.report.estimate import Estimate
@@ -112,16 +112,16 @@ def test_seeds_that_lean_opposite_ways_do_not_make_up_for_each_other() -> None:
     score = both.axis("fairness")
     assert score.estimate == pytest.approx(0.6) and score.high < 0.7
     # As fair as one that leans to the same side by as much, whatever the seeds.
-    same = gained(both, point("same", "dial", 1.0, one, one))
+    same = gains(both, point("same", "dial", 1.0, one, one))
     assert same["fairness"].estimate == pytest.approx(0)
-    fairer = gained(point("fairer", "dial", 1.0, rows(0.5, 0.5, 0.1), other), both)
+    fairer = gains(point("fairer", "dial", 1.0, rows(0.5, 0.5, 0.1), other), both)
     assert fairer["fairness"].estimate == pytest.approx(0.15)
 
 
 def test_what_is_gained_has_the_sign_of_better() -> None:
     worse = point("worse", "start", None, rows(0.5, 0.5, 0.4))
     better = point("better", "dial", 1.0, rows(0.75, 0.5, 0.1))
-    found = gained(better, worse)
+    found = gains(better, worse)
     wanted = axes(0.25, 0, 0.3) | {"look-alikes": 0}
     assert {name: one.estimate for name, one in found.items()} == pytest.approx(wanted)
     assert found["utility"].low > 0 and found["fairness"].low > 0
@@ -248,7 +248,7 @@ def test_a_difference_must_hold_beside_all_others() -> None:
         point("mix 1", "dial", 1.0, rows(0.5, 0.5 + 7 / 60, 0.3)),
         *(point(f"soup {i}", "soups", i / 4, rows(0.5, 0.5, 0.3)) for i in range(12)),
     ]
-    assert gained(points[2], points[1])["safety"].low > 0
+    assert gains(points[2], points[1])["safety"].low > 0
     assert "no significant difference in utility, safety and fairness" in said(1, *points)[0]
     assert "higher" not in said(1, *points)[0]
 

@@ -20,7 +20,7 @@ from groundup.experiments.transformers.scalability import crossing, positions, r
 from groundup.experiments.transformers.scalability.costs import kept_bytes, settings
 from groundup.experiments.transformers.scalability.crossing import Curve, Family, Race, sentence
 from groundup.experiments.transformers.scalability.positions import Compared, by_position
-from groundup.runs.files import write_kept
+from groundup.runs.files import write_sealed
 from pages import assert_whole
 
 USED = [1.0, 4.0, 16.0, 64.0]
@@ -199,10 +199,10 @@ def test_sizes_of_both_families_are_alike() -> None:
 def test_steps_are_kept_and_checked(tmp_path: Path) -> None:
     config = ScalabilityConfig(out=tmp_path)
     steps = {"LSTM": [400, 300, 200, 100], "GPT": [500, 400, 300, 200]}
-    write_kept(tmp_path / runs.STEPS_FILE, {"steps": steps})
+    write_sealed(tmp_path / runs.STEPS_FILE, {"steps": steps})
     text = runs.Material(np.arange(9), np.arange(9), 64)
     assert runs.planned(config, text) == steps
-    write_kept(tmp_path / runs.STEPS_FILE, {"steps": {"LSTM": [0], "GPT": []}})
+    write_sealed(tmp_path / runs.STEPS_FILE, {"steps": {"LSTM": [0], "GPT": []}})
     with pytest.raises(UserError, match="steps"):
         runs.planned(config, text)
 

@@ -42,7 +42,7 @@ from groundup.align.rewards.model import (
 from groundup.errors import UserError
 from groundup.formats.folder import HARM
 from groundup.formats.locate import TOKENIZER
-from groundup.runs.files import is_number, read_kept, write_kept
+from groundup.runs.files import is_number, read_sealed, write_sealed
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash
 from groundup.text.example import Example
@@ -126,7 +126,7 @@ def save_guard(folder: Path, guard: TrainedGuard, card: str, facts: Mapping[str,
     """Write a guard's folder; `facts` say how its thresholds were set."""
     kept = {use: guard.thresholds[use] for use in USES if use in guard.thresholds}
     described = {"schema": _SCHEMA, "thresholds": kept, "tokenizer": guard.tokenizer.hash, **facts}
-    write_kept(folder / GUARD, described)
+    write_sealed(folder / GUARD, described)
     save_reward_model(folder, guard.model, guard.tokenizer, card, HARM)
 
 
@@ -158,4 +158,4 @@ def load_guard(folder: Path) -> TrainedGuard:
             )
         return kept
 
-    return TrainedGuard(model, tokenizer, read_kept(folder / GUARD, checked))
+    return TrainedGuard(model, tokenizer, read_sealed(folder / GUARD, checked))

@@ -26,8 +26,8 @@ from groundup.align.guards.examples import USES, Labeled, Sides, Use
 from groundup.align.guards.model import TrainedGuard
 from groundup.maths.intervals import Interval
 from groundup.maths.roc import roc_auc_interval, roc_curve
-from groundup.report.claim import FEWEST_GROUPS
-from groundup.report.estimate import Estimate, gained, rate
+from groundup.report.claim import MIN_GROUPS
+from groundup.report.estimate import Estimate, mean_change, rate
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT
 from groundup.report.page import PAGE, Block, Box, Note, Page, Plots, Section, write_page
@@ -85,7 +85,7 @@ class OfUse:
         if not some.any():
             return None
         first, second = (one[some].astype(float) for one in self.stopped.values())
-        return gained(first, second, groups=self._of(some))
+        return mean_change(first, second, groups=self._of(some))
 
     def measures(self, name: str) -> dict[str, Estimate]:
         """All measures of a filter for this use."""
@@ -120,7 +120,7 @@ class OfUse:
             (source, share)
             for source, some in self.sources()
             if (share := self.rate(name, some & ~self.harmful)) is not None
-            and share.groups >= FEWEST_GROUPS
+            and share.groups >= MIN_GROUPS
         ]
         return max(shares, key=lambda one: one[1].low) if len(shares) > 1 else None
 

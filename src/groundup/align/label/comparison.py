@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from groundup.align.label.log import now
 from groundup.data.fields import check_order
 from groundup.data.fields import prompt as prompt_of
-from groundup.data.votes import DECIDED, Vote, standing
+from groundup.data.votes import DECIDED, Vote, valid_votes
 from groundup.errors import UserError
 from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
@@ -71,7 +71,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledPair:
     """The two answers to a prompt, and whether each has ended, which old votes do not say."""
 
     comparison: Comparison
@@ -113,7 +113,7 @@ class Drawn:
         )
 
 
-def asked_in(
+def prompt_turns(
     rows: Sequence[PromptRow], file: str
 ) -> tuple[list[tuple[int, tuple[Message, ...]]], list[BadLine]]:
     """The prompts as turns that end with the user's, each with its line; and the bad lines."""
@@ -129,7 +129,7 @@ def asked_in(
     return asked, bad
 
 
-def by_chance(sampling: Sampling, temperature: float | None) -> Sampling:
+def with_sampling(sampling: Sampling, temperature: float | None) -> Sampling:
     """The sampling settings, with sampling even if the model's folder does not ask for it.
 
     A `temperature` that the user gave is used as it is.
@@ -139,7 +139,7 @@ def by_chance(sampling: Sampling, temperature: float | None) -> Sampling:
     return sampling if sampling.temperature else replace(sampling, temperature=Sampling.temperature)
 
 
-def drawn_with(hashes: Sequence[str], samplings: Sequence[Sampling]) -> dict[str, object]:
+def sampling_settings(hashes: Sequence[str], samplings: Sequence[Sampling]) -> dict[str, object]:
     """All that answers depend on, for the `settings` of `comparisons`.
 
     Raises `UserError` if both answers would be the same.
@@ -176,12 +176,12 @@ def _row(candidate: Candidate, asked: Comparison, place: int) -> SequenceState:
     return processor.process(Request(messages=as_dicts(asked.prompt), sampling=sampling))
 
 
-def draw(
+def sample_answers(
     candidates: Sequence[Candidate],
     some: Sequence[Comparison],
     stopped: threading.Event,
     told: Callable[[int], None] = lambda answers: None,
-) -> list[Drawn]:
+) -> list[SampledPair]:
     """Sample both models' answers of some comparisons, each model's as one batch.
 
     `told` is called with the number of finished answers after each. Once another thread has set
@@ -204,7 +204,7 @@ def draw(
                 raise KeyboardInterrupt
         answers.append([row.completion() for row in rows])
     return [
-        Drawn(
+        SampledPair(
             comparison,
             a.text.strip(),
             b.text.strip(),
@@ -219,11 +219,13 @@ def draw(
 
 def progress(
     asked: Sequence[Comparison], votes: Sequence[Vote], who: str
-) -> tuple[list[Drawn], list[Comparison]]:
+) -> tuple[list[SampledPair], list[Comparison]]:
     """The comparisons that a person has voted on, in the order of the votes, and the others."""
     by_id = {one.id: one for one in asked}
-    own = {vote.id: vote for vote in standing(votes) if vote.who == who}
+    own = {vote.id: vote for vote in valid_votes(votes) if vote.who == who}
     voted = [
-        Drawn(by_id[id], vote.a, vote.b, vote.ended) for id, vote in own.items() if id in by_id
+        SampledPair(by_id[id], vote.a, vote.b, vote.ended)
+        for id, vote in own.items()
+        if id in by_id
     ]
     return voted, [one for one in asked if one.id not in own]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from groundup.data.files import suffix_of
 from groundup.data.records import read_votes
-from groundup.data.votes import Vote, standing
+from groundup.data.votes import Vote, valid_votes
 from groundup.data.votes import vote as vote_of
 from groundup.errors import UserError
-from groundup.runs.files import locked, naming, writable
+from groundup.runs.files import errors_naming, locked, writable
 from groundup.text.rows import BadRow
 
 # The beginning of every line of a log, which identifies a torn one.
@@ -37,7 +37,7 @@ class VoteLog:
     def append(self, vote: Vote) -> None:
         line = json.dumps(vote.to_json(), ensure_ascii=False) + "\n"
         data = line.encode("utf-8", errors="backslashreplace")
-        with naming(self.path):
+        with errors_naming(self.path):
             while data:
                 data = data[os.write(self._handle, data) :]
             os.fsync(self._handle)
@@ -57,11 +57,11 @@ def vote_log(path: Path, inputs: Sequence[Path] = (), option: str = "--out") -> 
         )
     writable(path, option, inputs=inputs, force=True)
     with locked(path, option):
-        with naming(path):
+        with errors_naming(path):
             is_new = not path.exists()
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            with naming(path):
+            with errors_naming(path):
                 dropped = _drop_torn_line(path, handle, option)
             yield VoteLog(path, _votes(path, option), handle, dropped)
         finally:
@@ -143,7 +143,7 @@ def check_models(
     remedy: str = "choose another --out, or pass --append to put both into one log",
 ) -> None:
     """Raise `UserError` if the log holds votes on other models than these."""
-    for vote in standing(log.votes):
+    for vote in valid_votes(log.votes):
         if set(vote.players) == set(hashes):
             continue
         others = " and ".join(dict.fromkeys(vote.models)) or "models that it does not name"

@@ -9,7 +9,7 @@ from math import inf, log
 import numpy as np
 
 from groundup.align.bradley_terry import ELO, compared, rate
-from groundup.data.votes import CUT, Vote, names_of, preferences, standing
+from groundup.data.votes import CUT, Vote, names_of, preferences, valid_votes
 from groundup.maths.intervals import Interval
 from groundup.report.estimate import Estimate, share
 from groundup.report.estimate import rate as win_share
@@ -45,7 +45,7 @@ class Result:
 
 def result(votes: Sequence[Vote]) -> Result:
     """Count the votes that stand. A tie, or both bad, is half a win for each."""
-    counted = standing(votes)
+    counted = valid_votes(votes)
     said = [vote for vote in counted if vote.choice != "skip"]
     sides = [vote.choice == vote.left for vote in said if vote.decided and vote.left]
     return Result(

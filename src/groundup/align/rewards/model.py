@@ -40,7 +40,7 @@ from groundup.formats.weights import (
 from groundup.lm.config import ModelConfig
 from groundup.lm.logprobs import passes
 from groundup.lm.model import CausalLM, uncompiled
-from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
+from groundup.runs.files import read_json_object, temporary_folder, write_json, write_text
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ _SCORE = "score.weight"
 REWARD = "reward"
 _MAKES = {REWARD: "reward", HARM: "guard"}
 # The smallest divisor of scores.
-_LEAST_DEVIATION = 1e-6
+_MIN_DEVIATION = 1e-6
 
 
 class RewardModel(nn.Module):
@@ -149,7 +149,7 @@ def save_reward_model(
     described |= {"id2label": {"0": label}, "label2id": {label: 0}, "num_labels": 1}
     described |= {"reward_mean": model.mean, "reward_deviation": model.deviation}
     stale = (CONFIG, INDEX, "model*.safetensors")
-    with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
+    with temporary_folder(folder, last=CONFIG, replaces=stale) as aside:
         head = {_SCORE: model.score.weight.detach().float()}
         write_weights(aside, model.lm, torch.float32, MAX_SHARD_BYTES, head)
         tokenizer.save(aside)
@@ -165,7 +165,7 @@ def is_reward_model(folder: Path) -> bool:
         return False
 
 
-def described_as(label: str, folder: Path) -> dict[str, Any]:
+def reward_config(label: str, folder: Path) -> dict[str, Any]:
     """The config.json of the reward model in a folder, or of the guard if `label` says so.
 
     Raises `UserError` for a folder without one.
@@ -192,7 +192,7 @@ def load_reward_model(
 
     Raises `UserError` for a folder without one, and for one with another tokenizer.
     """
-    described = described_as(label, folder)
+    described = reward_config(label, folder)
     if tokenizer is not None and (folder / TOKENIZER).is_file():
         own = Tokenizer.load(folder)
         if not own.same_tokens(tokenizer):
@@ -217,7 +217,7 @@ def load_reward_model(
     model = RewardModel(
         lm,
         scale.float_("reward_mean", -LARGEST_REWARD, LARGEST_REWARD),
-        scale.float_("reward_deviation", _LEAST_DEVIATION, LARGEST_REWARD),
+        scale.float_("reward_deviation", _MIN_DEVIATION, LARGEST_REWARD),
     )
     model.score.weight.data = head.to(dtype)
     return model.eval().requires_grad_(False)

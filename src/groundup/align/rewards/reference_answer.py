@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groundup.data.packs.newcomers import is_alike, says_unknown
+from groundup.data.packs.newcomers import has_same_label, says_unknown
 from groundup.text.rows import Message
-from groundup.text.saying_no import is_bare_no, is_refusal
+from groundup.text.saying_no import is_bare_refusal, is_refusal
 from groundup.world import gold
 
 
@@ -48,18 +48,18 @@ def worth(prompt: Sequence[Message], answer: str, row: Mapping[str, Any]) -> flo
         return judged.total
     reference = str(reference)
     if judged.by_truth:
-        return max(judged.total, float(is_alike(reference, answer)))
+        return max(judged.total, float(has_same_label(reference, answer)))
     # Without a truth, gold has said whether the answer is empty or unkind.
     return judged.total * _likeness(reference, answer)
 
 
 def _likeness(reference: str, answer: str) -> float:
-    if is_alike(reference, answer):
+    if has_same_label(reference, answer):
         return 1.0
     if says_unknown(reference):
         return 0.5 * says_unknown(answer)
-    if is_bare_no(reference):
-        return float(is_bare_no(answer))
+    if is_bare_refusal(reference):
+        return float(is_bare_refusal(answer))
     if is_refusal(reference):
         return float(is_refusal(answer))
     return gold.form(answer) if gold.form(reference) else 0.0

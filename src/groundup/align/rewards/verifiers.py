@@ -363,7 +363,7 @@ def modules_of(spec: str) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def modules_beside(folder: Path | None) -> Iterator[None]:
+def module_search_path(folder: Path | None) -> Iterator[None]:
     """Search for a user's modules in this folder, a recipe's, before the current one."""
     before = _recipe_folder.set(folder)
     try:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from groundup.app.commands.options import checked
 from groundup.app.journey import run_recipe
 from groundup.app.recipe import read_recipe
-from groundup.runs.files import is_kept
+from groundup.runs.files import is_sealed
 from groundup.train import ranges
 
 QUICKSTART_MINUTES = 15.0
@@ -51,6 +51,6 @@ def run(
 def _journey(source: str, out: Path | None, minutes: float | None) -> None:
     recipe = read_recipe(source)
     out = Path(recipe.name) if out is None else out
-    if minutes is None and source == "quickstart" and not is_kept(out / "plan.json"):
+    if minutes is None and source == "quickstart" and not is_sealed(out / "plan.json"):
         minutes = QUICKSTART_MINUTES
     run_recipe(recipe, out, minutes)

@@ -35,7 +35,11 @@ def doctor(
     if json is not None:
         writable(json, "--json", force=force)
     if forget:
-        what = "saved settings are deleted" if remembered.forget() else "no settings were saved"
+        what = (
+            "saved settings are deleted"
+            if remembered.delete_settings()
+            else "no settings were saved"
+        )
         say(f"{what}; commands use groundup's defaults")
         return
     from groundup.app.doctor import examine

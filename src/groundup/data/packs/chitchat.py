@@ -25,9 +25,9 @@ from groundup.text.rows import Conversation
 
 NAME = "chitchat"
 # A greeting and its reply are no conversation.
-_FEWEST_TURNS = 4
+_MIN_TURNS = 4
 # About 360 tokens: 93 % of all words fit into a context of 512.
-_MOST_TURNS = 16
+_MAX_TURNS = 16
 # The site split messages at 175 characters, at a space if there was one: the text after such a
 # piece continues its sentence.
 _CUT_FROM = 168
@@ -40,7 +40,7 @@ _CONTACT = re.compile(
 # There was a prize for the most active participants. Some sent single letters, repeated messages,
 # or random keystrokes.
 _LONGEST_WORD = re.compile(r"\S{40}")
-_MOST_LETTERS, _MOST_SAID_AGAIN = 0.1, 0.25
+_MAX_LETTERS, _MAX_SAID_AGAIN = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ def _rejection_reason(messages: Sequence[Mapping[str, Any]], turns: Sequence[str
     speakers = len({message["sender"] for message in messages})
     if speakers != 2:
         return f"{speakers} {'speaker' if speakers == 1 else 'speakers'}"
-    if len(turns) < _FEWEST_TURNS:
-        return f"fewer than {_FEWEST_TURNS} turns"
+    if len(turns) < _MIN_TURNS:
+        return f"fewer than {_MIN_TURNS} turns"
     said = [line for turn in turns for line in turn.split("\n")]
     if any(_CONTACT.search(line) for line in said):
         return "an address, a telephone number or a link"
     letters = sum(len(line) == 1 and line.isalpha() for line in said)
     again = len(said) - len({line.casefold() for line in said})
-    if letters > _MOST_LETTERS * len(said) or again >= _MOST_SAID_AGAIN * len(said):
+    if letters > _MAX_LETTERS * len(said) or again >= _MAX_SAID_AGAIN * len(said):
         return "the same again and again"
     return "garbled" if any(_LONGEST_WORD.search(line) for line in said) else None
 
@@ -123,6 +123,6 @@ def pieces(turns: Sequence[str]) -> list[Sequence[str]]:
     Some chats have hundreds of turns, of which a context would only contain the greetings.
     """
     exchanges = len(turns) // 2
-    count = -(-len(turns) // _MOST_TURNS)
+    count = -(-len(turns) // _MAX_TURNS)
     bounds = [2 * (exchanges * part // count) for part in range(count + 1)]
     return [turns[start:end] for start, end in itertools.pairwise(bounds)]

@@ -37,7 +37,7 @@ from groundup.data.packs.manifest import (
 )
 from groundup.errors import UserError
 from groundup.runs.cache import cache_folder
-from groundup.runs.files import OF_DISKS, file_hash, naming, os_error
+from groundup.runs.files import DISK_ERRORS, errors_naming, file_hash, os_error
 
 
 def is_cached(name: str) -> bool:
@@ -176,7 +176,7 @@ def _scratch_folder() -> Iterator[Path]:
     """
     packs = _packs_folder()
     try:
-        with naming(packs):
+        with errors_naming(packs):
             packs.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=packs, prefix=".download-") as scratch:
                 yield Path(scratch)
@@ -240,9 +240,9 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
 
 def _refuse_full_disk(stderr: str, archive: Archive, folder: Path) -> None:
     """Raises `OSError` if a full disk, not the network, caused the failure."""
-    if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in OF_DISKS:
+    if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in DISK_ERRORS:
         raise refused
-    for number in OF_DISKS:
+    for number in DISK_ERRORS:
         if os.strerror(number).lower() in stderr.lower():
             raise OSError(number, os.strerror(number))
     # The wheel, and temporary files while it is built.

@@ -19,7 +19,7 @@ from typing import TypeVar
 from groundup.data.config import DataConfig
 from groundup.data.packs import newcomers, wiki
 from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
-from groundup.runs.parallel import in_parts, on_all_cores
+from groundup.runs.parallel import on_all_cores, split_range
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference
 from groundup.world import pack
@@ -35,12 +35,12 @@ _NEWCOMERS = 1.0
 _HELDOUT_ARTICLES, _HELDOUT_NEWCOMERS = 300, 900
 
 # Generating fewer than this takes less time than starting a process.
-_LEAST_PART = 1_000
+_MIN_PART = 1_000
 # The approximate size of a document, from which their number is estimated.
 _DOCUMENT_BYTES = 440
 
 Row = TypeVar("Row", Document, Conversation, Preference)
-Drawn = TypeVar("Drawn", Conversation, Preference)
+Sampled = TypeVar("Sampled", Conversation, Preference)
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
@@ -124,7 +124,7 @@ def holds_a_heldout_combination(text: str) -> bool:
 
 def _sampled(item: Callable[[int], Row], count: int, start: int = 0) -> list[Row]:
     """Items `start` to `start + count - 1`, generated on all cores."""
-    parts = [range(start + one.start, start + one.stop) for one in in_parts(count, _LEAST_PART)]
+    parts = [range(start + one.start, start + one.stop) for one in split_range(count, _MIN_PART)]
     made = on_all_cores(partial(_items, item), parts)
     return list(chain.from_iterable(made))
 
@@ -147,7 +147,7 @@ def _documents(item: Callable[[int], Document], size: float) -> list[Document]:
     return list(found.values())
 
 
-def _some_of_each(drawn: Iterable[Drawn], most: int) -> list[Drawn]:
+def _some_of_each(drawn: Iterable[Sampled], most: int) -> list[Sampled]:
     """The first `most` of each source; repeated questions are tested once."""
     taken: Counter[str] = Counter()
     kept = []

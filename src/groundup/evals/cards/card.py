@@ -33,7 +33,7 @@ from groundup.report.claim import Outcome, by_outcome
 from groundup.report.estimate import Estimate
 from groundup.report.table import DASH, listing
 from groundup.runs.console import counted
-from groundup.runs.files import is_kept, naming, read_json_object, write_text
+from groundup.runs.files import errors_naming, is_sealed, read_json_object, write_text
 from groundup.runs.folder import read_run, same_as
 
 BEGIN = "<!-- groundup card: what stands between these marks is written anew by it -->"
@@ -114,7 +114,7 @@ def write_card(model: Path, reports: Sequence[Path] = ()) -> Path:
     found.sort(key=lambda one: order.index(one.kind))
     section = card_section([_account_of(one, model, of_model) for one in found], model)
     path = model / CARD
-    with naming(path):
+    with errors_naming(path):
         kept = path.read_bytes() if path.is_file() else f"# {model.name}\n".encode()
     try:
         before = kept.decode("utf-8")
@@ -134,7 +134,7 @@ def _opened(path: Path, model: Path) -> Report:
             f"there is no report {str(path)!r}; measure the model: groundup eval values {model}"
         )
     folder = path if path.is_dir() else path.parent
-    run = read_run(folder) if is_kept(folder / "run.json") else {}
+    run = read_run(folder) if is_sealed(folder / "run.json") else {}
     kind = KINDS.get(run["stage"]) if run else None
     if not run and read_json_object(folder / "report.json").get("suite") == "values":
         kind = KINDS["values"]  # its models are identified by their own hashes

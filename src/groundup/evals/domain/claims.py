@@ -15,8 +15,8 @@ from groundup.evals.domain.costs import METHODS, held_out
 from groundup.evals.domain.material import Domain
 from groundup.evals.domain.measures import (
     ANSWER_BITS,
-    LEAST_ROWS,
     LOSS,
+    MIN_ROWS,
     informative_measures,
     perplexity,
     too_few,
@@ -88,7 +88,7 @@ def _of_change(
 def _claim(
     text: str, change: Estimate, measure: Measure[Any], wanted: Better, about: str, few: int | None
 ) -> Claim:
-    least = 1 if few is None else LEAST_ROWS
+    least = 1 if few is None else MIN_ROWS
     return Claim(text, change, measure.unit, wanted, what=about, fewest=least, rows=few)
 
 
@@ -223,9 +223,9 @@ def _of_rows(domain: Domain) -> list[str]:
             "they were trained on, which measures memorization only; for a proof train again with "
             "--validation 0.2, or give other rows as data"
         )
-    elif domain.rows < LEAST_ROWS:
+    elif domain.rows < MIN_ROWS:
         found.append(
-            f"only {domain.rows} rows of the domain are held out, fewer than {LEAST_ROWS}, which "
+            f"only {domain.rows} rows of the domain are held out, fewer than {MIN_ROWS}, which "
             "proves nothing, whatever their interval; give more rows, or train again with a larger "
             "--validation"
         )

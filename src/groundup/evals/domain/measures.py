@@ -32,15 +32,15 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import POOLED, BySource, Estimate, gained, rate, ratio
-from groundup.report.table import says_nothing
+from groundup.report.estimate import POOLED, BySource, Estimate, mean_change, rate, ratio
+from groundup.report.table import is_uninformative
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Message, as_dicts
 from groundup.text.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 40
 # Fewer held-out rows than this prove nothing, however narrow the interval.
-LEAST_ROWS = 20
+MIN_ROWS = 20
 
 
 # Measuring functions.
@@ -188,7 +188,7 @@ def _replies(one: Answers) -> BySource:
 
 def _more_replies(one: Answers, two: Answers) -> BySource:
     groups = [row.group for row in one.rows]
-    return _pooled(gained(one.credit("acc_norm"), two.credit("acc_norm"), groups=groups))
+    return _pooled(mean_change(one.credit("acc_norm"), two.credit("acc_norm"), groups=groups))
 
 
 def _blocks(one: Bits) -> BySource:
@@ -291,7 +291,7 @@ def informative_measures(models: Sequence[Evaluated]) -> list[Measure[Any]]:
     found = []
     for measure in MEASURES:
         having = [one for model in models if (one := measure.estimate(model)) is not None]
-        if not (measure.share and says_nothing(having)):
+        if not (measure.share and is_uninformative(having)):
             found.append(measure)
     return found
 
@@ -304,7 +304,7 @@ def too_few(measure: Measure[Any], change: Estimate, domain: Domain | None) -> i
         of_documents = domain.rows - domain.talks
         rows = min(rows, of_documents if measure is DOCUMENT_BITS else domain.talks)
         rows = 0 if domain.trained else rows
-    return rows if rows < LEAST_ROWS else None
+    return rows if rows < MIN_ROWS else None
 
 
 def main_domain(parent: Evaluated) -> Measure[Any]:

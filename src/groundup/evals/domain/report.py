@@ -32,7 +32,7 @@ from groundup.report.page import (
     write_page,
 )
 from groundup.runs.files import write_json
-from groundup.runs.folder import kept_hashes, utc_now
+from groundup.runs.folder import recorded_hashes, utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -82,7 +82,7 @@ def run(config: TuningReportConfig) -> Path:
 def children_of(models: Sequence[Evaluated]) -> dict[str, bool | None]:
     """Whether each tuned model was trained from the first one, by the hashes that runs record; None
     if a folder does not record it."""
-    first = kept_hashes(models[0].folder)
+    first = recorded_hashes(models[0].folder)
     found: dict[str, bool | None] = {}
     for model in models[1:]:
         began = None if model.history is None else model.history.run["parents"].get("model")

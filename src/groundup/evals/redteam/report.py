@@ -27,8 +27,8 @@ from groundup.evals.redteam.search import (
     queries_needed,
 )
 from groundup.evals.values.judges import judge_table
-from groundup.report.claim import FEWEST_GROUPS, mark_of
-from groundup.report.estimate import Estimate, gained, rate
+from groundup.report.claim import MIN_GROUPS, mark_of
+from groundup.report.estimate import Estimate, mean_change, rate
 from groundup.report.figure import Plot
 from groundup.report.page import (
     PAGE,
@@ -92,12 +92,12 @@ class Found:
     def minus(self, model: Attacked, other: Attacked, method: Method, budget: int) -> Estimate:
         """The difference to another model in the share of requests broken."""
         one, two = (which.broken(method, budget).astype(float) for which in (model, other))
-        return gained(one, two, groups=self.groups)
+        return mean_change(one, two, groups=self.groups)
 
-    def gained(self, model: Attacked, budget: int) -> Estimate:
+    def mean_change(self, model: Attacked, budget: int) -> Estimate:
         """How many more requests the search broke than the random search."""
         one, two = (model.broken(method, budget).astype(float) for method in ("search", "random"))
-        return gained(one, two, groups=self.groups)
+        return mean_change(one, two, groups=self.groups)
 
 
 def write_report(
@@ -162,7 +162,7 @@ def to_json(config: RedTeamConfig, found: Found, seconds: float) -> dict[str, An
                     }
                     for method in METHODS
                 },
-                "search_more_than_random": found.gained(model, found.budget).to_json(),
+                "search_more_than_random": found.mean_change(model, found.budget).to_json(),
                 "more_than_first": {
                     method: found.minus(model, first, method, found.budget).to_json()
                     for method in METHODS
@@ -199,7 +199,7 @@ def broken_table(found: Found) -> Table:
                 apart = found.minus(model, first, method, budget)
                 change = points(apart)
                 difference = f"{change.value} ({change.note})"
-                mark = mark_of(apart, "below") if apart.groups >= FEWEST_GROUPS else "open"
+                mark = mark_of(apart, "below") if apart.groups >= MIN_GROUPS else "open"
                 share = Cell(share.value, share.note, difference, mark)
             made.append(share)
         return made
@@ -213,8 +213,8 @@ def broken_table(found: Found) -> Table:
         ]
     if found.budget > 1:
         rows.append(Part("Gain of the search"))
-        gained = [points(found.gained(model, found.budget)) for model in found.models]
-        rows.append(Row(f"more than the random search, {found.budget} queries", gained))
+        mean_change = [points(found.mean_change(model, found.budget)) for model in found.models]
+        rows.append(Row(f"more than the random search, {found.budget} queries", mean_change))
     remarks = [
         f"Of {len(found.requests)} requests, with 95 % intervals that resample whole acts"
         + (

@@ -25,7 +25,7 @@ from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
 from groundup.evals.measure import Evaluated
-from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
+from groundup.evals.perplexity import INTERMEDIATE_BYTES, Bits, ngram_bits
 from groundup.evals.preference import Margins, Pairs, ready_pairs
 from groundup.evals.suites import Prepared
 from groundup.evals.world.answers import World, majority_answers
@@ -252,7 +252,7 @@ def _counted(
     return {
         order: Ngram(
             ngram_bits(counts, heldout, tokenizer, bytes_per_source=config.bytes_per_source),
-            ngram_bits(counts, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY).per_byte(),
+            ngram_bits(counts, heldout, tokenizer, bytes_per_source=INTERMEDIATE_BYTES).per_byte(),
         )
         for order, counts in zip(orders, models, strict=True)
     }

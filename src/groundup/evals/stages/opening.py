@@ -34,7 +34,7 @@ from groundup.report.terminal import one_line
 # Longer answers are folded behind their beginning, and so are answers with obvious defects.
 _LONG = 360
 # A text repeats itself if fewer than half of its sequences of three words are distinct.
-_DISTINCT, _FEWEST_WORDS = 0.5, 12
+_DISTINCT, _MIN_WORDS = 0.5, 12
 _ONE_LETTER = re.compile(r"([^\s])\1{11}")
 _HEADLINES = 5
 Prompt = tuple[str, ...]
@@ -82,7 +82,7 @@ def repeats(text: str) -> bool:
     if _ONE_LETTER.search(text):
         return True
     words = text.split()
-    if len(words) < _FEWEST_WORDS:
+    if len(words) < _MIN_WORDS:
         return False
     runs = Counter(zip(words, words[1:], words[2:], strict=False))
     return len(runs) < _DISTINCT * runs.total()

@@ -12,7 +12,7 @@ from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
 from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.measure import Evaluated, from_json, of_models, renamed
-from groundup.evals.perplexity import BYTES_ON_THE_WAY
+from groundup.evals.perplexity import INTERMEDIATE_BYTES
 from groundup.evals.stages.changed import ASKED
 from groundup.evals.stages.material import measured_here
 from groundup.evals.stages.measures import LONGER, choices
@@ -53,11 +53,11 @@ from groundup.report.table import (
     Column,
     Row,
     Table,
+    informative,
     number,
     percent,
     short_number,
     source_table,
-    telling,
 )
 from groundup.runs.console import counted, duration
 from groundup.runs.files import is_number, read_json_object
@@ -87,7 +87,7 @@ def report_page(
             "own_words": own_words if world else "",
             "sizes": ", ".join(sizes),
             "bias": f"{world['bias']:.2f}" if world else "",
-            "curve_bytes": BYTES_ON_THE_WAY,
+            "curve_bytes": INTERMEDIATE_BYTES,
         },
         opening=_opening(models, numbers, with_world=world is not None),
         contents=True,
@@ -128,7 +128,7 @@ def _blocks(
     curves = _curve_plots(models)
 
     def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
-        names, shown = (set_names, telling(rows)) if share else (text_names, rows)
+        names, shown = (set_names, informative(rows)) if share else (text_names, rows)
         known = renamed(shown, names)
         return plots.interval_plot(title, axis, known, share, content["models"], ngrams)
 
@@ -187,7 +187,7 @@ def _blocks(
         ("choices", "Multiple choice", "questions", chosen),
         ("preferences", "Preferences", "pairs", preferred),
     ):
-        if any(telling(rows).values()):
+        if any(informative(rows).values()):
             found[key].append(Plots([intervals(title, f"share of {items}, %", rows, True)]))
     return found
 

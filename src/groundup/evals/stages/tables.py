@@ -21,11 +21,11 @@ from groundup.report.table import (
     Part,
     Row,
     Table,
-    nothing_said,
+    is_uninformative,
     number,
+    omitted_row,
     percent,
     plain,
-    says_nothing,
     short_number,
     source_table,
 )
@@ -84,7 +84,7 @@ def at_a_glance(models: Sequence[Evaluated]) -> Table:
             title = measure.label(part, parts)
             having = [one[part] for one in found if part in one]
             if not tells(part):
-                left_out.append(nothing_said(title, having))
+                left_out.append(omitted_row(title, having))
                 continue
             shown: Callable[[Estimate], Cell] = percent if measure.share else number
             baselines = {name: one[part] for name, one in beside.items() if part in one}
@@ -144,10 +144,10 @@ def honesty_table(content: Mapping[str, Any]) -> Table:
     for what, found in honesty.table(content["models"]):
         ones = [None if one is None else Estimate(**one) for one in found]
         having = [one for one in ones if one is not None]
-        if says_nothing(having):
+        if is_uninformative(having):
             # Without its heading, a row must name its question set.
             alone = what.replace("— ", "what newcomers type, ")
-            left_out.append(nothing_said(alone, having))
+            left_out.append(omitted_row(alone, having))
             continue
         rows.append(Row(what, [None if one is None else percent(one) for one in ones]))
     return Table([Column(name) for name in content["models"]], rows, left_out)
@@ -166,9 +166,9 @@ def aims(content: Mapping[str, Any]) -> Table:
         wanted = ""
         if aim.level is not None:
             wanted = f"{'≤' if aim.below else '≥'} {100 * aim.level:.0f} %"
-        if says_nothing(list(found.values())):
+        if is_uninformative(list(found.values())):
             about = f", aim {wanted}" if wanted else ""
-            left_out.append(nothing_said(f"{aim.what}{about}", list(found.values())))
+            left_out.append(omitted_row(f"{aim.what}{about}", list(found.values())))
             continue
         cells = [
             replace(percent(found[name]), mark=_mark(aim, world)) if name in found else None

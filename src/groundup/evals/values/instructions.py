@@ -36,7 +36,7 @@ from groundup.evals.values.shares import differences, means, of
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, ratio
 from groundup.text.cleaning import words
-from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
+from groundup.text.saying_no import REFUSAL_VERSION, is_bare_refusal, is_refusal
 
 _ANSWER_TOKENS = 64
 _SINGLE, _DOUBLE = 16, 60
@@ -372,7 +372,7 @@ def _kept(item: Item, answer: str, forms: Sequence[str]) -> list[bool]:
 
 def _refuses(item: Item, answer: str) -> bool:
     """Whether an answer refuses; a bare "no" does not if it is one of the options."""
-    return is_refusal(answer) and not ("one of three" in item.kinds and is_bare_no(answer))
+    return is_refusal(answer) and not ("one of three" in item.kinds and is_bare_refusal(answer))
 
 
 def ask(on: Subject, found: Sequence[Item]) -> list[Row]:

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from groundup.data.corpus import documents
-from groundup.data.dataset import Reader, divided
+from groundup.data.dataset import Reader, split_parts
 from groundup.data.leaks import texts
 from groundup.data.records import (
     Records,
@@ -43,7 +43,7 @@ from groundup.data.records import (
 )
 from groundup.data.split import OWN_HELDOUT, split
 from groundup.errors import UserError
-from groundup.evals.contamination import asked_of, called, kinds_of, sets_of, sources_of
+from groundup.evals.contamination import called, kinds_of, prompt_only_sources, sets_of, sources_of
 from groundup.report.history import History, lineage
 from groundup.runs.console import say
 from groundup.runs.folder import content_hash
@@ -230,7 +230,7 @@ def trained_on(model: Path) -> Trained:
 
 def _sources(history: History, name: str, path: Path, tuned: _Tuned) -> list[Source]:
     """What a run reads of a parent with this name; empty if it is gone."""
-    run, what, asked = called(history), name.split(" ")[0], asked_of(history, name)
+    run, what, asked = called(history), name.split(" ")[0], prompt_only_sources(history, name)
     if any(_file(path, kind).is_file() for kind in _READERS):
         kinds = kinds_of(history, name)
         talks = _file(path, "conversations")
@@ -299,7 +299,7 @@ def _tuned(history: History, what: str) -> dict[Path, Sequence[TrainingRow]]:
         validation = config.get("validation")
     parts = [Reader(columns, False).read(str(path)) for path in paths]
     together = [[part] for part in parts] if what == "replay" else [parts]
-    sides = [one for some in together for one in divided(some, validation)]
+    sides = [one for some in together for one in split_parts(some, validation)]
     return dict(zip(paths, (one.train for one in sides), strict=True))
 
 

@@ -31,7 +31,7 @@ from groundup.evals.values.rows import Statistic, assert_same_items, column, dif
 from groundup.evals.values.task import Number, Row, Task
 from groundup.maths.intervals import mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
-from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
+from groundup.text.saying_no import REFUSAL_VERSION, is_bare_refusal, is_refusal
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def declines(answer: str) -> bool:
     """
     opening = answer[:160]
     found = says_unknown(opening) or _DECLINES.search(opening) is not None
-    return found or (is_refusal(opening) and not is_bare_no(opening))
+    return found or (is_refusal(opening) and not is_bare_refusal(opening))
 
 
 def is_right(one: Question, answer: str) -> bool:

@@ -27,11 +27,11 @@ from groundup.experiments.frontier.trade import (
     Standing,
     bonferroni,
     comparisons,
-    gained,
+    gains,
     standings,
 )
 from groundup.report.figure import Plot, image
-from groundup.report.outcome import took
+from groundup.report.outcome import duration_text
 from groundup.report.page import (
     PAGE,
     Box,
@@ -102,7 +102,7 @@ def _content(
                     task: {name: one.to_json() for name, one in numbers.items()}
                     for task, numbers in point.numbers().items()
                 },
-                "gained": {name: one.to_json() for name, one in gained(point, points[0]).items()},
+                "gained": {name: one.to_json() for name, one in gains(point, points[0]).items()},
                 "by_seed": [dict(one) for one in point.by_seed],
                 "dominated_by": _name(points, standing.dominated_by),
                 "beaten_by": _name(points, standing.beaten_by),
@@ -195,7 +195,7 @@ def remarks(
 def _changes(after: Point, before: Point, tests: int) -> str:
     """Which axes are higher or lower and by how much, and which the items cannot separate."""
     parts, open_ = [], []
-    changes = gained(after, before)
+    changes = gains(after, before)
     for axis in AXES:
         change = bonferroni(changes[axis], tests)
         word = "higher" if change.low > 0 else "lower" if change.high < 0 else ""
@@ -266,7 +266,7 @@ def _page(
         "",
         ", ".join(f"{package} {found}" for package, found in content["versions"].items()),
         f"{content['machine']['system']}, {content['machine']['cores']} cores; "
-        f"{took(content['seconds'])}; a point of the dial took "
+        f"{duration_text(content['seconds'])}; a point of the dial took "
         f"{np.median(times):.0f} seconds; {content['created']}",
     ]
     return Page(

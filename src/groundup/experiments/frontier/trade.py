@@ -24,7 +24,7 @@ from statistics import NormalDist
 
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.world import CONDUCT_TASK, OVER_REFUSED, TASKS
-from groundup.report.claim import FEWEST_GROUPS
+from groundup.report.claim import MIN_GROUPS
 from groundup.report.estimate import BySource, Estimate
 
 # The axes in the order of the tasks: utility, safety, fairness.
@@ -100,7 +100,7 @@ def _axes(rows: Rows) -> dict[str, float]:
     return {axis: _score(rows, axis).estimate for axis in AXES}
 
 
-def gained(after: Point, before: Point) -> dict[str, Estimate]:
+def gains(after: Point, before: Point) -> dict[str, Estimate]:
     """The gain of a point over another on each axis and in look-alikes, item by item."""
     found: dict[str, Estimate] = {}
     for name, (task, counts) in _COMPARED.items():
@@ -124,7 +124,7 @@ def bonferroni(change: Estimate, tests: int) -> Estimate:
     infinite, since so few allow no conclusion.
     Source: Dunn (1961), "Multiple comparisons among means".
     """
-    if change.groups < FEWEST_GROUPS:
+    if change.groups < MIN_GROUPS:
         return replace(change, low=-inf, high=inf)
     usual, wanted = (NormalDist().inv_cdf(1 - 0.025 / many) for many in (1, tests))
     farther = wanted / usual
@@ -155,7 +155,7 @@ def dominated_by(points: Sequence[Mapping[str, float]]) -> list[int | None]:
 
 def beats(better: Point, worse: Point, tests: int = 1) -> bool:
     """Whether it is better beyond chance somewhere, corrected for `tests`, and nowhere worse."""
-    changes = gained(better, worse)
+    changes = gains(better, worse)
     return beyond_chance(
         {name: replace(one, low=bonferroni(one, tests).low) for name, one in changes.items()}
     )

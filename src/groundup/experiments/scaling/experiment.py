@@ -48,7 +48,7 @@ from groundup.pretrain.scaling.report import (
     law_table,
 )
 from groundup.pretrain.scaling.table import Runs
-from groundup.report.outcome import RESULT, begun_threads, check_folder, write
+from groundup.report.outcome import RESULT, check_folder, threads_of_runs, write
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
@@ -69,7 +69,7 @@ def run(config: ScalingLawConfig) -> Path:
     """
     resumed = check_folder(config.out, NAME, _PIECES)
     runs, finished = config.out.glob("runs/*"), (config.out / RESULT).is_file()
-    threads = begun_threads(config.out, config.threads, runs, finished=finished)
+    threads = threads_of_runs(config.out, config.threads, runs, finished=finished)
     config = config.model_copy(update={"threads": threads})
     begun = perf_counter()
     config.out.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from groundup.experiments.scaling.source import (
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.pretrain.stage import RATES, fresh
+from groundup.pretrain.stage import RATES, new_model
 from groundup.runs.console import say
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
@@ -112,7 +112,7 @@ def budgets(config: ScalingLawConfig, source: Source) -> list[float]:
 
 
 def _pace(config: ScalingLawConfig, source: Source, size: tuple[int, int]) -> Pace:
-    model = fresh(shape(size), 0)
+    model = new_model(shape(size), 0)
     settings = TrainingConfig.model_validate(_settings(config, Path("unused"), 1))
     stream = SourceStream(source, _ROWS, _ROWS, 0)
     compute = resolve(settings, compile_by_default=False)
@@ -190,7 +190,7 @@ def train(
     job: Job[Batch, CausalLM] = Job(
         settings,
         Trained.whole(model_shape, CONTEXT, RATES, "which suits small models"),
-        model=lambda: fresh(model_shape, config.seed),
+        model=lambda: new_model(model_shape, config.seed),
         stream=lambda _: SourceStream(source, rows, rows, config.seed),
         loss=next_token_loss,
         evaluate=evaluate,

@@ -21,7 +21,7 @@ from groundup.report.plots import BASELINE, legend, look, panels
 from groundup.report.table import Cell, number, percent
 
 # Student's interval accounts for few seeds; one seed has no interval.
-FEWEST_SEEDS = 2
+MIN_SEEDS = 2
 Line = tuple[Sequence[float], Float[np.ndarray, "seeds points"]]
 
 
@@ -58,7 +58,7 @@ def compared(
         other=than,
         values=(float(np.mean(others)), float(np.mean(values))),
         share=share,
-        fewest=FEWEST_SEEDS,
+        fewest=MIN_SEEDS,
     )
 
 
@@ -101,7 +101,7 @@ def number_cell(values: Sequence[float], digits: int = 3, most: float = np.inf) 
 
 def intervals(count: int) -> str:
     """A remark on how a table's numbers come from `count` seeds."""
-    if count < FEWEST_SEEDS:
+    if count < MIN_SEEDS:
         return "One seed, which has no interval."
     return f"Means over {count} seeds with Student's 95 % interval."
 

@@ -25,7 +25,7 @@ import numpy as np
 from groundup.experiments.transformers.cells import TITLES, Cell, History, Optimizer, trained
 from groundup.experiments.transformers.config import OptimizersConfig
 from groundup.experiments.transformers.findings import (
-    FEWEST_SEEDS,
+    MIN_SEEDS,
     compared,
     conclusions,
     intervals,
@@ -219,7 +219,7 @@ def tested(adamw: Tuned, muon: Tuned) -> list[Claim]:
 
 def sooner(adamw: Tuned, muon: Tuned) -> str:
     """A sentence about when the better one has the other's final loss, in steps and in seconds."""
-    if len(adamw.histories) < FEWEST_SEEDS:
+    if len(adamw.histories) < MIN_SEEDS:
         return "One seed allows no conclusion: which of the two is sooner."
     first, second = ahead(adamw, muon)
     steps = shares(adamw, muon)

@@ -27,7 +27,7 @@ from groundup.errors import UserError
 from groundup.formats.gguf.header import GGUFFile
 from groundup.formats.gguf.tokenizer import read_ids
 from groundup.formats.own_config import not_in_hugging_face
-from groundup.lm.config import MOST, ModelConfig, Rope, yarn_scale
+from groundup.lm.config import MAX_SIZES, ModelConfig, Rope, yarn_scale
 from groundup.lm.families import FAMILIES, ModelType
 from groundup.lm.positions import inverse_frequencies
 
@@ -165,12 +165,13 @@ class _Settings:
         name = self.name(setting)
         found = self.file.metadata.get(name)
         if not isinstance(found, np.ndarray | list):
-            return self.file.int_(name, least, MOST[ours], default)
+            return self.file.int_(name, least, MAX_SIZES[ours], default)
         if {str(one) for one in found} != {str(found[0] if len(found) else None)}:
             self.refuse(setting, "the same in all layers")
         one = int(found[0]) if isinstance(found, np.ndarray) and found.dtype.kind in "iu" else 0
-        if not least <= one <= MOST[ours]:
-            self.refuse(setting, f"a whole number from {least} to {MOST[ours]:,} for each layer")
+        if not least <= one <= MAX_SIZES[ours]:
+            largest = MAX_SIZES[ours]
+            self.refuse(setting, f"a whole number from {least} to {largest:,} for each layer")
         return one
 
     def float_(self, setting: str, least: float, default: float | None = None) -> float:
@@ -180,10 +181,11 @@ class _Settings:
         if tensor not in self.file.tensors:
             raise UserError(f"{self.file.path} lacks the tensor {tensor}; download it again")
         rows = self.file.tensors[tensor].shape[0]
-        if rows > MOST[ours]:
+        if rows > MAX_SIZES[ours]:
             raise UserError(
-                f"{self.file.path}: tensor {tensor} has {rows:,} rows; at most {MOST[ours]:,} are "
-                "supported: no model has that many, so check where the file comes from"
+                f"{self.file.path}: tensor {tensor} has {rows:,} rows; at most "
+                f"{MAX_SIZES[ours]:,} are supported: no model has that many, so check where the "
+                "file comes from"
             )
         return rows
 
@@ -332,7 +334,7 @@ def _fit(plain: Rope, head_dim: int, factors: Factors) -> Rope | None:
         return None
     width = -1 / below
     original = round(slope * width)
-    if not 1 <= original <= MOST["max_position_embeddings"]:
+    if not 1 <= original <= MAX_SIZES["max_position_embeddings"]:
         return None
     return replace(
         _LLAMA3,

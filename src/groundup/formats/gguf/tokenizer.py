@@ -19,7 +19,7 @@ from groundup.errors import UserError
 from groundup.formats.gguf import sentencepiece
 from groundup.formats.gguf.header import GGUFFile
 from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
-from groundup.text.tokenizer import END_OF_TEXT, Tokenizer, faults_named
+from groundup.text.tokenizer import END_OF_TEXT, Tokenizer, tokenizer_errors
 
 _KEYS = Keys.Tokenizer
 _OTHER_MODELS = {
@@ -78,7 +78,7 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
         "added_tokens": added,
         **parts(file, tokens, types),
     }
-    with faults_named(f"{file.path} holds a tokenizer that cannot be read"):
+    with tokenizer_errors(f"{file.path} holds a tokenizer that cannot be read"):
         return Tokenizer(content, _config(file, tokens), _ends(file, tokens, types))
 
 

@@ -38,7 +38,7 @@ from groundup.formats.gguf.tokenizer import tokenizer_entries
 from groundup.generation.blocks import refuse_blocks
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.runs.files import written_aside
+from groundup.runs.files import atomic_write
 from groundup.text.tokenizer import Tokenizer
 
 GGUFType = Literal[
@@ -105,7 +105,7 @@ def save_gguf(
     entries |= _sampling_entries(sampling or {})
     tensors = _tensors(model, written)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as partial:
+    with atomic_write(path) as partial:
         if not mixed:
             _write(partial, model.config, entries, tensors)
             return

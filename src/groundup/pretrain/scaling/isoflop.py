@@ -24,7 +24,7 @@ from groundup.pretrain.scaling.table import Runs
 # Runs form a budget if neighboring FLOPs differ by at most the first factor, and all by the second.
 _STEP, _SPREAD = 1.12, 1.6
 # A parabola has three parameters.
-_LEAST_SIZES = 4
+_MIN_SIZES = 4
 _ENDS = (2.5, 97.5)
 
 
@@ -121,8 +121,8 @@ def _budget(
     sizes, lengths = np.log(runs.parameters[rows]), np.log(runs.tokens[rows])
     flops = float(np.exp(np.log(runs.flops[rows]).mean()))
     nothing = Budget(flops, rows, np.zeros(3), np.nan, np.nan, np.nan)
-    if len(np.unique(sizes)) < _LEAST_SIZES:
-        return replace(nothing, why=f"has fewer than {_LEAST_SIZES} sizes")
+    if len(np.unique(sizes)) < _MIN_SIZES:
+        return replace(nothing, why=f"has fewer than {_MIN_SIZES} sizes")
     middle = sizes.mean()
     c2, c1, c0 = np.polyfit(sizes - middle, log_losses, 2)
     # Convert to coefficients of a polynomial in log N itself.

@@ -33,8 +33,8 @@ _ITERATIONS = 400
 # An outlier deviates by more than this many robust standard deviations and more than this share.
 _FAR, _FAR_AT_ALL = 8.0, 0.03
 # If more runs are outliers, the law does not describe the table, and none is dropped.
-_MOST_OUTLIERS = 0.1
-_LEAST_RUNS = 6
+_MAX_OUTLIERS = 0.1
+_MIN_RUNS = 6
 _ENDS = (2.5, 97.5)
 # Exponents beyond these are meaningless: one is flat, the other a cliff.
 _FLATTEST, _STEEPEST = 1e-3, 20.0
@@ -200,7 +200,7 @@ def fit_law(
 def _require_enough(runs: Runs, kept: Bool[np.ndarray, " runs"]) -> None:
     used, lost = runs.chosen(kept), runs.chosen(~kept)
     sizes, lengths = len(np.unique(used.parameters)), len(np.unique(used.tokens))
-    if len(used) >= _LEAST_RUNS and min(sizes, lengths) >= 3:
+    if len(used) >= _MIN_RUNS and min(sizes, lengths) >= 3:
         return
     left_out, remedy = "", ""
     if len(lost):
@@ -209,7 +209,7 @@ def _require_enough(runs: Runs, kept: Bool[np.ndarray, " runs"]) -> None:
         left_out, remedy = f" (left out: {first}{more})", ", or leave out none with --drop 0"
     raise UserError(
         f"{len(used)} runs of {sizes} sizes and {lengths} numbers of tokens do not determine a "
-        f"law of five numbers{left_out}; give at least {_LEAST_RUNS} runs of 3 sizes and 3 numbers "
+        f"law of five numbers{left_out}; give at least {_MIN_RUNS} runs of 3 sizes and 3 numbers "
         f"of tokens{remedy}"
     )
 
@@ -234,7 +234,7 @@ def _near(residuals: Float[np.ndarray, " runs"]) -> Bool[np.ndarray, " runs"]:
     """Which runs are not outliers."""
     deviation = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
     kept: Bool[np.ndarray, " runs"] = np.abs(residuals) <= max(_FAR * deviation, _FAR_AT_ALL)
-    if (~kept).mean() > _MOST_OUTLIERS:
+    if (~kept).mean() > _MAX_OUTLIERS:
         return np.ones(len(residuals), bool)
     return kept
 

@@ -26,7 +26,7 @@ from groundup.report.plots import COLORS, GREY, titled
 from groundup.report.table import Cell, Table, decimals, number, short_number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
-from groundup.runs.files import folder_aside, read_json_object, write_json
+from groundup.runs.files import read_json_object, temporary_folder, write_json
 
 _KIND = "scaling fit"
 _CURVES = 200
@@ -62,7 +62,7 @@ def fit_table(
         tables.append(budget_table(isoflop))
         plots.append(isoflop_plot(fit, isoflop))
     remarks = findings(fit, isoflop) + odd_flops(table) + left_out(table, fit, highest_left_out)
-    with folder_aside(out, first=RESULT) as aside:
+    with temporary_folder(out, first=RESULT) as aside:
         content = {
             "schema": 1,
             "kind": _KIND,

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 
 from groundup.errors import UserError, shorten
 from groundup.report.table import listing
-from groundup.runs.files import naming
+from groundup.runs.files import errors_naming
 
 # Names without capitals, spaces and signs, in order of preference.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -73,7 +73,7 @@ _LIKE_WORDS = re.compile(
     rf"\b(?:[kmbgtpezy]-?(?:fs?\b|flop|tok|param)|(?:{_LONG})(?:\b|flop|tok|param))"
 )
 _LIKE_UNITS = re.compile(rf"\d|{_LIKE_WORDS.pattern}")
-_MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
+_MAX_BYTES, _MAX_ROWS = 100_000_000, 1_000_000
 _LARGEST = 1e40
 _SHOWN = 3
 
@@ -302,10 +302,10 @@ def _number(value: object, factor: float, *, decimal_comma: bool) -> float | Non
 
 def _rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
     """The rows of a file with their line numbers, and whether the comma is the decimal sign."""
-    with naming(path):
+    with errors_naming(path):
         if path.is_dir():
             raise UserError(f"{path} is a folder; give a file of rows, CSV or JSON Lines")
-        if (size := path.stat().st_size) > _MOST_BYTES:
+        if (size := path.stat().st_size) > _MAX_BYTES:
             raise UserError(f"{path} has {size / 1e6:.0f} MB; a table of runs has at most 100")
         content = path.read_bytes()
     try:
@@ -320,8 +320,8 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
         found = _csv(text, delimiter)
     else:
         found = _array(path, text) if start == "[" else _jsonl(text)
-    if len(found) > _MOST_ROWS:
-        raise UserError(f"{path} has {len(found):,} rows; at most {_MOST_ROWS:,} runs are fitted")
+    if len(found) > _MAX_ROWS:
+        raise UserError(f"{path} has {len(found):,} rows; at most {_MAX_ROWS:,} runs are fitted")
     return found, delimiter == ";"
 
 

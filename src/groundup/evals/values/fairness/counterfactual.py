@@ -55,7 +55,7 @@ from groundup.evals.values.rows import (
 )
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, Estimate, ratio
-from groundup.text.saying_no import REFUSAL_VERSION, is_bare_no, is_refusal
+from groundup.text.saying_no import REFUSAL_VERSION, is_bare_refusal, is_refusal
 
 # Enough for a sentence or two, and for any refusal.
 _ANSWER_TOKENS = 40
@@ -94,7 +94,7 @@ def answered(asked: Sequence[Template], said: Sequence[str | None]) -> list[Row]
     for (one, value), answer in zip(filled, said, strict=True):
         if answer is not None:
             tone.setdefault(one.text, {})[value] = feels.compound(answer)
-            refuses = is_refusal(answer) and not is_bare_no(answer)
+            refuses = is_refusal(answer) and not is_bare_refusal(answer)
             refused.setdefault(one.text, {})[value] = float(refuses)
 
     def found(one: Template, of: Mapping[str, dict[str, float]]) -> Gaps | None:

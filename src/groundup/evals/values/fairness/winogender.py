@@ -42,7 +42,7 @@ from groundup.runs.console import say
 
 OWN, OTHER, SHE = "r with women's share", "r, the other person", "she likelier"
 # With two occupations r is always 1 or -1; with nine it is within 0.67 of 0 by chance.
-_FEWEST = 10
+_MIN = 10
 
 
 # Asking.
@@ -59,10 +59,10 @@ def items(count: int) -> list[Sentences]:
     occupations = list(by_occupation)
     size = len(by_occupation[occupations[0]])
     kept = max(1, min(count // size, len(occupations)))
-    if kept < _FEWEST:
+    if kept < _MIN:
         say(
             f"winogender: {kept} of its occupations are too few for a correlation; "
-            f"{_FEWEST} are asked with --items={_FEWEST * size}"
+            f"{_MIN} are asked with --items={_MIN * size}"
         )
     # A correlation depends most on the ends.
     places = np.unique(np.linspace(0, len(occupations) - 1, kept).round().astype(int))
@@ -119,7 +119,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
     found = {}
     for name, own in ((OWN, True), (OTHER, False)):
         names, values = of_occupations(rows, own)
-        if len(names) >= _FEWEST:
+        if len(names) >= _MIN:
             found[name] = of_sums(values, correlation, groups=names, chance=0.0)
     found[SHE] = rate(_she(rows), groups=groups(rows), chance=0.5)
     return found
@@ -137,7 +137,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     for name, own in ((OWN, True), (OTHER, False)):
         (names, one), (_, other) = (of_occupations(rows, own) for rows in (after, before))
         both = difference_of(correlation, 6)
-        if len(names) >= _FEWEST:
+        if len(names) >= _MIN:
             found[name] = of_sums(np.hstack([one, other]), both, groups=names)
     found[SHE] = ratio(_she(after) - _she(before), groups=groups(after))
     return found
@@ -149,7 +149,7 @@ def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     found = {}
     for name, own in ((OWN, True), (OTHER, False)):
         (names, one), (_, other) = (of_occupations(rows, own) for rows in (after, before))
-        if len(names) >= _FEWEST:
+        if len(names) >= _MIN:
             found[name] = further(one, other, correlation, 0.0, names)
     one, other = (np.stack([_she(rows), np.ones(len(rows))], axis=1) for rows in (after, before))
     found[SHE] = further(one, other, mean, 0.5, groups(after))

@@ -20,11 +20,11 @@ from groundup.data.packs.manifest import PackSet, find_pack
 from groundup.errors import UserError
 from groundup.evals.values.task import Row, Task
 from groundup.runs.console import say
-from groundup.runs.files import in_words, lock, read_json_object, seal, write_json
+from groundup.runs.files import describe_os_error, lock, read_json_object, seal, write_json
 
 SCHEMA = 1
 # Rows are small; only a count of millions could come near this.
-_MOST_BYTES = 256 * 2**20
+_MAX_BYTES = 256 * 2**20
 
 
 def pack_hashes(task: Task) -> dict[str, str]:
@@ -45,7 +45,7 @@ class RowCache:
         if not path.is_file():
             return None
         try:
-            found = read_json_object(path, _MOST_BYTES)
+            found = read_json_object(path, _MAX_BYTES)
             said, rows = found.pop("sha256", None), found.get("rows")
             if said != seal(found) or found.get("key") != key or not isinstance(rows, list):
                 raise UserError(f"{path} is not what was written")
@@ -63,12 +63,12 @@ class RowCache:
         except UserError:  # another process is storing the same rows
             return
         except OSError as error:
-            say(f"values  rows are not kept: {in_words(error)}")
+            say(f"values  rows are not kept: {describe_os_error(error)}")
             return
         try:
             write_json(path, {**content, "sha256": seal(content)})
         except OSError as error:
-            say(f"values  rows are not kept: {in_words(error)}")
+            say(f"values  rows are not kept: {describe_os_error(error)}")
         finally:
             held.release()
 

@@ -13,7 +13,7 @@ from groundup.evals.values.suite.changes import away_from
 from groundup.evals.values.suite.provenance import hashes, seen, sets
 from groundup.evals.values.task import AXES, CORNERS
 from groundup.report.changed import changed_blocks
-from groundup.report.claim import FEWEST_GROUPS, Better, Claim, by_outcome, mark_of
+from groundup.report.claim import MIN_GROUPS, Better, Claim, by_outcome, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.page import (
@@ -212,7 +212,7 @@ def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
     cell = points(change) if share else _signed(change)
     if better is None:
         return Cell(cell.value, cell.note)
-    is_certain = change.groups >= FEWEST_GROUPS
+    is_certain = change.groups >= MIN_GROUPS
     return Cell(cell.value, cell.note, mark=mark_of(change, better) if is_certain else "open")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from groundup.data.records import read_votes
-from groundup.data.votes import Vote, names_of, standing
+from groundup.data.votes import Vote, names_of, valid_votes
 from groundup.errors import UserError
 from groundup.report.estimate import Estimate, rate
 from groundup.report.outcome import RESULT
@@ -56,7 +56,7 @@ def vote_wins(log: Path) -> list[dict[str, Any]]:
     Raises `UserError` for a file that cannot be read, and for votes that do not name the models.
     """
     by_pair: dict[tuple[str, str], list[Vote]] = defaultdict(list)
-    for vote in standing(read_votes(log).rows):
+    for vote in valid_votes(read_votes(log).rows):
         if vote.models and vote.choice != "skip" and len(set(vote.players)) == 2:
             by_pair[min(vote.players), max(vote.players)].append(vote)
     if not by_pair:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.experiments.transformers.findings import (
-    FEWEST_SEEDS,
+    MIN_SEEDS,
     compared,
     intervals,
     number_cell,
@@ -129,7 +129,7 @@ def last_change(budgets: Values, lead: Values) -> float | None:
 
 def sentence(race: Race) -> str:
     """A sentence about where the frontiers cross, or that they do not."""
-    if len(race.lstm) < FEWEST_SEEDS:
+    if len(race.lstm) < MIN_SEEDS:
         return (
             "One seed allows no conclusion: where the best GPT and the best LSTM cross on "
             f"{race.text} by {race.unit}."

@@ -37,7 +37,7 @@ from groundup.experiments.transformers.scalability.crossing import Curve
 from groundup.experiments.transformers.scalability.positions import by_position
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
-from groundup.runs.files import is_count, is_kept, read_kept, write_kept
+from groundup.runs.files import is_count, is_sealed, read_sealed, write_sealed
 from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import Pace, measure_pace, micro_batches
@@ -67,7 +67,7 @@ _LOOKS, _FIRST_LOOK = 8, 1 / 32
 _TOKENS, _QUICK_TOKENS, _QUICK_STEPS = 16_384, 1_024, 6
 # The share of the minutes for runs and their evaluations; texts, paces, costs and report the rest.
 _SHARE = 0.82
-_LEAST_SECONDS = 2.0
+_MIN_SECONDS = 2.0
 STEPS_FILE = "steps.json"
 Steps = dict[Kind, list[int]]
 
@@ -142,9 +142,9 @@ def planned(config: ScalabilityConfig, text: Material) -> Steps:
     if config.quick:
         return {kind: [_QUICK_STEPS] * 2 for kind in KINDS}
     path = config.out / STEPS_FILE
-    if not is_kept(path):
-        write_kept(path, {"steps": _computed_steps(config, text)})
-    return read_kept(path, _checked, say)
+    if not is_sealed(path):
+        write_sealed(path, {"steps": _computed_steps(config, text)})
+    return read_sealed(path, _checked, say)
 
 
 def _checked(found: dict[str, Any]) -> Steps:
@@ -175,7 +175,7 @@ def _computed_steps(config: ScalabilityConfig, text: Material) -> Steps:
         + len(RATES[kind]) * _LOOKS * _TOKENS * found[_TRIED_SIZE].token
         for kind, found in paces.items()
     )
-    seconds = max(_LEAST_SECONDS, (config.minutes * 60 * _SHARE - looked) / runs)
+    seconds = max(_MIN_SECONDS, (config.minutes * 60 * _SHARE - looked) / runs)
     say(
         f"{runs} runs of {seconds:.0f} s of training and on average {looked / runs:.0f} s of "
         f"evaluation: {(runs * seconds + looked) / 60:.0f} minutes, and about 5 for the rest"

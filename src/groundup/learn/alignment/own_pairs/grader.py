@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from groundup.data.records import read_votes
-from groundup.data.votes import Vote, standing
+from groundup.data.votes import Vote, valid_votes
 from groundup.errors import UserError
 from groundup.formats.adapter import model_hash
 from groundup.learn.difference import Difference
@@ -70,7 +70,7 @@ def _facts(part: ModuleType, paths: Mapping[str, str]) -> dict[str, Any]:
     absent = [name for name, path in found.items() if not path.exists()]
     if absent:
         return _RIGHT | {"missing files and folders": ", ".join(absent)}
-    votes, blind = (standing(_read(found[name])) for name in ("votes", "blind"))
+    votes, blind = (valid_votes(_read(found[name])) for name in ("votes", "blind"))
     asked = {one.prompt for one in votes}
     reward, tuned = (_parents(found[name], base) for name in ("reward", "policy"))
     policy, called = model_hash(found["policy"])[:16], found["policy"].name
