@@ -21,7 +21,7 @@ def test_a_worked_diagnosis():
     assert log_evidence(prior, found) == pytest.approx(log(0.009 + 0.0495))
 
 
-def test_all_data_at_once_is_one_by_one():
+def test_updating_with_all_data_equals_updating_one_by_one():
     rng = np.random.default_rng(0)
     coins = [Bernoulli(p) for p in (0.2, 0.5, 0.9)]
     data = Bernoulli(0.5).sample(30, rng)
@@ -36,14 +36,14 @@ def test_all_data_at_once_is_one_by_one():
     assert evidence == pytest.approx(log_evidence(prior, together))
 
 
-def test_long_data_underflows_nowhere():
+def test_long_data_does_not_underflow():
     prior = Categorical.from_probs(np.array([0.5, 0.5]))
     found = posterior(prior, np.array([-100_000.0, -100_001.0]))
     assert found.probs[0] == pytest.approx(1 / (1 + np.exp(-1)))
     assert log_evidence(prior, np.array([-inf, -inf])) == -inf
 
 
-def test_what_the_prior_rules_out_stays_out():
+def test_a_prior_of_zero_stays_zero():
     prior = Categorical.from_probs(np.array([1.0, 0.0]))
     assert posterior(prior, np.array([-50.0, 0.0])).probs.tolist() == [1, 0]
 
@@ -51,7 +51,7 @@ def test_what_the_prior_rules_out_stays_out():
 # Conjugate updates.
 
 
-def test_beta_is_bayes_rule_on_a_fine_grid():
+def test_beta_equals_bayes_rule_on_a_fine_grid():
     data = np.array([1, 1, 0, 1, 0, 1, 1])
     grid = (np.arange(20_000) + 0.5) / 20_000
     prior = Categorical.from_logits(np.log(grid) + 2 * np.log(1 - grid))  # Beta(2, 3)
@@ -73,7 +73,7 @@ def test_laplaces_rule_of_succession():
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([0.5, 0.9, 0.99]))
 @settings(deadline=None, max_examples=40)
-def test_credible_ends_are_binomial_sums(a, b, confidence):
+def test_credible_bounds_equal_binomial_sums(a, b, confidence):
     """P(Beta(a, b) <= x) = P(Binomial(a + b - 1, x) >= a) for whole a, b."""
     interval = Beta(float(a), float(b)).credible_interval(confidence)
     n = a + b - 1
@@ -86,7 +86,7 @@ def test_credible_ends_are_binomial_sums(a, b, confidence):
 
 
 @pytest.mark.parametrize("a", [0.1, 0.5, 1.0, 30.0, 1e4, 1e6])
-def test_credible_ends_of_a_power_law(a):
+def test_credible_bounds_of_a_power_law(a):
     """Beta(a, 1) has P(p <= x) = x^a, and Beta(1, b) is its mirror image."""
     interval, mirror = Beta(a, 1.0).credible_interval(), Beta(1.0, a).credible_interval()
     assert interval.low == pytest.approx(0.025 ** (1 / a), rel=1e-5)
@@ -113,7 +113,7 @@ def test_dirichlet_marginals_are_betas():
     assert prior.update(np.array([], int)).a.tolist() == [2, 1, 0.5]
 
 
-def test_gaussian_mean_is_bayes_rule_on_a_fine_grid():
+def test_gaussian_mean_equals_bayes_rule_on_a_fine_grid():
     values = np.array([1.2, 0.7, 2.9])
     exact = GaussianMean(Gaussian(-1.0, 2.0), noise=0.8).update(values)
     grid = np.linspace(-10, 10, 40_001)
@@ -131,7 +131,7 @@ def test_gaussian_mean_is_bayes_rule_on_a_fine_grid():
     assert one_by_one.belief.std == pytest.approx(exact.belief.std)
 
 
-def test_credible_intervals_hold_the_truth_as_often_as_they_say():
+def test_credible_intervals_have_their_stated_coverage():
     """Truths drawn from the prior, data from the truths: coverage is then exactly 90 %."""
     rng = np.random.default_rng(0)
     hits = 0
@@ -156,12 +156,12 @@ def test_credible_intervals_hold_the_truth_as_often_as_they_say():
         ),
     ],
 )
-def test_what_is_refused(wrong, message):
+def test_rejects_bad_input(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
 
 
 @pytest.mark.parametrize("of", [posterior, log_evidence])
-def test_each_hypothesis_has_a_likelihood(of, unchecked_types):
+def test_each_hypothesis_needs_a_likelihood(of, unchecked_types):
     with pytest.raises(ValueError, match=r"of shape \(1,\) do not fit 2 hypotheses"):
         of(Categorical.from_probs(np.array([0.5, 0.5])), np.array([-1.0]))

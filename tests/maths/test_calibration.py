@@ -1,4 +1,5 @@
-"""Calibration measures on made cases whose answer is known, and as properties of any forecast."""
+"""Calibration measures on constructed cases with known answers, and as properties of any
+forecast."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ forecasts = st.lists(
 ).map(lambda pairs: tuple(np.array(column) for column in zip(*pairs, strict=True)))
 
 
-def honest_draws(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def calibrated_draws(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Forecasts between 0 and 1, each true with exactly the probability that it states."""
     rng = np.random.default_rng(seed)
     p = rng.beta(2, 2, size=n)
@@ -51,10 +52,10 @@ def test_error_by_hand():
 
 
 @pytest.mark.parametrize("binning", BINNINGS)
-def test_honest_forecasts_have_no_error_but_chance(binning):
-    p, outcome = honest_draws(200_000)
+def test_calibrated_forecasts_have_only_the_error_of_chance(binning):
+    p, outcome = calibrated_draws(200_000)
     assert expected_calibration_error(p, outcome, binning=binning) < 0.005
-    few, came_true = honest_draws(150)
+    few, came_true = calibrated_draws(150)
     error = expected_calibration_error(few, came_true, binning=binning)
     by_chance = calibration_error_by_chance(few, binning=binning)
     assert 0.05 < by_chance < 0.15
@@ -63,14 +64,14 @@ def test_honest_forecasts_have_no_error_but_chance(binning):
 
 @pytest.mark.parametrize("binning", BINNINGS)
 def test_overconfidence_is_measured(binning):
-    """True with p, said with p + 0.2: the error is 0.2 whatever the bins."""
-    p, outcome = honest_draws(100_000)
+    """True with probability p, forecast p + 0.2: the error is 0.2 for any bins."""
+    p, outcome = calibrated_draws(100_000)
     inner = p < 0.8
     found = expected_calibration_error(p[inner] + 0.2, outcome[inner], binning=binning)
     assert found == pytest.approx(0.2, abs=0.01)
 
 
-def test_error_by_chance_is_that_of_many_honest_models():
+def test_error_by_chance_equals_that_of_many_calibrated_models():
     p = np.random.default_rng(0).beta(2, 2, size=300)
     rng = np.random.default_rng(1)
     errors = [expected_calibration_error(p, rng.random(300) < p) for _ in range(400)]
@@ -116,7 +117,7 @@ def test_a_bin_holds_its_upper_edge():
     assert [b.count for b in curve] == [2, 2]
 
 
-def test_bins_of_equal_mass_are_equally_full():
+def test_bins_of_equal_mass_have_equal_counts():
     confidence = np.random.default_rng(0).beta(50, 2, size=1000)
     correct = np.ones(1000, bool)
     curve = reliability_curve(confidence, correct, bins=10, binning="equal mass")
@@ -126,14 +127,14 @@ def test_bins_of_equal_mass_are_equally_full():
 # Several classes.
 
 
-def test_the_top_label_and_its_credit():
+def test_the_top_label_and_its_correctness():
     probs = np.array([[0.5, 0.3, 0.2], [0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [1 / 3] * 3])
     confidence, correct = top_label(probs, np.array([1, 0, 2, 1]))
     assert confidence == pytest.approx([0.5, 0.4, 0.4, 1 / 3])
     assert correct == pytest.approx([0, 0.5, 0, 1 / 3])
 
 
-def test_knowing_nothing_is_calibrated_and_scores_as_chance():
+def test_a_uniform_forecast_is_calibrated_and_scores_as_chance():
     probs, labels = np.full((500, 4), 0.25), np.zeros(500, int)
     assert expected_calibration_error(*top_label(probs, labels)) == pytest.approx(0)
     assert brier_score(probs, labels) == pytest.approx(1 - 1 / 4)
@@ -151,7 +152,7 @@ def test_brier_by_hand():
 
 @given(forecasts)
 @settings(deadline=None)
-def test_binary_brier_is_half_of_that_over_two_classes(data):
+def test_binary_brier_is_half_of_the_two_class_brier(data):
     forecast, outcome = data
     probs = np.stack([1 - forecast, forecast], axis=1)
     two = brier_score(probs, outcome.astype(int))
@@ -165,7 +166,7 @@ def test_an_absent_class_changes_no_score():
 
 
 def test_brier_is_proper():
-    """Whatever the truth, no forecast expects less than the truth itself."""
+    """No forecast has a lower expected score than the true probability."""
     truth = np.array([0.6, 0.3, 0.1])
     labels = np.arange(3)
 
@@ -178,7 +179,7 @@ def test_brier_is_proper():
 
 @given(forecasts, st.one_of(st.none(), st.integers(1, 12)), binnings)
 @settings(deadline=None)
-def test_the_parts_sum_to_the_score(data, bins, binning):
+def test_the_decomposition_sums_to_the_score(data, bins, binning):
     forecast, outcome = data
     parts = brier_decomposition(forecast, outcome, bins=bins, binning=binning)
     total = parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins
@@ -189,7 +190,7 @@ def test_the_parts_sum_to_the_score(data, bins, binning):
         assert parts.within_bins == pytest.approx(0, abs=1e-12)
 
 
-def test_parts_of_made_forecasts():
+def test_decomposition_of_constructed_forecasts():
     outcome = np.array([True] * 30 + [False] * 70)
     base_rate = brier_decomposition(np.full(100, 0.3), outcome)
     assert (base_rate.reliability, base_rate.resolution) == pytest.approx((0, 0))
@@ -198,7 +199,7 @@ def test_parts_of_made_forecasts():
     assert certain.resolution == pytest.approx(certain.uncertainty)
     contrary = brier_decomposition(1 - outcome.astype(float), outcome)
     assert contrary.reliability == pytest.approx(1)
-    p, came_true = honest_draws(200_000)
+    p, came_true = calibrated_draws(200_000)
     honest = brier_decomposition(p, came_true, bins=20)
     assert honest.reliability < 1e-3
     # Beta(2, 2) has variance 1/20: all of it is resolved, up to what the bins hide.
@@ -209,7 +210,7 @@ def test_parts_of_made_forecasts():
 
 
 def test_the_plot_shows_the_curve(tmp_path):
-    p, outcome = honest_draws(2000)
+    p, outcome = calibrated_draws(2000)
     curve = reliability_curve(p, outcome, bins=10)
     figure = reliability_plot(curve)
     [axes] = figure.axes
@@ -232,7 +233,7 @@ def test_the_plot_shows_the_curve(tmp_path):
         (lambda: top_label(np.array([[0.5, 0.5]]), np.array([-1])), "label -1"),
     ],
 )
-def test_what_is_refused(wrong, message):
+def test_rejects_bad_input(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
 
@@ -258,6 +259,6 @@ def test_what_is_refused(wrong, message):
         (lambda p, one: calibration_error_by_chance(p, samples=0), "samples=0"),
     ],
 )
-def test_what_would_give_a_wrong_number_is_refused(wrong, message, unchecked_types):
+def test_rejects_input_that_would_give_a_wrong_number(wrong, message, unchecked_types):
     with pytest.raises(ValueError, match=message):
         wrong(np.array([0.9, 0.8, 0.7]), np.array([1]))

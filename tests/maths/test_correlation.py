@@ -19,7 +19,7 @@ VALUES = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=3,
 
 
 @given(VALUES)
-def test_both_are_scipys_ties_included(pairs: list[tuple[int, int]]) -> None:
+def test_both_equal_scipys_with_ties(pairs: list[tuple[int, int]]) -> None:
     one, other = np.array(pairs, float).T
     np.testing.assert_allclose(ranks(one), stats.rankdata(one))
     if len(set(one)) == 1 or len(set(other)) == 1:
@@ -31,7 +31,7 @@ def test_both_are_scipys_ties_included(pairs: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-310, 1e-165, 1e155, 1e307])
-def test_the_size_of_values_does_not_count(size: float) -> None:
+def test_rank_correlation_ignores_the_scale_of_values(size: float) -> None:
     one, other = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0])
     truth = stats.pearsonr(one, other)[0]
     assert correlation(one * size, other) == pytest.approx(truth)
@@ -53,7 +53,7 @@ def test_the_interval_is_as_wide_as_fishers_for_independent_items() -> None:
     assert found.high == pytest.approx(high, abs=0.02)
 
 
-def test_clusters_are_drawn_whole() -> None:
+def test_clusters_are_resampled_whole() -> None:
     random = np.random.default_rng(1)
     one, other = random.normal(size=(2, 30))
     alone = rank_correlation_interval(one, other)
@@ -65,6 +65,6 @@ def test_clusters_are_drawn_whole() -> None:
     assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.1)
 
 
-def test_lengths_that_differ(unchecked_types: None) -> None:
+def test_rejects_different_lengths(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="differ"):
         correlation(np.arange(3.0), np.arange(4.0))

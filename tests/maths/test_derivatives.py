@@ -47,7 +47,7 @@ def close(found: Tensor, wanted: torch.Tensor) -> None:
 @pytest.mark.parametrize("f", SCALARS)
 @given(x=vectors)
 @settings(max_examples=15, deadline=None)
-def test_hessians_and_gradients_are_torchs(f: Callable[[Any], Any], x: np.ndarray) -> None:
+def test_hessians_and_gradients_equal_torchs(f: Callable[[Any], Any], x: np.ndarray) -> None:
     value, gradient = value_and_gradient(f, x)
     close(value, f(torch.tensor(x)))
     close(gradient, torch.func.grad(f)(torch.tensor(x)))
@@ -57,14 +57,14 @@ def test_hessians_and_gradients_are_torchs(f: Callable[[Any], Any], x: np.ndarra
 @pytest.mark.parametrize("f", ARRAYS + SCALARS)
 @given(x=vectors)
 @settings(max_examples=10, deadline=None)
-def test_jacobians_are_torchs(f: Callable[[Any], Any], x: np.ndarray) -> None:
+def test_jacobians_equal_torchs(f: Callable[[Any], Any], x: np.ndarray) -> None:
     close(jacobian(f, x), torch.func.jacrev(f)(torch.tensor(x)))
 
 
 @pytest.mark.parametrize("f", SCALARS)
 @given(x=vectors, seed=st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
-def test_three_ways_to_a_hessian_vector_product(
+def test_three_ways_to_compute_a_hessian_vector_product_agree(
     f: Callable[[Any], Any], x: np.ndarray, seed: int
 ) -> None:
     v = np.random.default_rng(seed).normal(size=x.shape)
@@ -77,7 +77,7 @@ def test_three_ways_to_a_hessian_vector_product(
     close(product, theirs)
 
 
-def test_points_of_any_shape() -> None:
+def test_accepts_points_of_any_shape() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3))
 
     def f(x: Any) -> Any:
@@ -106,7 +106,7 @@ def test_results_on_the_tape_have_gradients() -> None:
     assert not hessian(lambda p: (p**4).sum(), x).requires_grad
 
 
-def test_what_does_not_depend_on_x_has_zeros() -> None:
+def test_independent_outputs_have_zero_derivatives() -> None:
     with no_grad():
         constant = Tensor([1.0, 2.0]) * 2
     assert value_and_gradient(lambda x: constant.sum(), [1.0, 2.0])[1].tolist() == [0.0, 0.0]
@@ -115,12 +115,12 @@ def test_what_does_not_depend_on_x_has_zeros() -> None:
     assert hessian_vector_product(lambda x: x.sum(), [1.0], [5.0]).tolist() == [0.0]
 
 
-def test_they_work_within_no_grad() -> None:
+def test_derivatives_work_within_no_grad() -> None:
     with no_grad():
         assert hessian(lambda x: (x**2).sum(), [1.0, 2.0]).tolist() == [[2.0, 0.0], [0.0, 2.0]]
 
 
-def test_nobodys_grad_is_touched() -> None:
+def test_grad_attributes_do_not_change() -> None:
     x = Tensor([1.0, 2.0])
     hessian(lambda p: (p**3).sum(), x)
     hessian_vector_product(lambda p: (p**3).sum(), x, [1.0, 0.0])

@@ -1,4 +1,5 @@
-"""Einstein's sum against torch, in value and all derivatives, over equations drawn and known."""
+"""Einstein summation against torch, in value and all derivatives, for random and known
+equations."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ def operands(inputs: list[str], seed: int = 0) -> list[np.ndarray]:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_drawn_equations(data: Any):
-    """Any letters in any operand and output; torch has no letter twice in one operand."""
+def test_random_equations(data: Any):
+    """Any letters in any operand and output; torch does not accept a letter twice in one
+    operand."""
     letters = st.lists(st.sampled_from("abcde"), unique=True, max_size=3).map("".join)
     inputs = data.draw(st.lists(letters, min_size=1, max_size=3))
     used = sorted(set("".join(inputs)))
@@ -79,7 +81,7 @@ def test_a_letter_three_times_is_a_diagonal_of_a_cube():
 
 
 @pytest.mark.parametrize("equation", ["ii->", "ii->i", "iji->j", "ijij->ij", "iijj->ij", "aab->ba"])
-def test_a_diagonal_leaves_the_rest_alone(equation: str):
+def test_a_diagonal_keeps_the_other_dimensions(equation: str):
     shape = (3,) * len(equation.partition("->")[0])
     values = np.arange(float(np.prod(shape))).reshape(shape)
     agree(lambda on, x: on.einsum(equation, x), [values.copy()])
@@ -88,7 +90,7 @@ def test_a_diagonal_leaves_the_rest_alone(equation: str):
     assert einsum("ii->", Tensor(masked)).item() == 4 and einsum("ii->i", masked).tolist() == [1, 3]
 
 
-def test_one_tensor_in_two_places():
+def test_one_tensor_as_two_operands():
     agree(
         lambda on, x: on.einsum("ij,kj->ik", x, x), [np.random.default_rng(0).normal(size=(2, 3))]
     )
@@ -123,7 +125,9 @@ def test_float32_stays_float32():
         ("i.j->i", [(2, 2, 2)], ["'.'", "'i.j->i'", "for (2, 2, 2);"]),
     ],
 )
-def test_what_does_not_fit(equation: str, shapes: list[tuple[int, ...]], parts: list[str]):
+def test_rejects_equations_that_do_not_fit(
+    equation: str, shapes: list[tuple[int, ...]], parts: list[str]
+):
     with pytest.raises(ShapeError) as caught:
         einsum(equation, *(Tensor(np.ones(shape)) for shape in shapes))
     for part in parts:
@@ -133,7 +137,7 @@ def test_what_does_not_fit(equation: str, shapes: list[tuple[int, ...]], parts: 
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
-def test_tensors_may_stand_in_one_list(kind: type):
+def test_tensors_may_be_passed_in_one_list(kind: type):
     agree(lambda on, *xs: on.einsum("ij,jk->ik", kind(xs)), operands(["ab", "bd"]))
     agree(lambda on, x: on.einsum("ij->j", kind([x])), operands(["ab"]))
     assert einsum("i->", kind([1.0, 2.0])).item() == 3

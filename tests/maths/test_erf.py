@@ -20,25 +20,26 @@ def relative_error(x: np.ndarray) -> float:
     return float(np.abs(erf(x) / truth - 1).max())
 
 
-def test_error_is_of_the_last_place_on_a_dense_grid():
+def test_error_is_in_the_last_place_on_a_dense_grid():
     grid = np.linspace(-7, 7, 200_000)  # without 0
     assert relative_error(grid) < 5e-16
 
 
 @pytest.mark.parametrize("edge", [0.84375, 1.25, 1 / 0.35, 6.0])
-def test_stretches_meet(edge: float):
+def test_approximation_intervals_join_continuously(edge: float):
     around = edge * (1 + np.arange(-2000, 2000) * 2.0**-52)
     assert relative_error(around) < 5e-16 and relative_error(-around) < 5e-16
     assert np.abs(np.diff(erf(around))).max() < 3e-16
 
 
 def test_error_against_torch_in_double_precision():
-    """Another implementation than the C library's, good to a few units in the last place."""
+    """A different implementation from the C library's, accurate to a few units in the last
+    place."""
     grid = np.concatenate([np.linspace(-6, 6, 20_001), 10.0 ** -np.arange(1.0, 300.0)])
     np.testing.assert_allclose(erf(grid), torch.erf(torch.tensor(grid)).numpy(), rtol=2e-15)
 
 
-def test_small_numbers_down_to_the_last():
+def test_small_numbers_are_accurate():
     scales = 10.0 ** -np.arange(1, 308)
     assert relative_error(scales) < 5e-16
     last = 5e-324
@@ -47,7 +48,7 @@ def test_small_numbers_down_to_the_last():
     assert erf(tiny) == pytest.approx([math.erf(x) for x in tiny], rel=0, abs=last)
 
 
-def test_ends_and_signs():
+def test_limits_and_signs():
     x = np.array([-np.inf, -1e308, -6.0, -0.0, 0.0, 30.0, np.inf, np.nan])
     found = erf(x)
     np.testing.assert_array_equal(found, [-1, -1, -1, 0, 0, 1, 1, np.nan])

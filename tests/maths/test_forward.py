@@ -54,7 +54,7 @@ def test_both_modes_agree_with_torch_and_each_other(seed: int):
     assert (g * moved.data).sum() == pytest.approx(dots, rel=1e-10, abs=1e-12)
 
 
-def test_results_that_stand_still_or_are_several():
+def test_constant_and_multiple_results():
     x, c = Tensor([1.0, 2.0]), Tensor([5.0, 6.0])
     values, moved = jvp(lambda x: (x * 2, x, c, x > 1, x.argmax()), [x], [[1.0, 10.0]])
     assert [m.tolist() for m in moved] == [[2, 20], [1, 10], [0, 0], [False, False], 0]
@@ -63,20 +63,20 @@ def test_results_that_stand_still_or_are_several():
     assert extreme == 2 and places == 1 and moved == 10
 
 
-def test_values_from_outside_stand_still():
+def test_captured_values_are_constant():
     w, x = Tensor(3.0), Tensor(2.0)
     assert jvp(lambda x: w * x, [x], [1.0])[1] == 3
     assert jvp(lambda w: w * x, [w], [1.0])[1] == 2
 
 
-def test_parameters_may_be_used_where_they_are():
-    """The function need not use its arguments: tensors are known by who they are."""
+def test_parameters_can_be_used_through_closures():
+    """The function need not use its arguments: tensors are identified by object identity."""
     w, x = Tensor(3.0), Tensor([1.0, 2.0], requires_grad=False)
     assert jvp(lambda _: (w * x).sum(), [w], [1.0])[1] == 3
 
 
 def test_without_a_tape():
-    """Constants can move, and under no_grad nothing is recorded."""
+    """Constants can have tangents, and no_grad records nothing."""
     x = Tensor([1.0, 2.0], requires_grad=False)
     with no_grad():
         value, moved = jvp(lambda x: x.exp() * x.exp(), [x], [[1.0, 1.0]])
@@ -84,7 +84,7 @@ def test_without_a_tape():
     assert not moved.requires_grad
 
 
-def test_gradients_move_too():
+def test_gradients_have_tangents():
     """Forward over reverse: d/dt of the gradient of x³ is 6x t."""
     moved = jvp(lambda x: grad((x**3).sum(), x)[0], [Tensor([1.0, 2.0])], [[1.0, 0.5]])[1]
     assert moved.tolist() == [6, 6]
@@ -98,7 +98,7 @@ def test_tangents_keep_float32():
         assert jvp(function, [x], [np.ones(2)])[1].dtype == np.float32
 
 
-def test_nothing_stays_behind():
+def test_no_state_remains_afterwards():
     before = observers.get()
     with pytest.raises(ZeroDivisionError):
         jvp(lambda x: x * (1 // 0), [Tensor(1.0)], [1.0])
@@ -106,7 +106,7 @@ def test_nothing_stays_behind():
     assert jvp(lambda x: x * 2, [Tensor(1.0)], [1.0])[1] == 2
 
 
-def test_observers_are_told_of_every_operation():
+def test_observers_see_every_operation():
     seen: list[str] = []
 
     def watch(operation: Operation, out: Tensor) -> None:
@@ -121,7 +121,7 @@ def test_observers_are_told_of_every_operation():
     assert seen[:4] == ["exp", "index", "cat", "sum"] and len(seen) > 6  # and the way back
 
 
-def test_what_is_refused():
+def test_rejects_bad_input():
     x, y = Tensor([1.0, 2.0]), Tensor(1.0)
     with pytest.raises(ShapeError, match=r"\(3,\).*\(2,\)"):
         jvp(lambda x: x, [x], [np.ones(3)])

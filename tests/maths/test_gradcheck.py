@@ -1,4 +1,4 @@
-"""A checker is worth what it finds: wrong rules are found, right ones pass."""
+"""gradcheck finds wrong rules, and accepts right ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_worst_entry_is_named():
 
 
 def test_a_wrong_tangent_is_found():
-    """Called linear, it moves tangents as it moves values: wrong for a square."""
+    """A square declared linear: its tangent moves like its value, which is wrong."""
 
     def square(x: Tensor) -> Tensor:
         return Tensor.apply("square", np.square, (x,), (lambda g, _: g * 2 * x,), linear=True)
@@ -64,7 +64,7 @@ def test_a_wrong_tangent_is_found():
 
 
 def test_a_wrong_second_rule_is_found():
-    """The gradient is right in value, but as a constant: its own gradient is lost."""
+    """The gradient has the right value but is a constant, so its own gradient is lost."""
 
     def exponential(x: Tensor) -> Tensor:
         return Tensor.apply("exp", np.exp, (x,), (lambda g, y: g * y.detach(),))
@@ -103,22 +103,22 @@ def test_the_numerical_jacobian_is_the_matrix_of_a_linear_map():
     np.testing.assert_allclose(found, a, atol=1e-8)
 
 
-def test_float32_is_too_coarse():
+def test_float32_is_too_imprecise():
     with pytest.raises(GradientError, match="input 1 is float32"):
         gradcheck(lambda x, y: x * y, tensor(2), Tensor(np.ones(2, np.float32)))
 
 
-def test_inputs_without_gradients_are_passed_on(unchecked_types: None):
+def test_inputs_without_gradients_are_passed_through(unchecked_types: None):
     constant = Tensor(np.array([1.0, 2.0]), requires_grad=False)
     assert gradcheck(lambda x, y, n: x[n] * y, tensor(2), constant, np.array([1, 0]))
     assert gradgradcheck(lambda x, y: x**3 * y, (tensor(2), constant), eps=1e-5)
 
 
-def test_a_check_records_even_where_nothing_is_recorded():
+def test_a_check_records_within_no_grad():
     with no_grad():
         assert gradcheck(lambda x: x * x, tensor(2)) and gradgradcheck(lambda x: x**3, tensor(2))
 
 
-def test_nothing_to_check_is_said() -> None:
+def test_rejects_a_check_of_nothing() -> None:
     with pytest.raises(GradientError, match="no input requires a gradient"):
         gradcheck(lambda x: x * 3, Tensor([1.0], requires_grad=False))

@@ -31,7 +31,7 @@ def covers(interval: Interval, truth: float) -> bool:
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 10), (5, 10), (9, 10), (300, 1000), (7, 8)])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_wilson_ends_solve_the_defining_equation(successes, n, confidence):
+def test_wilson_bounds_solve_the_defining_equation(successes, n, confidence):
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     interval = wilson_interval(successes, n, confidence)
     assert interval.low < interval.estimate == successes / n < interval.high
@@ -40,14 +40,14 @@ def test_wilson_ends_solve_the_defining_equation(successes, n, confidence):
 
 
 def test_wilson_between_two_counts():
-    """A tie that counts half lies between its two whole neighbours."""
+    """A tie that counts half lies between the two neighboring whole counts."""
     less, tied, more = (wilson_interval(s, 20) for s in (7, 7.5, 8))
     assert less.low < tied.low < more.low
     assert less.high < tied.high < more.high
     assert tied.estimate == 7.5 / 20
 
 
-def test_wilson_at_the_edges():
+def test_wilson_for_no_and_all_successes():
     none, every = wilson_interval(0, 20), wilson_interval(20, 20)
     assert (none.estimate, none.low) == (0, 0)
     assert none.high == pytest.approx(Z**2 / (20 + Z**2))
@@ -91,8 +91,9 @@ def test_bootstrap_coverage():
     assert 0.91 < np.mean(hits) < 0.975
 
 
-def test_few_values_are_bounded_as_far_out_as_by_students_t() -> None:
-    """Also of what is no mean: without it, 6 values would hold the truth 86 times in 100."""
+def test_few_values_get_intervals_as_wide_as_students_t() -> None:
+    """This also holds for statistics other than means: without it, 6 values would cover the truth
+    86 times in 100."""
     rng = np.random.default_rng(1)
     for n in (6, 20):
         means, medians, sums = [], [], []
@@ -105,10 +106,10 @@ def test_few_values_are_bounded_as_far_out_as_by_students_t() -> None:
         assert all(0.91 < np.mean(held) < 0.99 for held in (means, medians, sums))
 
 
-def test_grouped_trials_are_worth_less_than_single_ones() -> None:
+def test_grouped_trials_count_less_than_independent_ones() -> None:
     alike = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], 8)
     groups = np.repeat(np.arange(10), 8)
-    # Copies of 10 say rather less than 10: that their groups agree was seen in few of them.
+    # Copies of 10 count somewhat less than 10, because few groups show their agreement.
     assert 6 < independent_trials(alike, groups) < 10
     assert independent_trials(np.ones(80), groups) == pytest.approx(10)
     assert independent_trials(alike, np.tile(np.arange(10), 8)) == pytest.approx(80, rel=0.5)
@@ -130,7 +131,7 @@ def test_only_clusters_cover_when_answers_share_a_prompt():
 
 
 @pytest.mark.parametrize("statistic", [None, np.mean, np.median])
-def test_copies_in_one_cluster_add_no_certainty(statistic):
+def test_copies_in_one_cluster_do_not_narrow_the_interval(statistic):
     values = np.random.default_rng(3).normal(size=40)
     names = [f"prompt {i}" for i in range(40)]
     once = bootstrap_interval(values, statistic, samples=200)
@@ -175,12 +176,12 @@ def test_weights_are_repetitions():
     )
 
 
-def test_groups_without_weight_change_nothing_but_the_draws():
+def test_groups_with_zero_weight_change_only_the_random_draws():
     interval = bootstrap_ratio(np.array([1.0, 0, 0]), np.array([2.0, 0, 0]))
     assert interval == Interval(0.5, 0.5, 0.5)
 
 
-def test_pairs_show_a_difference_that_single_intervals_hide():
+def test_pairing_shows_a_difference_that_single_intervals_hide():
     rng = np.random.default_rng(7)
     hardness = rng.normal(size=200)
     first, second = (hardness + shift + 0.1 * rng.normal(size=200) for shift in (0.05, 0.0))
@@ -190,7 +191,7 @@ def test_pairs_show_a_difference_that_single_intervals_hide():
     assert (constant.low, constant.high) == pytest.approx((2, 2))
 
 
-def test_right_and_wrong_answers_are_values_too():
+def test_booleans_are_accepted_as_values():
     right = np.random.default_rng(10).random(400) < 0.7
     measured, closed_form = bootstrap_interval(right), wilson_interval(int(right.sum()), 400)
     assert measured.estimate == closed_form.estimate
@@ -198,23 +199,23 @@ def test_right_and_wrong_answers_are_values_too():
     assert measured.high == pytest.approx(closed_form.high, abs=0.01)
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_interval():
     values = np.random.default_rng(8).normal(size=30)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
-def test_large_data_is_drawn_in_parts():
+def test_large_data_is_resampled_in_chunks():
     values = np.random.default_rng(9).normal(size=1_500_000)
     interval = bootstrap_interval(values, samples=20)
     assert interval.low < interval.estimate < interval.high
     assert interval.high - interval.low < 6 / sqrt(len(values))
 
 
-def test_what_is_drawn_in_parts_is_what_would_be_drawn_at_once() -> None:
+def test_resampling_in_chunks_equals_resampling_at_once() -> None:
     n, samples = 20_000, 400
     at_once = 8 * n * samples  # bytes
-    # Whole numbers, whose sums are exact in any order.
+    # Integers, whose sums are exact in any order.
     values = np.random.default_rng(10).integers(1, 9, size=(n, 2)).astype(float)
 
     def ratio(sums: np.ndarray) -> np.ndarray:
@@ -235,7 +236,7 @@ def test_what_is_drawn_in_parts_is_what_would_be_drawn_at_once() -> None:
     assert (means.low, means.high) == (low, high)
 
 
-def test_what_is_refused():
+def test_rejects_bad_input():
     values = np.ones(3)
     with pytest.raises(ValueError, match="0 successes in 0 trials"):
         wilson_interval(0, 0)
@@ -249,7 +250,7 @@ def test_what_is_refused():
         bootstrap_interval(np.array([]))
     with pytest.raises(ValueError, match="3 values with 2 cluster names"):
         bootstrap_interval(values, clusters=["a", "b"])
-    # Where the shapes in signatures are checked, they refuse first, with a TypeError.
+    # Where the shapes in signatures are checked, they fail first, with a TypeError.
     with pytest.raises((ValueError, TypeError)):
         bootstrap_interval(values, weights=np.ones(1))
     with pytest.raises((ValueError, TypeError)):
@@ -273,7 +274,7 @@ def test_sums_give_the_interval_of_a_ratio():
 
 
 def test_sums_take_any_function_of_several_columns():
-    """A product of two ratios against the bootstrap that draws rows and counts anew."""
+    """A product of two ratios against a bootstrap that resamples rows and recomputes it."""
     random = np.random.default_rng(4)
     right, biased = random.random(400) < 0.4, random.random(400) < 0.7
     values = np.stack([right, biased, np.ones(400)], axis=1).astype(float)
@@ -290,12 +291,12 @@ def test_sums_take_any_function_of_several_columns():
     assert found.high == pytest.approx(high, abs=0.01)
 
 
-def test_sums_of_samples_without_a_number_are_left_out():
+def test_samples_with_undefined_statistics_are_left_out():
     def share(sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             return sums[:, 0] / sums[:, 1]
 
-    # Of three clusters two weigh nothing: a sample of those alone has no share.
+    # Two of three clusters have weight 0: a sample of only those has no share.
     values = np.array([[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
     found = bootstrap_sums(values, share)
     assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
@@ -309,11 +310,11 @@ def test_sums_of_samples_without_a_number_are_left_out():
     ("freedom", "quantile"),
     [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042)],
 )
-def test_students_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
+def test_students_quantiles_equal_published_tables(freedom: int, quantile: float) -> None:
     assert student_quantile(0.95, freedom) == pytest.approx(quantile, abs=5e-4)
 
 
-def test_students_interval_covers_the_mean_of_three_values_as_often_as_it_says() -> None:
+def test_students_interval_has_its_stated_coverage_for_three_values() -> None:
     rng = np.random.default_rng(0)
     found = [student_interval(rng.normal(5.0, 2.0, 3).tolist()) for _ in range(2_000)]
     covered = np.mean([one.low <= 5.0 <= one.high for one in found])
@@ -350,7 +351,7 @@ def test_the_mean_of_estimates_by_their_correlations() -> None:
     assert alone.estimate == pytest.approx(0.5)
     assert 0.5 - alone.low == pytest.approx(sqrt(0.1**2 + 0.2**2) / 2)
     assert alone.high - 0.5 == pytest.approx(sqrt(0.2**2 + 0.1**2) / 2)
-    # What rises and falls together adds up as it is, what makes up for each other is taken off.
+    # Positively correlated errors add up; negatively correlated ones cancel.
     as_one = mean_interval(parts, np.ones((2, 2)))
     assert 0.5 - as_one.low == pytest.approx((0.1 + 0.2) / 2)
     against = mean_interval(parts, np.array([[1.0, -1.0], [-1.0, 1.0]]))
@@ -360,7 +361,7 @@ def test_the_mean_of_estimates_by_their_correlations() -> None:
 
 
 def test_the_mean_of_estimates_on_the_same_items_covers_the_truth() -> None:
-    """Two shares of which 40 items of 100 are the same and answered alike: r = 40 / 100."""
+    """Two shares with 40 of 100 items in common, answered identically: r = 40 / 100."""
     dice = np.random.default_rng(0)
     held = dict.fromkeys((0.0, 0.4), 0)
     for _ in range(2000):
@@ -371,8 +372,8 @@ def test_the_mean_of_estimates_on_the_same_items_covers_the_truth() -> None:
     assert 0.94 <= held[0.4] / 2000 <= 0.965 and held[0.0] / 2000 < 0.925
 
 
-def test_an_absolute_value_is_bounded_where_it_is() -> None:
-    """Of items about 0, and so of an |mean| that every draw makes larger."""
+def test_an_absolute_value_is_bounded_below_by_zero() -> None:
+    """Items around 0, for which every resample increases |mean|."""
     dice = np.random.default_rng(0)
     truth = sqrt(2 / np.pi / 50)  # what |mean| of 50 standard normal values is on average
     held = outside = 0
@@ -390,8 +391,8 @@ def test_an_absolute_value_is_bounded_where_it_is() -> None:
     assert held / 500 > 0.93 and outside > 10
 
 
-def test_rounding_is_no_spread_and_puts_no_estimate_outside() -> None:
-    """Sums of a tenth or a third have other last bits in other orders and of other lengths."""
+def test_rounding_error_does_not_put_the_estimate_outside() -> None:
+    """Sums of tenths or thirds have different last bits in different orders and lengths."""
     groups = np.repeat(np.arange(30), np.arange(1, 31))
     for value in (0.1, 1 / 3, 0.7):
         values = np.full(len(groups), value)
@@ -409,14 +410,14 @@ def test_rounding_is_no_spread_and_puts_no_estimate_outside() -> None:
     assert found.low < found.estimate < found.high  # small, and yet a spread
 
 
-def test_wilsons_ends_are_on_either_side_of_the_share() -> None:
+def test_wilsons_bounds_enclose_the_share() -> None:
     for n in range(1, 301):
         for successes in (0, n):
             found = wilson_interval(successes, n)
             assert 0 <= found.low <= found.estimate <= found.high <= 1
 
 
-def test_a_part_without_bounds_leaves_the_mean_without() -> None:
+def test_a_part_without_bounds_gives_a_mean_without_bounds() -> None:
     found = mean_interval([Interval(0.5, -np.inf, np.inf), Interval(0.5, 0.4, 0.6)])
     assert (found.estimate, found.low, found.high) == (0.5, -np.inf, np.inf)
     assert student_interval(np.array([1.0, 2.0, 3.0])).estimate == 2.0

@@ -1,4 +1,4 @@
-"""The KL estimators: the same on arrays and torch tensors, and as good as the sums say."""
+"""The KL estimators: equal on arrays and torch tensors, and compared with exact sums."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_values_by_hand_on_torch():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_k3_of_close_distributions_keeps_its_digits(dtype):
-    """exp(x) - 1 - x itself is 0 there, or below it."""
+def test_k3_is_accurate_for_close_distributions(dtype):
+    """Evaluating exp(x) - 1 - x directly gives 0 or less there."""
     log_ratio = torch.tensor([-3e-4, 1e-3, -1e-3, 2e-2], dtype=dtype)
     exact = log_ratio.double().expm1() - log_ratio.double()
     found = kl_k3(log_ratio.float()).double()
@@ -45,7 +45,7 @@ def test_k3_of_close_distributions_keeps_its_digits(dtype):
 
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=20), st.floats(-1, 1))
 @settings(deadline=None)
-def test_arrays_use_the_very_formulas(values, shift):
+def test_arrays_and_tensors_use_the_same_formulas(values, shift):
     logq = np.array(values)
     logp = logq * 0.5 + shift
     found = kl_estimates(logp, logq)
@@ -81,7 +81,7 @@ def test_bias_and_variance_by_hand():
 
 
 def test_near_the_reference_k2_is_almost_unbiased_and_both_beat_k1():
-    """Schulman's point: neighbours differ in the third order, k1 scatters in the first."""
+    """Schulman's observation: neighbors differ in third order, and k1 has first-order noise."""
     z = np.random.default_rng(0).normal(size=20)
     change = np.random.default_rng(1).normal(size=20)
     biases = []
@@ -96,22 +96,22 @@ def test_near_the_reference_k2_is_almost_unbiased_and_both_beat_k1():
     assert biases[1] / biases[2] == pytest.approx(8, rel=0.2)
 
 
-def test_far_from_the_reference_k3_can_be_the_worst():
+def test_k3_can_be_worst_far_from_the_reference():
     p, q = from_probs(0.99, 0.01), from_probs(0.001, 0.999)
     exact = estimator_bias_and_variance(p, q)
     assert exact["k3"].variance > 100 * exact["k1"].variance
     assert abs(exact["k2"].bias) > q.kl(p)
 
 
-def test_k3_is_short_by_what_p_puts_where_q_puts_nothing():
+def test_k3_misses_the_mass_of_p_where_q_is_zero():
     p, q = from_probs(0.3, 0.3, 0.4), from_probs(0.5, 0.5, 0.0)
     exact = estimator_bias_and_variance(p, q)
     assert exact["k1"].bias == pytest.approx(0)
     assert exact["k3"].bias == pytest.approx(-0.4)
 
 
-def test_sampling_agrees_with_the_sums():
-    """Over 4,000 experiments of 50 draws: mean and variance of each estimate, within 4 errors."""
+def test_sampling_agrees_with_exact_sums():
+    """Over 4,000 experiments of 50 samples: mean and variance of each estimate, within 4 errors."""
     rng = np.random.default_rng(0)
     p, q = (Categorical.from_logits(rng.normal(size=6)) for _ in range(2))
     exact = estimator_bias_and_variance(p, q, n=50)
@@ -136,12 +136,12 @@ def test_gaussians_by_sampling():
     assert found["k3"].standard_error < found["k1"].standard_error / 2
 
 
-def test_an_impossible_sample_makes_it_infinite():
+def test_an_impossible_sample_gives_infinity():
     found = kl_estimates(np.array([-inf, -1.0]), np.array([-1.0, -1.0]))
     assert all(one.mean == inf for one in found.values())
 
 
-def test_what_is_refused():
+def test_rejects_bad_input():
     with pytest.raises(ValueError, match=r"KL\(q \|\| p\) is infinite"):
         estimator_bias_and_variance(from_probs(1.0, 0.0), from_probs(0.5, 0.5))
     with pytest.raises(ValueError, match="1 values of log p"):

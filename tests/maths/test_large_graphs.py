@@ -1,4 +1,4 @@
-"""Deep and wide graphs, and a thousand steps: each in a Python of its own, as users have it."""
+"""Deep and wide graphs, and a thousand steps, each in a separate Python process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def a_wide_graph_is_walked():
     assert x.grad == sum(range(DEEP // 2))
 
 
-def gradients_in_the_middle_are_let_go():
+def intermediate_gradients_are_freed():
     x = Tensor(np.ones(250_000))
     y = x
     for _ in range(20):
@@ -61,7 +61,7 @@ def gradients_in_the_middle_are_let_go():
     assert tracemalloc.get_traced_memory()[1] < 8 * x.data.nbytes
 
 
-def a_thousand_steps_do_not_grow():
+def a_thousand_steps_do_not_leak():
     rng = np.random.default_rng(0)
     x, y = Tensor(rng.normal(size=(8, 4)), False), Tensor(rng.normal(size=(8, 1)), False)
     weights = [Tensor(rng.normal(size=shape) / 2) for shape in ((4, 8), (8,), (8, 1), (1,))]
@@ -96,14 +96,14 @@ def a_thousand_steps_do_not_grow():
         a_deep_graph_is_dropped_unused,
         a_deep_graph_of_gradients,
         a_wide_graph_is_walked,
-        gradients_in_the_middle_are_let_go,
-        a_thousand_steps_do_not_grow,
+        intermediate_gradients_are_freed,
+        a_thousand_steps_do_not_leak,
     ],
 )
-def test_without_recursion_and_without_the_collector(check):
+def test_works_without_recursion_and_without_garbage_collection(check):
     run_unchecked(__file__, check.__name__)
 
 
 if __name__ == "__main__":
-    gc.disable()  # what goes, goes because nobody refers to it
+    gc.disable()  # objects are freed by reference counting alone
     globals()[sys.argv[1]]()

@@ -1,4 +1,4 @@
-"""n-gram models against the definition in dictionaries, worked examples and known sources."""
+"""n-gram models against a reference with dictionaries, worked examples and known sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ boundaries = st.sampled_from([0, 1, None])
 
 
 def documents(rng: np.random.Generator, count: int, vocab: int) -> list[list[int]]:
-    """Random documents of tokens 1 ... vocab - 1 from a lopsided chain, so that counts vary."""
+    """Random documents of tokens 1 ... vocab - 1 from a skewed chain, so that counts vary."""
     rows = rng.dirichlet(np.full(vocab - 1, 0.3), size=vocab)
     result = []
     for _ in range(count):
@@ -51,7 +51,7 @@ def reference_context(tokens: list[int], end: int, boundary: int | None) -> list
 
 @given(streams, streams, orders, boundaries)
 @settings(max_examples=150, deadline=None)
-def test_equals_the_definition_at_every_position(train, test, order, boundary):
+def test_equals_the_reference_at_every_position(train, test, order, boundary):
     vocab = max(train[0], test[0])
     model = KneserNey.fit(np.array(train[1], int), order, vocab, boundary=boundary)
     oracle = reference_kneser_ney(train[1], order, vocab, boundary=boundary)
@@ -64,7 +64,7 @@ def test_equals_the_definition_at_every_position(train, test, order, boundary):
 
 @given(streams, st.lists(st.integers(0, 5), max_size=6), orders, boundaries)
 @settings(max_examples=150, deadline=None)
-def test_every_distribution_is_one(train, context, order, boundary):
+def test_every_distribution_sums_to_one(train, context, order, boundary):
     vocab, tokens = 6, train[1]
     model = KneserNey.fit(np.array(tokens, int), order, vocab, boundary=boundary)
     oracle = reference_kneser_ney(tokens, order, vocab, boundary=boundary)
@@ -74,7 +74,7 @@ def test_every_distribution_is_one(train, context, order, boundary):
     assert distribution == pytest.approx([oracle(context, w) for w in range(vocab)], rel=1e-12)
 
 
-def test_equals_the_definition_with_modified_discounts():
+def test_equals_the_reference_with_modified_discounts():
     """Enough text that all three discounts come from counts of counts at some orders."""
     tokens = [t for d in documents(np.random.default_rng(0), 150, 30) for t in d]
     held_out = [t for d in documents(np.random.default_rng(1), 10, 30) for t in d]
@@ -89,7 +89,7 @@ def test_equals_the_definition_with_modified_discounts():
 
 @given(streams, st.lists(orders, max_size=3), boundaries)
 @settings(max_examples=60, deadline=None)
-def test_orders_that_are_counted_together_are_those_counted_alone(train, several, boundary):
+def test_orders_counted_together_equal_orders_counted_separately(train, several, boundary):
     tokens = np.array(train[1], int)
     together = list(KneserNey.fit_orders(tokens, several, train[0], boundary=boundary))
     assert len(together) == len(several)
@@ -102,7 +102,7 @@ def test_orders_that_are_counted_together_are_those_counted_alone(train, several
         assert len(model.trie.keys) == len(alone.trie.keys)
 
 
-def test_counting_takes_few_bytes_a_token_and_several_orders_take_one_count(calls_of):
+def test_counting_takes_few_bytes_per_token_and_counts_several_orders_at_once(calls_of):
     tokens = np.minimum(np.random.default_rng(0).zipf(1.3, 200_000), 4095).astype(np.uint16)
     tracemalloc.start()
     try:
@@ -141,7 +141,7 @@ def test_a_worked_bigram():
     assert model.distribution([0]) == pytest.approx(np.array([0, 0.25, 0.25, 0]) + 0.5 * unigram)
 
 
-def test_a_word_of_one_context_is_a_bad_guess_elsewhere():
+def test_a_word_with_one_context_is_unlikely_elsewhere():
     """'Francisco' (2) follows 'San' (1) fifty times, token 3 follows ten different tokens once."""
     tokens = [0] + [1, 2] * 50 + [t for left in range(4, 14) for t in (left, 3)]
     model = KneserNey.fit(np.array(tokens), 2, 15)
@@ -173,7 +173,7 @@ def test_discounts_of_small_texts(counts, discount):
     assert discounts(np.array(counts, int)) == pytest.approx([0, discount, discount, discount])
 
 
-def test_documents_do_not_see_each_other():
+def test_contexts_do_not_cross_documents():
     rng = np.random.default_rng(3)
     parts = documents(rng, 40, 12)
     shuffled = [parts[i] for i in rng.permutation(len(parts))]
@@ -193,8 +193,8 @@ def test_context_lengths():
     assert context_lengths(tokens, None).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_finds_the_entropy_of_a_known_source():
-    """On a second-order chain the trigram comes near the entropy rate and the others do not."""
+def test_reaches_the_entropy_of_a_known_source():
+    """On a second-order chain the trigram comes near the entropy rate; other orders do not."""
     rng = np.random.default_rng(0)
     table = rng.dirichlet(np.full(8, 0.2), size=(8, 8))
     thresholds = table.cumsum(axis=-1)
@@ -232,7 +232,7 @@ contexts = st.lists(st.integers(0, 5), max_size=6)
 
 @given(streams, contexts, orders, boundaries, st.sampled_from([0.1, 1.0]))
 @settings(max_examples=100, deadline=None)
-def test_add_k_sums_to_one_and_is_what_it_pays(train, context, order, boundary, k):
+def test_add_k_sums_to_one(train, context, order, boundary, k):
     model = AddK.fit(np.array(train[1], int), order, 6, k=k, boundary=boundary)
     distribution = model.distribution(context)
     assert distribution.sum() == pytest.approx(1, abs=1e-12)
@@ -243,9 +243,7 @@ def test_add_k_sums_to_one_and_is_what_it_pays(train, context, order, boundary, 
 
 @given(streams, contexts, orders, boundaries)
 @settings(max_examples=100, deadline=None)
-def test_maximum_likelihood_sums_to_one_where_it_has_seen_something(
-    train, context, order, boundary
-):
+def test_maximum_likelihood_sums_to_one_for_seen_contexts(train, context, order, boundary):
     model = maximum_likelihood(np.array(train[1], int), order, 6, boundary=boundary)
     seen = [np.exp(model.logprobs(np.array([*context, w]))[-1]) for w in range(6)]
     try:
@@ -268,7 +266,7 @@ def test_maximum_likelihood_is_relative_frequency():
     assert best > KneserNey.fit(tokens, 3, 4).logprobs(tokens)[1:].sum()
 
 
-def test_what_was_never_seen_makes_maximum_likelihood_infinitely_perplexed():
+def test_unseen_tokens_give_maximum_likelihood_infinite_perplexity():
     model = maximum_likelihood(np.array([0, 1, 1, 2, 0, 1, 2]), 2, 4)
     assert model.perplexity(np.array([0, 1, 1, 2])) == pytest.approx((1 * 3 * 3 / 2) ** (1 / 3))
     for unseen in ([0, 1, 3], [0, 2, 2], [3, 3, 3]):
@@ -277,7 +275,7 @@ def test_what_was_never_seen_makes_maximum_likelihood_infinitely_perplexed():
 
 
 def test_perplexity_of_dice():
-    """All faces equally likely: as many choices as faces, whatever is thrown."""
+    """With equally likely faces, the perplexity is their number for every sequence."""
     tokens = np.random.default_rng(0).integers(6, size=60_000)
     for model in (
         AddK.fit(tokens, 1, 6, boundary=None),
@@ -288,8 +286,8 @@ def test_perplexity_of_dice():
         assert model.bits_per_byte(tokens[:1000]) == pytest.approx(np.log2(6), rel=0.01)
 
 
-def test_bits_per_byte_counts_the_text_alone():
-    """The boundary writes nothing; tokens 1, 2, 3 write 1, 4 and 2 bytes."""
+def test_bits_per_byte_excludes_boundaries():
+    """The boundary has no bytes; tokens 1, 2, 3 have 1, 4 and 2 bytes."""
     model = AddK.fit(np.array([0, 1, 2, 3, 0, 2, 2]), 2, 4)
     text = np.array([0, 1, 3, 0, 2])
     paid = -model.logprobs(text) / np.log(2)
@@ -304,8 +302,9 @@ def test_bits_per_byte_counts_the_text_alone():
         model.perplexity(np.array([0]))
 
 
-def test_bits_do_not_depend_on_how_bytes_are_grouped():
-    """The same text in pairs of bytes: half the tokens, another perplexity, near the same bits."""
+def test_bits_do_not_depend_on_the_grouping_of_bytes():
+    """The same text in pairs of bytes: half the tokens, a different perplexity, nearly the same
+    bits."""
     rng = np.random.default_rng(0)
     text = rng.choice(4, size=80_000, p=[0.5, 0.3, 0.15, 0.05])
     pairs = text[::2] * 4 + text[1::2]
@@ -317,12 +316,12 @@ def test_bits_do_not_depend_on_how_bytes_are_grouped():
 
 
 @pytest.mark.parametrize("k", [0.0, 0.001])
-def test_samples_of_counted_text(k):
+def test_samples_follow_the_counts(k):
     model = AddK.fit(np.array([0, 1, 2, 3] * 500), 3, 4, k=k)
     assert model.sample(10, seed=1) == [1, 2, 3, 0]
 
 
-def test_what_is_refused():
+def test_rejects_bad_input():
     with pytest.raises(ValueError, match="order=0"):
         KneserNey.fit(np.array([0, 1]), 0, 4)
     with pytest.raises(ValueError, match=r"token 4 is outside 0 \.\.\. 3"):

@@ -42,7 +42,7 @@ inf, nan = float("inf"), float("nan")
 
 @dataclass(frozen=True)
 class Call:
-    """A formula and what to call it with."""
+    """A formula and its arguments."""
 
     formula: Formula
     arrays: tuple[np.ndarray, ...]
@@ -54,7 +54,7 @@ def shapes(low: int = 0, high: int = 3, side: int = 0) -> st.SearchStrategy[tupl
 
 @st.composite
 def numbers(draw: Any, shape: Any, positive: bool = False) -> np.ndarray:
-    """Scattered numbers, or multiples of a half with many ties and zeros."""
+    """Random numbers, or multiples of a half with many ties and zeros."""
     shape = draw(shape) if isinstance(shape, st.SearchStrategy) else shape
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     ties = rng.integers(-2, 3, size=shape) / 2
@@ -70,7 +70,7 @@ def elementwise(formula: Formula, positive: bool = False) -> st.SearchStrategy[C
     return numbers(shapes(), positive).map(lambda x: Call(formula, (x,)))
 
 
-def alike(draw: Any, count: int = 2, side: int = 0) -> list[tuple[int, ...]]:
+def broadcastable(draw: Any, count: int = 2, side: int = 0) -> list[tuple[int, ...]]:
     """Shapes that broadcast."""
     drawn = hnp.mutually_broadcastable_shapes(
         num_shapes=count, max_dims=3, min_side=side, max_side=3
@@ -82,13 +82,13 @@ def alike(draw: Any, count: int = 2, side: int = 0) -> list[tuple[int, ...]]:
 def of_two(
     draw: Any, formula: Formula, first_positive: bool = False, second_positive: bool = False
 ) -> Call:
-    one, two = alike(draw)
+    one, two = broadcastable(draw)
     arrays = draw(numbers(one, first_positive)), draw(numbers(two, second_positive))
     return Call(formula, arrays)
 
 
 def without_zero_powers(call: Call) -> Call:
-    """Where torch's own second derivatives are right."""
+    """Where torch's second derivatives are correct."""
     base, exponent = call.arrays
     return Call(call.formula, (base, np.where(exponent == 0, 1.0, exponent)))
 
@@ -136,7 +136,7 @@ def spread(draw: Any, name: str) -> Call:
     dim = draw(st.sampled_from([None, 0, -1, list(range(len(shape)))]))
     settings = draw(st.sampled_from([{}, {"unbiased": False}, {"correction": 0}]))
     keepdim = {"keepdim": draw(st.booleans())} if dim is not None else {}
-    # Where a deviation is 0 its second derivative is not a number, and not of interest.
+    # Where a deviation is 0, its second derivative is undefined, so it is not tested.
     x = np.random.default_rng(draw(st.integers(0, 999))).normal(size=shape)
     if dim is None and "unbiased" in settings:
         settings = {"correction": 0}
@@ -206,7 +206,7 @@ def triangle(draw: Any, name: str) -> Call:
 
 @st.composite
 def indexed(draw: Any) -> Call:
-    """Numbers, slices, new dimensions, and at most one array of places or of truth values."""
+    """Numbers, slices, new dimensions, and at most one array of indices or booleans."""
     shape = draw(shapes(low=1, side=1))
     parts: list[Any] = []
     array = draw(st.sampled_from([None, *range(len(shape))]))
@@ -230,9 +230,9 @@ def indexed(draw: Any) -> Call:
 
 @st.composite
 def indexed_together(draw: Any) -> Call:
-    """Several arrays of places side by side, which broadcast."""
+    """Several index arrays side by side, which broadcast."""
     shape = draw(shapes(low=2, side=1))
-    sides = alike(draw, count=len(shape))
+    sides = broadcastable(draw, count=len(shape))
     parts = [
         np.array(draw(hnp.arrays(np.int64, side, elements=st.integers(-n, n - 1))))
         for n, side in zip(shape, sides, strict=True)
@@ -256,7 +256,7 @@ def gathered(draw: Any) -> Call:
 
 @st.composite
 def chosen(draw: Any) -> Call:
-    one, two, three = alike(draw, count=3)
+    one, two, three = broadcastable(draw, count=3)
     truth = draw(hnp.arrays(np.bool_, three))
     arrays = draw(numbers(one)), draw(numbers(two))
     return Call(lambda on, a, b: on.where(on.constant(truth), a, b), arrays)
@@ -264,7 +264,7 @@ def chosen(draw: Any) -> Call:
 
 @st.composite
 def filled(draw: Any) -> Call:
-    shape, other = alike(draw)
+    shape, other = broadcastable(draw)
     mask = draw(hnp.arrays(np.bool_, other))
     value = draw(st.sampled_from([-inf, 0.0, 1.5]))
     x = draw(numbers(np.broadcast_shapes(shape, other)))
@@ -371,7 +371,7 @@ def test_operation(name: str, data: Any):
 @pytest.mark.parametrize("name", OPERATIONS)
 @settings(max_examples=300)
 @given(data=st.data())
-def test_operation_at_length(name: str, data: Any):
+def test_operation_on_large_inputs(name: str, data: Any):
     call = data.draw(OPERATIONS[name])
     agree(call.formula, call.arrays)
 
@@ -379,8 +379,8 @@ def test_operation_at_length(name: str, data: Any):
 @pytest.mark.parametrize("name", OPERATIONS)
 @settings(max_examples=4)
 @given(data=st.data())
-def test_operation_on_views_out_of_order(name: str, data: Any):
-    """The inputs are transposes, and every other element of something larger."""
+def test_operation_on_noncontiguous_views(name: str, data: Any):
+    """The inputs are transposes, or every other element of a larger array."""
     call = data.draw(OPERATIONS[name])
 
     def of_views(engine: Any, *stored: Any) -> Any:
@@ -394,7 +394,7 @@ def test_operation_on_views_out_of_order(name: str, data: Any):
 @settings(max_examples=3)
 @given(data=st.data())
 def test_float32_stays_float32(name: str, data: Any):
-    """In value, gradients and tangent: `agree` compares the dtypes as well."""
+    """In value, gradients and tangent: `agree` compares the dtypes too."""
     call = data.draw(OPERATIONS[name])
     agree(call.formula, [a.astype(np.float32) for a in call.arrays], tolerance=2e-5)
 
@@ -403,7 +403,7 @@ def test_float32_stays_float32(name: str, data: Any):
 
 
 EDGES = [-inf, -1e308, -800.0, -1.0, -1e-320, -0.0, 0.0, 1e-320, 1.0, 800.0, 1e308, inf, nan]
-# Torch says NaN, or 0, where ours is the better answer: gelu(inf) = inf, and d|x| at NaN is NaN.
+# Torch returns NaN or 0 where ours is better: gelu(inf) = inf, and d|x| at NaN is NaN.
 SMOOTH_AT_EDGES = ("exp", "expm1", "tanh", "sigmoid", "erf", "relu", "square", "log", "sqrt")
 
 
@@ -412,7 +412,7 @@ def first_order(formula: Formula, x: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", SMOOTH_AT_EDGES)
-def test_edges_elementwise(name: str):
+def test_edge_cases_elementwise(name: str):
     x, t = Tensor(EDGES), torch.tensor(EDGES, dtype=torch.float64, requires_grad=True)
     y, z = getattr(x, name)(), getattr(t, name)()
     same(y, z, "value")
@@ -422,7 +422,7 @@ def test_edges_elementwise(name: str):
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "logsumexp", "flip"])
-def test_a_number_has_one_dimension_to_list(name: str):
+def test_tolist_of_a_number_has_one_dimension(name: str):
     for dims in ((0,), [-1], ()):
         agree(method(name, dims), [np.array(2.0)])
     if name != "flip":
@@ -434,7 +434,7 @@ def test_a_number_has_one_dimension_to_list(name: str):
 
 @pytest.mark.parametrize("name", ["all", "any", "var", "std"])
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom")
-def test_a_number_has_one_dimension_to_list_without_gradients(name: str):
+def test_tolist_of_a_number_has_one_dimension_without_gradients(name: str):
     for number in (2.0, 0.0):
         found = getattr(Tensor(number), name)((0,))
         same(found, getattr(torch.tensor(number).double(), name)((0,)), name)
@@ -462,7 +462,7 @@ def test_a_softmax_is_taken_along_one_dimension(name: str, dim: Any):
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
-def test_normalisers_of_whole_numbers_are_those_of_the_same_floats(name: str):
+def test_normalizations_of_integers_equal_those_of_floats(name: str):
     whole = Tensor(np.array([[1, 2, 3], [-4, 0, 5]]))
     expected = getattr(torch.tensor(whole.tolist(), dtype=torch.float64), name)(-1)
     np.testing.assert_allclose(getattr(whole, name)(-1).data, expected.numpy(), rtol=1e-12)
@@ -482,8 +482,8 @@ def test_normalisers_of_whole_numbers_are_those_of_the_same_floats(name: str):
     ],
     ids=str,
 )
-def test_normalisers_at_edges(name: str, row: list[float]):
-    """Also of a row that is masked altogether, which is NaN in torch too."""
+def test_edge_cases_of_normalizations(name: str, row: list[float]):
+    """Includes a fully masked row, which is NaN in torch too."""
     first_order(method(name, -1), np.array([row, [0.0, 1.0, 2.0]]))
 
 
@@ -511,8 +511,8 @@ def test_extremes_of_nan_are_nan(name: str):
     ],
     ids=["relu", "clip", "maximum", "where", "masked_fill", "std"],
 )
-def test_no_gradient_leaks_from_what_was_cut_off(formula: Formula):
-    """0 times an infinite slope is 0 here, as in torch, and not NaN."""
+def test_masked_out_elements_get_no_gradient(formula: Formula):
+    """0 times an infinite slope is 0, as in torch, and not NaN."""
     x, t = Tensor([-4.0, 0.0, 1.0, 4.0]), torch.tensor([-4.0, 0.0, 1.0, 4.0]).double()
     t.requires_grad_()
     formula(OURS, x).sum().backward()
@@ -529,7 +529,7 @@ def test_powers_of_zero():
 
 
 def test_a_power_of_0_has_symmetric_second_derivatives():
-    """∂²(a^p)/∂a∂p = 1/a at p = 0, whichever comes first, and in every mode."""
+    """∂²(a^p)/∂a∂p = 1/a at p = 0, in either order and in every mode."""
     a, p = Tensor([2.0, 0.5, 0.0]), Tensor([0.0, 0.0, 0.0])
 
     def by_base(power: Tensor) -> Tensor:
@@ -550,7 +550,7 @@ def test_a_power_of_0_has_symmetric_second_derivatives():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-def test_a_power_of_0_of_the_smallest_and_largest_bases(dtype: Any):
+def test_zeroth_power_of_the_smallest_and_largest_bases(dtype: Any):
     tiny = np.finfo(dtype).smallest_subnormal
     a = Tensor(np.array([0.0, tiny, -tiny, inf, nan], dtype))
     p = Tensor(np.zeros(5, dtype))
@@ -562,7 +562,7 @@ def test_a_power_of_0_of_the_smallest_and_largest_bases(dtype: Any):
 
 @pytest.mark.parametrize("name", ["sum", "mean", "logsumexp", "var", "softmax"])
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom")
-def test_of_nothing(name: str):
+def test_empty_inputs(name: str):
     for shape, dim in (((0,), 0), ((2, 0), 1), ((0, 3), 1), ((2, 0), -2)):
         x, t = Tensor(np.ones(shape)), torch.ones(shape, dtype=torch.float64)
         same(getattr(x, name)(dim), getattr(t, name)(dim), f"{name} of {shape} over {dim}")
@@ -582,7 +582,7 @@ def test_a_number_has_one_dimension_to_name(name: str, dim: int):
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, np.bool_])
 @pytest.mark.parametrize("by", [operator.add, operator.mul, operator.sub, operator.truediv])
-def test_whole_numbers_and_truth_values_beside_a_tensor(kind: Any, by: Callable[..., Any]):
+def test_integers_and_booleans_combined_with_a_tensor(kind: Any, by: Callable[..., Any]):
     x, other = np.array([0.5, -2.0, 3.0]), np.array([1, 1, 1]).astype(kind)
 
     def constant(engine: Any) -> Any:
@@ -595,7 +595,7 @@ def test_whole_numbers_and_truth_values_beside_a_tensor(kind: Any, by: Callable[
     np.testing.assert_array_equal(by(Tensor(x), other).data, by(x, other.astype(float)))
 
 
-def test_reductions_of_whole_numbers_and_truth_values():
+def test_reductions_of_integers_and_booleans():
     whole, truth = Tensor(np.array([[3, 0], [5, 1]], np.uint8)), Tensor(np.array([True, False]))
     assert whole.amin().item() == 0 and whole.amax().item() == 5
     assert minimum(whole, 2).tolist() == [[2, 0], [2, 1]]
@@ -605,7 +605,7 @@ def test_reductions_of_whole_numbers_and_truth_values():
     assert whole.to(np.float64).requires_grad is False
 
 
-def test_numpys_own_numbers_leave_float32_alone():
+def test_numpy_scalars_keep_float32():
     x = Tensor(np.array([1.0, 2.0], np.float32))
     two = np.float64(2)
     results = [x + two, two * x, x**two, two**x, x / np.float32(2), x - np.int64(2)]
@@ -615,7 +615,7 @@ def test_numpys_own_numbers_leave_float32_alone():
     assert total.dtype == np.float32
 
 
-def test_conversions_carry_gradients_between_floats_only():
+def test_conversions_pass_gradients_between_floats_only():
     x = Tensor([1.5, -2.5])
     x.float().double().sum().backward()
     assert x.grad.dtype == np.float64 and x.grad.tolist() == [1, 1]
@@ -627,7 +627,7 @@ def test_conversions_carry_gradients_between_floats_only():
 # Indices
 
 
-def test_what_is_read_twice_adds_up():
+def test_repeated_indices_accumulate():
     weight = np.arange(12.0).reshape(4, 3)
     for index in (
         np.array([1, 1, -1, 3, 1]),
@@ -642,14 +642,14 @@ def test_what_is_read_twice_adds_up():
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint64])
-def test_places_in_small_integers(kind: Any):
-    """Bytes are the tokens of many a model, and 256 rows do not fit into a byte."""
+def test_indices_of_small_integer_types(kind: Any):
+    """Many models use bytes as tokens, and the index 256 does not fit into a byte."""
     table = Tensor(np.zeros((256, 2)))
     table[np.array([97, 98, 97], kind)].sum().backward()
     assert table.grad.data[97].tolist() == [2, 2] and table.grad.data.sum() == 6
 
 
-def test_places_may_be_tensors_ranges_and_empty():
+def test_indices_may_be_tensors_ranges_and_empty():
     x = Tensor(np.arange(6.0).reshape(3, 2))
     assert x[Tensor(np.array([2, 0]))].tolist() == [[4, 5], [0, 1]]
     assert x[range(2)].tolist() == x[[0, 1]].tolist() == x[:2].tolist()
@@ -670,7 +670,7 @@ def test_places_may_be_tensors_ranges_and_empty():
     ],
     ids=str,
 )  # fmt: skip
-def test_integers_beside_arrays_select_first(index: tuple[Any, ...]):
+def test_integers_with_arrays_select_first(index: tuple[Any, ...]):
     array = np.arange(120.0).reshape(2, 3, 4, 5)
     parts = [np.array(part, int) if part == [] else part for part in index]
     parts = [np.array(part) if isinstance(part, list) else part for part in parts]
@@ -687,7 +687,7 @@ def test_integers_beside_arrays_select_first(index: tuple[Any, ...]):
         same(ours, theirs, "written")
 
 
-def test_an_integer_may_be_a_tensor_or_one_of_numpy():
+def test_an_integer_index_may_be_a_tensor_or_a_numpy_scalar():
     x = Tensor(np.arange(1.0, 25.0).reshape(2, 3, 4))
     one = Tensor(np.array(1))
     for first in (one, np.int64(1), np.array(1)):
@@ -701,7 +701,7 @@ def test_an_integer_may_be_a_tensor_or_one_of_numpy():
     assert x[0].data.all() and not x[1, :, :2].data.any() and x[1, :, 2:].data.all()
 
 
-def test_an_index_is_remembered_as_it_was():
+def test_an_index_is_copied():
     x, places, mask = Tensor([1.0, 2.0]), np.array([0, 0]), Tensor(np.array([True, False]))
     total = x[places].sum() + 10 * x.masked_fill(mask, 0.0).sum()
     total = total + 100 * x.gather(0, places).sum()
@@ -711,7 +711,7 @@ def test_an_index_is_remembered_as_it_was():
     assert x.grad.tolist() == [202, 10]
 
 
-def test_first_of_equals_wins():
+def test_ties_select_the_first():
     x = Tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
     assert x.max(1).indices.tolist() == [1, 0] and x.min(-1).indices.tolist() == [0, 0]
     values, indices = x.max(1, keepdim=True)
@@ -721,8 +721,8 @@ def test_first_of_equals_wins():
 
 @pytest.mark.parametrize("index", [[[-1]], [[3]], [[0, -100]], [[7], [1]]], ids=str)
 @pytest.mark.parametrize("dim", [1, -1])
-def test_gather_takes_indices_from_0_to_the_size(index: list[list[int]], dim: int):
-    """A label of -100 would otherwise count from the end."""
+def test_gather_accepts_indices_from_0_to_the_size(index: list[list[int]], dim: int):
+    """Otherwise a label of -100 would count from the end."""
     with pytest.raises(RuntimeError, match="is out of bounds") as theirs:
         torch.ones(2, 3).gather(dim, torch.tensor(index))
     with pytest.raises(IndexError) as ours:
@@ -730,7 +730,7 @@ def test_gather_takes_indices_from_0_to_the_size(index: list[list[int]], dim: in
     assert str(ours.value) == str(theirs.value)
 
 
-def test_torchs_keywords_are_ours():
+def test_accepts_torchs_keywords():
     x = np.arange(6.0).reshape(2, 3)
     agree(lambda _, x: x.flip(dims=(0, 1)) * x.flip(dims=[1]), [x])
     agree(lambda _, x: x.permute(dims=(1, 0)) * x.permute(dims=[-1, 0]), [x])
@@ -741,7 +741,7 @@ def test_torchs_keywords_are_ours():
 @pytest.mark.parametrize("name", ["all", "any"])
 @pytest.mark.parametrize("dim", [None, 0, -1, (0, 1), [0], (), []], ids=str)
 @pytest.mark.parametrize("keepdim", [False, True])
-def test_truth_along_dimensions(name: str, dim: Any, keepdim: bool):
+def test_any_and_all_along_dimensions(name: str, dim: Any, keepdim: bool):
     x = np.array([[1.0, 0.0, 2.0], [nan, 0.0, 0.0]])
     ours, theirs = Tensor(x), torch.tensor(x)
     same(
@@ -756,7 +756,7 @@ def test_squeezing_several_dimensions_or_none(dim: Any):
     agree(method("squeeze", dim), [np.ones((1, 2, 1))])
 
 
-# What is refused
+# Rejected input.
 
 
 def ones(*shape: int) -> Tensor:
@@ -821,7 +821,7 @@ def test_an_extreme_is_along_one_dimension(name: str, other: Any):
         getattr(ones(2, 3), name)(other)
 
 
-def test_functions_of_numpy_that_would_lose_the_gradient_are_refused():
+def test_numpy_functions_that_would_lose_the_gradient_are_rejected():
     for function in (np.exp, np.maximum.reduce, np.tanh):
         with pytest.raises(TypeError):
             function(ones(2))
@@ -840,7 +840,7 @@ def test_functions_of_numpy_that_would_lose_the_gradient_are_refused():
     assert np.shape(x) == (2,) and np.allclose(x, 1.0)
 
 
-def test_sums_of_powers_are_exact_where_one_is_far_larger():
+def test_sums_of_powers_are_exact_where_one_is_much_larger():
     x = Tensor(np.array([-30.0, 0.0, 30.0, np.inf]))
     y = x.logaddexp(0.0)
     assert y.tolist() == pytest.approx([np.log1p(np.exp(-30)), np.log(2), 30, np.inf], rel=1e-15)
@@ -850,7 +850,7 @@ def test_sums_of_powers_are_exact_where_one_is_far_larger():
 
 @pytest.mark.parametrize("name", [*SMOOTH[:-1], *OF_POSITIVE, "softmax", "logsumexp", "logaddexp"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, bool])
-def test_functions_of_whole_numbers_are_those_of_the_same_floats(name: str, dtype: type):
+def test_functions_of_integers_equal_those_of_floats(name: str, dtype: type):
     values = np.array([1, 20, 3], dtype)
     rest = {"softmax": (0,), "logsumexp": (0,)}.get(name, ())
     truth = torch.tensor(values.astype(float))
@@ -861,7 +861,7 @@ def test_functions_of_whole_numbers_are_those_of_the_same_floats(name: str, dtyp
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
-def test_numbers_beyond_a_kind_of_float_are_infinite_without_a_warning(kind: type):
+def test_overflow_gives_infinity_without_a_warning(kind: type):
     x, most = Tensor(np.array([1.0, -1.0], kind)), np.finfo(float).max
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -876,7 +876,7 @@ def test_numbers_beyond_a_kind_of_float_are_infinite_without_a_warning(kind: typ
 
 
 @pytest.mark.parametrize("name", ["mean", "var", "std"])
-def test_averages_of_float16_do_not_overflow_on_the_way(name: str):
+def test_averages_of_float16_do_not_overflow(name: str):
     ones, steps = np.ones(70_000, np.float16), np.linspace(-600, 600, 9, dtype=np.float16)
     for array in (ones, steps, steps.reshape(3, 3)):
         x, t = Tensor(array), torch.tensor(array, requires_grad=True)
@@ -889,19 +889,19 @@ def test_averages_of_float16_do_not_overflow_on_the_way(name: str):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
-def test_whole_numbers_keep_their_dtype_beside_pythons(dtype: type):
+def test_integers_keep_their_dtype_with_python_numbers(dtype: type):
     x = Tensor(np.array([1, 2], dtype))
     assert (x + 2).dtype == (2 * x).dtype == x.clamp(0, 1).dtype == dtype
     assert (x + 2**40).tolist() == [1 + 2**40, 2 + 2**40] and (x + 0.5).dtype == np.float64
 
 
-def test_a_flat_part_ends_after_it_begins():
+def test_flatten_rejects_an_end_before_the_start():
     with pytest.raises(ShapeError, match="start_dim=1 comes after end_dim=0"):
         Tensor(np.ones((2, 3))).flatten(1, 0)
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_gelu_of_float16_has_torchs_gradient_far_out(approximate: Any):
+def test_gelu_of_float16_has_torchs_gradient_in_the_tails(approximate: Any):
     array = np.array([-6e4, -1000, -300, -3, 0, 3, 300, 1000, 6e4], np.float16)
     x, t = Tensor(array), torch.tensor(array, requires_grad=True)
     y, z = gelu(x, approximate), torch.nn.functional.gelu(t, approximate=approximate)
@@ -916,10 +916,10 @@ def test_gelu_has_two_forms():
         gelu(ones(2), "foo")
 
 
-# Functions beside methods
+# Functions as well as methods.
 
 
-def test_functions_take_numbers_and_arrays_beside_tensors():
+def test_functions_accept_numbers_and_arrays_with_tensors():
     x = Tensor([-1.0, 2.0])
     assert maximum(x, 0).tolist() == [0, 2] and minimum(x, np.array([0.0, 5.0])).tolist() == [-1, 2]
     assert where(x > 0, x, 0.0).tolist() == [0, 2] and where(x.data > 0, 0.0, x).tolist() == [-1, 0]
@@ -928,7 +928,7 @@ def test_functions_take_numbers_and_arrays_beside_tensors():
     assert gelu(x).data == pytest.approx(gelu(x, "tanh").data, abs=1e-3)
 
 
-def test_makers_follow_the_tensor():
+def test_constructors_follow_the_tensor():
     x = Tensor(np.ones((2, 3), np.float32))
     assert x.new_ones(2, 3).tolist() == x.new_ones((2, 3)).tolist() == np.ones((2, 3)).tolist()
     assert x.new_zeros(4).dtype == x.new_tensor([1, 2]).dtype == np.float32
@@ -938,7 +938,7 @@ def test_makers_follow_the_tensor():
 
 @pytest.mark.parametrize("name", ["sum", "softmax", "index"])
 def test_forward_and_reverse_mode_agree_with_each_other(name: str):
-    """g · (J t) = (g J) · t; against torch both are checked above."""
+    """g · (J t) = (g J) · t; both are compared with torch above."""
     rng = np.random.default_rng(0)
     x, t = Tensor(rng.normal(size=(3, 4))), rng.normal(size=(3, 4))
     function = {

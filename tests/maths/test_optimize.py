@@ -1,4 +1,4 @@
-"""Methods against the theory of their rates, landscapes against what is known of them."""
+"""Methods against their theoretical rates, and landscapes against their known properties."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ conditions = st.floats(1.5, 200)
 
 
 @given(conditions)
-def test_theory_at_the_best_settings(kappa: float) -> None:
+def test_theory_at_the_optimal_settings(kappa: float) -> None:
     spectrum, root = np.array([1.0, kappa]), sqrt(kappa)
     wanted = {
         GradientDescent: (kappa - 1) / (kappa + 1),
@@ -56,8 +56,11 @@ def test_theory_at_the_best_settings(kappa: float) -> None:
 
 
 @given(st.floats(0.01, 1.5), st.floats(0, 0.95), st.lists(st.floats(0.1, 2), min_size=1))
-def test_theory_is_the_spectral_radius(rate: float, momentum: float, spectrum: list[float]) -> None:
-    """The error of two points in a row is multiplied by a matrix; NumPy knows its eigenvalues."""
+def test_theory_equals_the_spectral_radius(
+    rate: float, momentum: float, spectrum: list[float]
+) -> None:
+    """The error of two successive points is multiplied by a matrix; NumPy computes its
+    eigenvalues."""
 
     def radius(by_now: float, by_before: float) -> float:
         return float(np.abs(np.linalg.eigvals([[by_now, by_before], [1, 0]])).max())
@@ -79,14 +82,14 @@ def test_measured_rates_agree_with_theory(kind: type[GradientDescent], kappa: fl
     steps = 200
     way = minimize(bowl, bowl.start, method, steps=steps, tolerance=0.0)
     theory = method.contraction(np.array([1.0, kappa]))
-    # Where two roots are one, errors fall as t r^t: on average over the last half of the steps
-    # that is a factor 2^(2 / steps) more.
+    # For a double root, errors fall as t r^t: averaged over the last half of the steps, this is an
+    # additional factor of 2^(2 / steps).
     assert theory - 1e-6 <= way.contraction(ORIGIN) <= theory * 2 ** (2 / steps) + 1e-6
 
 
 @given(conditions, st.floats(0.1, 0.99), st.floats(0, 0.9))
 @settings(max_examples=6, deadline=None)
-def test_measured_rates_agree_away_from_the_best_settings(
+def test_measured_rates_agree_with_theory_at_other_settings(
     kappa: float, share: float, momentum: float
 ) -> None:
     spectrum, bowl = np.array([1.0, kappa]), quadratic(kappa, angle=1.0)
@@ -95,7 +98,7 @@ def test_measured_rates_agree_away_from_the_best_settings(
         assert way.contraction(ORIGIN) == pytest.approx(method.contraction(spectrum), rel=0.06)
 
 
-def test_too_long_steps_diverge_as_theory_says() -> None:
+def test_too_large_steps_diverge_as_in_theory() -> None:
     bowl, method = quadratic(10.0), GradientDescent(0.21)
     assert method.contraction(np.array([1.0, 10.0])) == pytest.approx(1.1)
     way = minimize(bowl, bowl.start, method, steps=100)
@@ -107,7 +110,7 @@ def test_too_long_steps_diverge_as_theory_says() -> None:
 
 @given(conditions, st.floats(0.05, 0.45), st.floats(0.01, 4))
 @settings(max_examples=6, deadline=None)
-def test_line_search_keeps_its_bound(kappa: float, sufficient: float, first: float) -> None:
+def test_line_search_satisfies_its_bound(kappa: float, sufficient: float, first: float) -> None:
     bowl, method = quadratic(kappa), LineSearch(first, sufficient)
     way = minimize(bowl, bowl.start, method, steps=25, tolerance=0.0)
     bound = method.contraction(np.array([1.0, kappa]))
@@ -116,7 +119,7 @@ def test_line_search_keeps_its_bound(kappa: float, sufficient: float, first: flo
 
 @given(conditions, st.floats(-pi, pi))
 @settings(max_examples=10, deadline=None)
-def test_newton_needs_one_step(kappa: float, angle: float) -> None:
+def test_newton_needs_one_step_on_a_quadratic(kappa: float, angle: float) -> None:
     bowl = quadratic(kappa, angle)
     way = minimize(bowl, bowl.start, Newton())
     assert way.converged and len(way.points) == 2
@@ -163,14 +166,14 @@ def test_gradient_descent_is_linear_near_minima() -> None:
 
 
 @pytest.mark.parametrize("place", FAMOUS, ids=lambda place: place.name)
-def test_searches_always_fall(place: Landscape) -> None:
+def test_searches_always_descend(place: Landscape) -> None:
     for method in (LineSearch(), Newton()):
         way = minimize(place, place.start, method, steps=12)
         assert (np.diff(way.values) <= 1e-12).all()
 
 
 @pytest.mark.parametrize("place", FAMOUS, ids=lambda place: place.name)
-def test_newton_arrives(place: Landscape) -> None:
+def test_newton_converges(place: Landscape) -> None:
     way = minimize(place, place.start, Newton(), steps=40)
     assert way.converged
     if place is not RASTRIGIN:  # where it stays in the minimum next to the start
@@ -178,13 +181,13 @@ def test_newton_arrives(place: Landscape) -> None:
 
 
 def test_a_rounded_value_does_not_stop_the_search() -> None:
-    """At 1 + x² differences of the value drown below |x| = 1e-8, and the slope shows more."""
+    """At 1 + x², differences of the value vanish below |x| = 1e-8; the slope is more precise."""
     for method in (LineSearch(), Newton()):
         way = minimize(lambda x: 1 + (x**2 + x**4).sum(), [1.3, -0.4], method, tolerance=1e-12)
         assert way.converged
 
 
-def test_newton_leaves_a_saddle_and_a_hill_downhill() -> None:
+def test_newton_leaves_saddles_and_maxima_downhill() -> None:
     way = minimize(lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4, [1.0, 1e-3], Newton())
     assert way.converged
     assert np.abs(way.points[-1]) == pytest.approx([0.0, sqrt(0.5)], abs=1e-8)
@@ -192,7 +195,7 @@ def test_newton_leaves_a_saddle_and_a_hill_downhill() -> None:
     assert way.converged and way.values[-1] == pytest.approx(-2.0)
 
 
-def test_newton_goes_down_a_plane() -> None:
+def test_newton_descends_a_plane() -> None:
     way = minimize(lambda x: 2 * x.sum(), [1.0, 1.0], Newton(), steps=3)
     assert (np.diff(way.values) < 0).all() and not way.converged
 
@@ -212,10 +215,10 @@ def test_momentum_beats_gradient_descent_on_a_narrow_valley() -> None:
     assert descent > 2 * nesterov > 2 * ball > 2 * newton
 
 
-# What a trajectory says, and what is refused.
+# Trajectories and rejected input.
 
 
-def test_a_trajectory_holds_every_point_and_its_slope() -> None:
+def test_a_trajectory_has_every_point_and_slope() -> None:
     way = minimize(BEALE, BEALE.start, LineSearch(), steps=5)
     assert way.points.shape == (6, 2) and not way.converged
     assert way.points[0] == pytest.approx(BEALE.start)
@@ -226,7 +229,7 @@ def test_a_trajectory_holds_every_point_and_its_slope() -> None:
     assert way.errors(BEALE.minima[0])[0] == pytest.approx(np.hypot(2.0, 0.5))
 
 
-def test_at_a_minimum_there_is_nothing_to_do() -> None:
+def test_starting_at_a_minimum_takes_no_steps() -> None:
     way = minimize(BEALE, [3.0, 0.5], Newton())
     assert way.converged and len(way.points) == 1
     with pytest.raises(ValueError, match="a rate needs a step"):
@@ -235,7 +238,7 @@ def test_at_a_minimum_there_is_nothing_to_do() -> None:
         way.order(BEALE.minima[0])
 
 
-def test_wrong_starts_and_functions_are_named(unchecked_types: None) -> None:
+def test_rejects_bad_starts_and_functions(unchecked_types: None) -> None:
     for start in ([np.nan, 1.0], [[1.0, 2.0]]):
         with pytest.raises(ValueError, match="must be a list of finite numbers"):
             minimize(BEALE, np.array(start), Newton())
@@ -261,7 +264,7 @@ def test_trajectories_are_drawn_over_contours() -> None:
     assert any(np.array_equal(line, ways["Newton"].points) for line in drawn)
 
 
-def test_the_window_is_what_the_points_fill_unless_given() -> None:
+def test_the_window_fits_the_points_by_default() -> None:
     def bowl(x: Tensor) -> Tensor:
         return (x**2).sum(0)
 
@@ -272,7 +275,7 @@ def test_the_window_is_what_the_points_fill_unless_given() -> None:
     assert axes.get_xlim() == (-1, 2) and axes.get_ylim() == (-3, 4)
 
 
-def test_only_the_plane_is_drawn() -> None:
+def test_only_two_dimensions_are_drawn() -> None:
     space = minimize(rosenbrock, [0.0, 0.0, 0.0], Newton(), steps=1)
     for ways in ({}, {"in space": space}):
         with pytest.raises(ValueError, match="paths in the plane"):
@@ -282,14 +285,14 @@ def test_only_the_plane_is_drawn() -> None:
         plot_trajectories(lambda x: (x**2).sum(), {"flat": flat})
 
 
-def test_an_order_is_that_of_the_last_errors() -> None:
+def test_the_order_is_estimated_from_the_last_errors() -> None:
     errors = 0.1 ** (1.5 ** np.arange(6))
     points = np.column_stack([errors, np.zeros(6)])
     way = Trajectory(points, errors, errors, True)
     assert way.order(ORIGIN) == pytest.approx(1.5)
 
 
-def test_errors_that_stay_equal_have_no_order() -> None:
+def test_constant_errors_have_no_order() -> None:
     way = minimize(lambda x: (x**2).sum(), [1.0], GradientDescent(1.0), steps=5)
     assert way.errors(np.zeros(1)).tolist() == [1] * 6
     with pytest.raises(ValueError, match=r"an order needs errors that change, .* are 1;"):

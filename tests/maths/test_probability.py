@@ -1,4 +1,4 @@
-"""Distributions against closed forms, torch.distributions, numerical integrals and their draws."""
+"""Distributions against closed forms, torch.distributions, numerical integrals and samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def categorical(w: list[float]) -> Categorical:
 
 @given(logits, st.floats(0.01, 100))
 @settings(deadline=None)
-def test_log_softmax_is_torchs(z, temperature):
+def test_log_softmax_equals_torchs(z, temperature):
     wanted = torch.log_softmax(torch.tensor(z) / temperature, -1).numpy()
     np.testing.assert_allclose(log_softmax(z, temperature), wanted, rtol=1e-12, atol=1e-12)
 
@@ -46,12 +46,12 @@ def test_log_softmax_of_rows_and_of_huge_logits():
     np.testing.assert_allclose(log_softmax(z), wanted)
 
 
-def test_sigmoid_is_torchs_and_keeps_tiny_values():
+def test_sigmoid_equals_torchs_for_tiny_values():
     z = np.array([-700.0, -50.0, -1.0, 0.0, 2.0, 1000.0])
     np.testing.assert_allclose(sigmoid(z), torch.tensor(z).sigmoid().numpy(), rtol=1e-12)
 
 
-def test_temperature_goes_to_its_limits():
+def test_temperature_limits():
     z = np.array([3.0, 1.0, 3.0, -inf])
     assert np.exp(log_softmax(z, 0.0)) == pytest.approx([0.5, 0, 0.5, 0])
     assert np.exp(log_softmax(z, inf)) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
@@ -71,7 +71,7 @@ def test_entropy_rises_with_temperature(z, temperature, factor):
 
 @given(logits, logits)
 @settings(deadline=None)
-def test_measures_of_categoricals_are_torchs(one, other):
+def test_categorical_measures_equal_torchs(one, other):
     size = min(len(one), len(other))
     p, q = (Categorical.from_logits(z[:size]) for z in (one, other))
     tp, tq = (torch.distributions.Categorical(logits=torch.tensor(z[:size])) for z in (one, other))
@@ -84,7 +84,7 @@ def test_measures_of_categoricals_are_torchs(one, other):
 
 @given(weights, weights)
 @settings(deadline=None)
-def test_cross_entropy_is_entropy_and_divergence(one, other):
+def test_cross_entropy_is_entropy_plus_divergence(one, other):
     size = min(len(one), len(other))
     if not (sum(one[:size]) > 0 and sum(other[:size]) > 0):
         return
@@ -94,7 +94,7 @@ def test_cross_entropy_is_entropy_and_divergence(one, other):
     assert p.kl(p) == 0
 
 
-def test_divergence_is_infinite_only_where_something_possible_is_ruled_out():
+def test_divergence_is_infinite_only_where_support_is_missing():
     half, certain = (
         Categorical.from_probs(np.array([0.5, 0.5])),
         Categorical.from_probs(np.array([1.0, 0.0])),
@@ -105,14 +105,14 @@ def test_divergence_is_infinite_only_where_something_possible_is_ruled_out():
     assert certain.entropy() == 0
 
 
-def test_tiny_probabilities_keep_their_logarithm():
+def test_tiny_probabilities_have_accurate_logarithms():
     p = Categorical.from_logits(np.array([0.0, -2000.0]))
     assert p.probs[1] == 0
     assert p.log_prob(np.array([1]))[0] == -2000
 
 
 @pytest.mark.parametrize("sampler", [Categorical.sample, Categorical.sample_gumbel])
-def test_both_samplers_draw_the_distribution(sampler):
+def test_both_samplers_follow_the_distribution(sampler):
     """Pearson's chi-square: below its 99.9 % point, 22.46 at 6 degrees of freedom."""
     probs = np.array([0.3, 0.0, 0.05, 0.2, 0.01, 0.4, 0.03, 0.01, 0.0])
     n = 40_000
@@ -123,7 +123,7 @@ def test_both_samplers_draw_the_distribution(sampler):
     assert ((drawn[possible] - wanted) ** 2 / wanted).sum() < 22.46
 
 
-def test_the_inverse_cdf_meets_the_ends_of_the_stick():
+def test_the_inverse_cdf_covers_both_ends():
     class Ends(np.random.Generator):
         def random(self, n: int) -> np.ndarray:
             return np.array([0.0, 0.25, np.nextafter(0.25, 0), np.nextafter(1, 0)])
@@ -132,7 +132,7 @@ def test_the_inverse_cdf_meets_the_ends_of_the_stick():
     assert p.sample(4, Ends(np.random.PCG64(0))).tolist() == [1, 2, 1, 2]
 
 
-# Maximum likelihood: closed form, by gradient, and nothing better nearby.
+# Maximum likelihood: the closed form, gradient descent, and no better neighbor.
 
 
 @given(st.lists(st.integers(0, 3), max_size=60))
@@ -161,7 +161,7 @@ def test_bernoulli_fits_agree(extra):
     st.sampled_from([1e-4, 1.0, 1e5]),
 )
 @settings(deadline=None, max_examples=60)
-def test_gaussian_fits_agree_in_every_unit(shape, place, unit):
+def test_gaussian_fits_agree_at_every_scale(shape, place, unit):
     values = place + unit * np.array([*shape, -4.0, 4.0])
     exact, climbed = Gaussian.fit(values), Gaussian.fit_by_gradient(values)
     assert climbed.mean == pytest.approx(exact.mean, abs=1e-9 * exact.std, rel=1e-12)
@@ -172,7 +172,7 @@ def test_gaussian_fits_agree_in_every_unit(shape, place, unit):
         assert near.log_prob(values).sum() < best
 
 
-def test_a_fit_of_single_precision_is_computed_in_double():
+def test_a_fit_of_float32_is_computed_in_float64():
     values = (1000 + np.random.default_rng(0).normal(size=5000)).astype(np.float32)
     wanted = values.astype(float)
     assert Gaussian.fit(values) == Gaussian(wanted.mean(), wanted.std())
@@ -183,7 +183,7 @@ def test_a_fit_of_single_precision_is_computed_in_double():
 
 @given(chances, chances)
 @settings(deadline=None)
-def test_measures_of_bernoullis_are_torchs(one, other):
+def test_bernoulli_measures_equal_torchs(one, other):
     p, q = Bernoulli(one), Bernoulli(other)
     tp, tq = (torch.distributions.Bernoulli(torch.tensor(x, dtype=float)) for x in (one, other))
     assert p.entropy() == pytest.approx(float(tp.entropy()), rel=1e-9)
@@ -203,7 +203,7 @@ def test_certain_bernoullis():
     assert Bernoulli(0.5).kl(Bernoulli(0.0)) == inf
 
 
-def test_the_kl_of_gaussians_that_are_nearly_alike_is_not_below_zero():
+def test_the_kl_of_nearly_equal_gaussians_is_not_negative():
     for std in (1e-8, 3e-3, 1.0, 1e8):
         for ratio in (1 - 1e-7, 1 + 1e-7, 1 - 3e-8, 1 + 3e-8):
             assert Gaussian(0.0, std).kl(Gaussian(0.0, std * ratio)) >= -2e-16
@@ -211,7 +211,7 @@ def test_the_kl_of_gaussians_that_are_nearly_alike_is_not_below_zero():
 
 @given(gaussians, gaussians)
 @settings(deadline=None)
-def test_measures_of_gaussians_are_torchs(p, q):
+def test_gaussian_measures_equal_torchs(p, q):
     tp, tq = (torch.distributions.Normal(torch.tensor(g.mean, dtype=float), g.std) for g in (p, q))
     assert p.entropy() == pytest.approx(float(tp.entropy()))
     kl = float(torch.distributions.kl_divergence(tp, tq))
@@ -220,7 +220,7 @@ def test_measures_of_gaussians_are_torchs(p, q):
     np.testing.assert_allclose(p.log_prob(x), tp.log_prob(torch.tensor(x)).numpy(), rtol=1e-9)
 
 
-def test_the_divergence_of_gaussians_at_scales_far_apart():
+def test_the_divergence_of_gaussians_of_very_different_scales():
     assert Gaussian(0.0, 1.0).kl(Gaussian(0.0, 1e-160)) == inf
     assert Gaussian(1e200, 1.0).kl(Gaussian(-1e200, 1e-200)) == inf
     # log(1e400) - 1/2, where the ratio of the scales is below all numbers.
@@ -229,7 +229,7 @@ def test_the_divergence_of_gaussians_at_scales_far_apart():
     assert narrow.kl(narrow) == 0
 
 
-def test_gaussian_measures_are_their_integrals():
+def test_gaussian_measures_equal_their_integrals():
     p, q = Gaussian(1.0, 0.7), Gaussian(-0.5, 1.3)
     x, step = np.linspace(-20, 20, 100_001, retstep=True)
     density = np.exp(p.log_prob(x)) * step
@@ -249,7 +249,7 @@ def test_samples_have_the_moments():
     assert y.mean() == pytest.approx(0.3, abs=4 * sqrt(0.21 / n))
 
 
-# What is refused.
+# Rejected input.
 
 
 @pytest.mark.parametrize(
@@ -276,12 +276,12 @@ def test_samples_have_the_moments():
         (lambda: Gaussian.fit_by_gradient(np.array([3.0])), "at least two different"),
     ],
 )
-def test_what_is_refused(wrong, message):
+def test_rejects_bad_input(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
 
 
-def test_rare_outcomes_are_too_far_for_a_climb(monkeypatch):
+def test_rejects_gradient_ascent_for_rare_outcomes(monkeypatch):
     monkeypatch.setattr(probability, "_MAX_STEPS", 1000)
     outcomes = np.zeros(10**6, int)
     outcomes[0] = 1
@@ -290,6 +290,6 @@ def test_rare_outcomes_are_too_far_for_a_climb(monkeypatch):
     assert Bernoulli.fit(outcomes).p == 1e-6
 
 
-def test_floats_are_no_outcomes(unchecked_types):
+def test_rejects_float_outcomes(unchecked_types):
     with pytest.raises(ValueError, match="type float64"):
         Bernoulli.fit(np.array([0.5, 1.0]))

@@ -31,7 +31,7 @@ CELLS = 200
 
 @dataclass(frozen=True)
 class Step:
-    """`does` to the values at `places`; `says` is for reading a failure."""
+    """`does` is applied to the values at `places`; `says` describes it in failures."""
 
     says: str
     does: Callable[..., Any] = field(repr=False)
@@ -51,13 +51,13 @@ class Program:
         return values
 
     def result(self, engine: Any, leaves: list[Any]) -> Any:
-        """One number that everything goes into."""
+        """One number that depends on everything."""
         values = self.run(engine, leaves)
         return sum((v * (0.5 + i % 3)).sum() / max(v.numel(), 1) for i, v in enumerate(values))
 
 
-# What a step can be. Each draws its settings for values x (and y), given as torch tensors, and
-# gives what it says and does; None where it does not fit.
+# The kinds of steps. Each draws its settings for values x (and y), given as torch tensors, and
+# returns its description and function; None if it does not apply.
 
 Drawn = tuple[str, Callable[..., Any]] | None
 
@@ -122,7 +122,7 @@ def of_two(draw: Any, x: Any, y: Any) -> Drawn:
 
 
 def product(draw: Any, x: Any, y: Any) -> Drawn:
-    """`x @ y`, or with y turned round, or as an einsum."""
+    """`x @ y`, or with y transposed, or as an einsum."""
     if not x.ndim or not y.ndim:
         return None
     if y.ndim > 1 and draw(st.booleans()):
@@ -264,7 +264,7 @@ def programs(draw: Any, most: int = 30) -> Program:
 
 
 def check(program: Program) -> None:
-    """Values, gradients of all of them, Hessian times vector, and the two forward modes."""
+    """Values, all gradients, the Hessian-vector product, and the two forward modes."""
     ours = [Tensor(leaf) for leaf in program.leaves]
     theirs = [torch.tensor(leaf, requires_grad=True) for leaf in program.leaves]
     ours_run, theirs_run = program.run(OURS, ours), program.run(THEIRS, theirs)

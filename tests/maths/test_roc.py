@@ -1,4 +1,4 @@
-"""Areas under the curve against the count of all pairs, and curves against thresholds tried."""
+"""Areas under the curve against a count of all pairs, and curves against all thresholds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_perfect_guessing_and_reversed() -> None:
     assert roc_auc(np.zeros(10), positive) == 0.5
 
 
-def test_the_interval_covers_the_truth_and_is_wider_for_whole_clusters() -> None:
+def test_the_interval_covers_the_truth_and_is_wider_for_clusters() -> None:
     # Normal scores one deviation apart: the area is Phi(1 / sqrt 2) = 0.760.
     inside = 0
     for seed in range(40):
@@ -69,7 +69,7 @@ def test_the_interval_covers_the_truth_and_is_wider_for_whole_clusters() -> None
     assert whole.high - whole.low > 1.5 * (each.high - each.low)
 
 
-def test_kinds_that_are_fully_apart_leave_the_doubt_of_as_few_clusters() -> None:
+def test_perfect_separation_has_the_interval_of_its_number_of_clusters() -> None:
     positive = np.arange(30) < 8
     clusters = [f"{place // 2}" for place in range(30)]
     found = roc_auc_interval(positive.astype(float), positive, clusters=clusters)
@@ -77,7 +77,7 @@ def test_kinds_that_are_fully_apart_leave_the_doubt_of_as_few_clusters() -> None
     assert roc_auc_interval(-positive.astype(float), positive) == wilson_interval(0, 8)
 
 
-def test_one_kind_alone_has_no_curve() -> None:
+def test_one_class_has_no_curve() -> None:
     with pytest.raises(ValueError, match="both classes"):
         roc_auc(np.zeros(3), np.ones(3, bool))
 
@@ -90,7 +90,7 @@ def test_clusters_and_confidence_are_checked() -> None:
         roc_auc_interval(scores, positive, clusters=[0, 1])
 
 
-def test_scores_that_have_no_order_or_no_item_are_refused(unchecked_types: None) -> None:
+def test_rejects_unordered_scores_and_missing_items(unchecked_types: None) -> None:
     positive = np.array([True, False, True])
     for measure in (roc_auc, roc_curve, roc_auc_interval):
         with pytest.raises(ValueError, match="a score is NaN"):
@@ -100,7 +100,7 @@ def test_scores_that_have_no_order_or_no_item_are_refused(unchecked_types: None)
     assert roc_auc(np.array([1.0, -np.inf, np.inf]), positive) == 1
 
 
-def test_labels_that_are_numbers_are_refused(unchecked_types: None) -> None:
+def test_rejects_labels_that_are_numbers(unchecked_types: None) -> None:
     for measure in (roc_auc, roc_curve, roc_auc_interval):
         with pytest.raises(ValueError, match="positive is of int64; give booleans"):
             measure(np.array([0.1, 0.9]), np.array([0, 1]))

@@ -1,4 +1,4 @@
-"""The tape: what backward does, what it keeps alive, and what it refuses."""
+"""The tape: gradients, memory and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from groundup.maths.tensor import is_grad_enabled, set_grad_enabled
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """What goes, goes because nobody refers to it: cycles would stay."""
+    """Objects must be freed by reference counting alone: cycles would stay."""
     gc.collect()
     gc.disable()
     try:
@@ -104,14 +104,14 @@ def test_sanity_expressions(expression: Callable[..., tuple[Any, ...]], values: 
 
 
 def test_the_known_answer_of_micrograd():
-    """24.7041, 138.8338 and 645.5773 stand in micrograd's own README."""
+    """24.7041, 138.8338 and 645.5773 are from micrograd's README."""
     a, b = Tensor(-4.0), Tensor(2.0)
     g = every_operator(a, b)[0]
     g.backward()
     assert [round(float(v), 4) for v in (g, a.grad, b.grad)] == [24.7041, 138.8338, 645.5773]
 
 
-def test_steps_on_data_as_micrograd_takes_them():
+def test_training_steps_equal_micrograds():
     p, q = Tensor(2.0), Tensor([1.0, -1.0])
     for _ in range(2):
         for x in (p, q):
@@ -128,7 +128,7 @@ def test_steps_on_data_as_micrograd_takes_them():
     assert p.item() == pytest.approx(a.item()) and q.data == pytest.approx(b.numpy())
 
 
-def test_arrays_and_numpys_numbers_on_the_left():
+def test_arrays_and_numpy_scalars_as_left_operands():
     t = Tensor([1.0, 2.0, 4.0])
     array = np.array([3.0, 5.0, 7.0])
     for left in (array, np.float64(3), np.float32(3), np.int64(3), [3.0, 5.0, 7.0], 3):
@@ -148,14 +148,14 @@ def test_arrays_and_numpys_numbers_on_the_left():
     assert (array >= t).tolist() == [True, True, True] and (np.float64(2) == t).tolist()[1]
 
 
-def test_a_tensor_meets_approx():
+def test_a_tensor_compares_with_approx():
     t = Tensor([1.0, 2.0])
     assert t == pytest.approx(np.array([1.0, 2.0 + 1e-9])) and t == pytest.approx([1.0, 2.0])
     assert t.sum() == pytest.approx(3) and pytest.approx(3) == t.sum()
     assert t.sum() != pytest.approx(3.1)
 
 
-# What backward leaves behind
+# After backward
 
 
 def test_gradients_add_up_over_uses_and_calls():
@@ -168,7 +168,7 @@ def test_gradients_add_up_over_uses_and_calls():
     assert x.grad == 10
 
 
-def test_only_leaves_keep_gradients_unless_asked():
+def test_only_leaves_keep_gradients_by_default():
     x = Tensor([1.0, 2.0])
     y, z = x * 3, x * x
     z.retain_grad()
@@ -191,8 +191,8 @@ def test_leaves_do_not_share_the_memory_of_a_gradient():
     assert given.tolist() == [1, 1]
 
 
-def test_gradients_are_constants_unless_a_graph_is_asked_for():
-    """Also where the given gradient is a tensor, which requires gradients by default."""
+def test_gradients_are_constants_unless_create_graph_is_set():
+    """This also holds if the given gradient is a tensor, which requires gradients by default."""
     x = Tensor([1.0, 2.0])
     y = x + 1
     y.retain_grad()
@@ -219,7 +219,7 @@ def test_an_unused_input_gets_zeros():
     assert x.grad is None and y.grad is None
 
 
-def test_grad_of_values_in_the_middle_and_of_the_output_itself():
+def test_grad_of_intermediate_values_and_of_the_output_itself():
     x = Tensor(3.0)
     y = x * x
     z = y * 2 + x
@@ -238,7 +238,7 @@ def test_a_graph_can_be_walked_once_unless_retained():
             again()
 
 
-def test_a_leaf_below_two_graphs_outlives_both():
+def test_a_leaf_of_two_graphs_outlives_both():
     x = Tensor(2.0)
     (x * x).backward()
     (x * x * x).backward()
@@ -260,7 +260,7 @@ def test_backward_starts_from_one_number_or_a_given_gradient(shape: tuple[int, .
     assert one.grad.tolist() == [[2]]
 
 
-def test_what_has_no_gradient_says_so():
+def test_tensors_without_gradients_raise():
     constant = Tensor(3.0, requires_grad=False)
     with pytest.raises(GradientError, match="requires_grad"):
         constant.backward()
@@ -331,7 +331,7 @@ def test_backward_works_within_no_grad_as_in_torch():
     assert x.grad == 6
 
 
-def test_threads_record_for_themselves():
+def test_recording_is_per_thread():
     started, release = threading.Event(), threading.Event()
     seen: dict[str, Any] = {}
 
@@ -353,8 +353,8 @@ def test_threads_record_for_themselves():
     assert seen == {"set_grad_enabled": True, "gradient": 6}
 
 
-def test_many_threads_at_once_do_not_disturb_each_other():
-    """Gradients and tangents of a chain, while the others start and end theirs."""
+def test_threads_do_not_affect_each_other():
+    """Gradients and tangents of a chain, while other threads start and end theirs."""
     wrong: list[Any] = []
 
     def worker(number: int) -> None:
@@ -380,10 +380,10 @@ def _chain(x: Tensor) -> Tensor:
     return x
 
 
-# What stays in memory
+# Memory
 
 
-def test_a_graph_goes_with_backward():
+def test_backward_frees_the_graph():
     with no_collector():
         x = Tensor(np.ones(5))
         hidden = (x * 2).tanh()
@@ -395,7 +395,7 @@ def test_a_graph_goes_with_backward():
         assert all(ref() is None for ref in watched)
 
 
-def test_a_graph_goes_with_its_result():
+def test_deleting_the_result_frees_the_graph():
     with no_collector():
         x = Tensor(np.ones((3, 3)))
         formulas: list[Callable[[], Tensor]] = [
@@ -413,7 +413,7 @@ def test_a_graph_goes_with_its_result():
 
 
 def changes(x: Tensor) -> dict[str, Callable[[], Any]]:
-    """Every way to change a tensor of two numbers, each to something else."""
+    """Every way to change a tensor of two numbers."""
     return {
         "copy_": lambda: x.copy_([7.0, 8.0]),
         "add_": lambda: x.add_(1.0),
@@ -437,7 +437,7 @@ CHANGES = list(changes(Tensor([1.0, 2.0])))
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_would_falsify_a_gradient_is_an_error(name: str):
+def test_a_change_that_would_falsify_a_gradient_raises(name: str):
     x = Tensor([1.0, 2.0])
     y = (x * x).sum()
     with no_grad():
@@ -448,8 +448,8 @@ def test_a_change_that_would_falsify_a_gradient_is_an_error(name: str):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_does_no_harm_is_none(name: str):
-    """Sums, moves and multiples by numbers look at no values on their way back."""
+def test_a_change_without_effect_on_gradients_is_allowed(name: str):
+    """Sums, moves and multiples by numbers do not use their operands in backward."""
     x, w = Tensor([1.0, 2.0]), Tensor([[3.0], [4.0]])
     y = (x + x.flip(0) - w[1]).sum() + w.sum()
     with no_grad():
@@ -473,7 +473,7 @@ def test_a_change_that_does_no_harm_is_none(name: str):
         lambda x: ops.maximum(x, 1.5),
     ],
 )
-def test_operations_watch_their_inputs_and_results(formula: Callable[[Tensor], Tensor]):
+def test_operations_check_their_inputs_and_results(formula: Callable[[Tensor], Tensor]):
     for victim in ("input", "result"):
         x = Tensor([1.0, 2.0])
         y = formula(x)
@@ -484,7 +484,7 @@ def test_operations_watch_their_inputs_and_results(formula: Callable[[Tensor], T
             loss.backward()
 
 
-def test_views_share_their_changes_both_ways():
+def test_views_share_changes_in_both_directions():
     x = Tensor(np.arange(4.0), requires_grad=False)
     w = Tensor(np.ones(2))
     view = x[1:3]
@@ -504,7 +504,7 @@ def test_views_share_their_changes_both_ways():
     [lambda x: x.repeat(2), lambda x: x.logsumexp(0, keepdim=True), lambda x: x.clone(),
      lambda x: x[[0, 1]], lambda x: x.to(np.float32), lambda x: x * 1.0, Tensor],
 )  # fmt: skip
-def test_what_does_not_share_memory_does_not_share_changes(copied: Callable[[Tensor], Tensor]):
+def test_copies_do_not_share_changes(copied: Callable[[Tensor], Tensor]):
     x = Tensor([1.0, 2.0], requires_grad=False)
     y = copied(x).detach()
     w = Tensor(np.ones(y.shape))
@@ -514,7 +514,7 @@ def test_what_does_not_share_memory_does_not_share_changes(copied: Callable[[Ten
     assert w.grad.tolist() == y.tolist()
 
 
-def test_a_change_that_could_not_be_recorded_is_refused():
+def test_a_change_that_could_not_be_recorded_is_rejected():
     w, buffer = Tensor([1.0, 2.0]), Tensor([0.0, 0.0], requires_grad=False)
     refused: list[Callable[[], Any]] = [
         lambda: w.add_(1.0),
@@ -534,7 +534,7 @@ def test_a_change_that_could_not_be_recorded_is_refused():
         buffer.copy_([1.0, 2.0, 3.0])
 
 
-def test_changes_in_place_compute_what_they_say():
+def test_in_place_operations_compute_the_right_values():
     x = Tensor([4.0, 8.0], requires_grad=False)
     alias = x
     assert x.add_(2).mul_([1.0, 2.0]).sub_(1.0).div_(Tensor(5.0, False)) is x
@@ -572,7 +572,7 @@ def test_newtons_method_finds_the_minimum_in_few_steps():
 
 @settings(max_examples=8)
 @given(st.integers(0, 1000))
-def test_hessian_times_vector_three_ways(seed: int):
+def test_three_ways_to_multiply_a_hessian_by_a_vector_agree(seed: int):
     """Backward over backward, forward over backward, and torch's."""
     rng = np.random.default_rng(seed)
     a, v = rng.normal(size=(3, 3)), rng.normal(size=3)
@@ -606,7 +606,8 @@ def test_derivatives_of_any_order():
 
 
 def test_a_penalty_on_the_gradient_trains():
-    """The gradient of |dy/dx|² by a weight: backward through grad(create_graph=True)."""
+    """The gradient of |dy/dx|² with respect to a weight: backward through
+    grad(create_graph=True)."""
     x, w = Tensor([1.0, 2.0]), Tensor([3.0, -1.0])
     (slope,) = grad((w * x * x).sum(), x, create_graph=True)
     (slope**2).sum().backward()
@@ -616,7 +617,7 @@ def test_a_penalty_on_the_gradient_trains():
 # Copies, and functions that are methods
 
 
-def test_copies_are_leaves_of_their_own():
+def test_copies_are_independent_leaves():
     x = Tensor([1.0, 2.0])
     for y in (copy.copy(x), copy.deepcopy(x), copy.deepcopy([x])[0], Tensor(x)):
         x.grad = None
@@ -639,7 +640,7 @@ def test_a_tensor_owns_its_memory():
     assert x.tolist() == [1, 1]
 
 
-def test_functions_of_one_tensor_are_methods_as_well():
+def test_functions_of_one_tensor_are_also_methods():
     """Those in `ops` whose first argument is named x; the others take several tensors."""
     scatter = {"scatter", "select", "sum_to", "silu", "gelu"}  # functions only, as in torch
     functions = {

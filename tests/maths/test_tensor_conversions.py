@@ -1,4 +1,4 @@
-"""What a tensor is to Python and NumPy: numbers, comparisons, conversions."""
+"""Conversions and comparisons of tensors in Python and NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from groundup.maths import ShapeError, Tensor
 
 
-def test_one_number_is_pythons():
+def test_a_single_number_converts_to_python():
     x = Tensor(2.5)
     assert float(x) == x.item() == 2.5 and int(x) == 2 and bool(x) and not bool(Tensor(0.0))
     assert Tensor([[2.5]]).item() == 2.5 and math.sqrt(Tensor(4.0)) == 2
@@ -24,7 +24,7 @@ def test_one_number_is_pythons():
                 ask(many)
 
 
-def test_shape_under_torchs_names():
+def test_shape_attributes_have_torchs_names():
     x = Tensor(np.zeros((2, 0, 3)))
     assert x.shape == x.size() == (2, 0, 3) and x.size(-1) == 3
     assert x.ndim == x.dim() == 3 and x.numel() == 0 and len(x) == 2
@@ -48,13 +48,13 @@ def test_comparisons_are_element_by_element():
     assert (x > 0).all() and not (x > 1).all() and (x > 2).any() and not (x > 3).any()
 
 
-def test_strangers_are_not_equal():
+def test_comparison_with_other_types_is_unequal():
     x = Tensor(1.0)
     assert x != None and x != "1" and x in [x] and x in {x}  # noqa: E711
     assert len({x, Tensor(1.0)}) == 2
 
 
-def test_arrays_and_lists_of_it():
+def test_converts_to_arrays_and_lists():
     x = Tensor([[1.0, 2.0], [3.0, 4.0]])
     assert np.asarray(x) is x.numpy() is x.data
     assert np.array(x, dtype=np.float32).dtype == np.float32
@@ -62,7 +62,7 @@ def test_arrays_and_lists_of_it():
     assert x.tolist() == [[1, 2], [3, 4]]
 
 
-def test_an_array_takes_a_tensor_in_place():
+def test_an_array_can_be_assigned_from_a_tensor():
     array = total = np.array([1.0, 2.0])
     array -= 0.5 * Tensor([2.0, 2.0])
     array *= Tensor(2.0)
@@ -70,7 +70,7 @@ def test_an_array_takes_a_tensor_in_place():
 
 
 @pytest.mark.parametrize("data", ["1", ["a"], [None], [1j], [[1], [2, 3]], np.array([object()])])
-def test_what_is_no_array_of_numbers(data: Any):
+def test_rejects_non_numeric_arrays(data: Any):
     with pytest.raises((TypeError, ValueError), match=r"real numbers|equal lengths"):
         Tensor(data)
 

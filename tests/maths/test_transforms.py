@@ -1,4 +1,4 @@
-"""The plane's transformations by what they do to points, and their plots by what is drawn."""
+"""The plane's transformations by their effect on points, and their plots by their contents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ angles = st.floats(-10, 10)
 RIGHT, UP = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
-def test_where_the_axes_go() -> None:
+def test_axes_are_mapped_to_the_columns() -> None:
     for matrix, right, up in (
         (rotation(pi / 2), [0, 1], [-1, 0]),
         (scaling(2, -3), [2, 0], [0, -3]),
@@ -42,7 +42,7 @@ def test_where_the_axes_go() -> None:
 
 @given(angles, angles)
 @settings(deadline=None)
-def test_turning_twice_adds_angles(a: float, b: float) -> None:
+def test_rotating_twice_adds_angles(a: float, b: float) -> None:
     np.testing.assert_allclose(rotation(a) @ rotation(b), rotation(a + b), atol=1e-14)
     turned = rotation(a) @ RIGHT
     assert complex(*turned) == pytest.approx(np.exp(1j * a))
@@ -50,13 +50,13 @@ def test_turning_twice_adds_angles(a: float, b: float) -> None:
 
 @given(angles, angles)
 @settings(deadline=None)
-def test_two_mirrors_turn_by_twice_the_angle_between_them(a: float, b: float) -> None:
+def test_two_reflections_rotate_by_twice_the_angle_between_them(a: float, b: float) -> None:
     np.testing.assert_allclose(reflection(a) @ reflection(b), rotation(2 * (a - b)), atol=1e-14)
 
 
 @given(angles)
 @settings(deadline=None)
-def test_a_projection_is_half_way_to_the_mirror_image(a: float) -> None:
+def test_a_projection_is_halfway_to_the_reflection(a: float) -> None:
     np.testing.assert_allclose(projection(a), (np.eye(2) + reflection(a)) / 2, atol=1e-15)
     np.testing.assert_allclose(projection(a) @ projection(a), projection(a), atol=1e-15)
     np.testing.assert_allclose(projection(a) @ rotation(a) @ RIGHT, rotation(a) @ RIGHT, atol=1e-14)
@@ -99,7 +99,7 @@ def test_the_arrows_are_eigenvectors(matrix: np.ndarray, count: int) -> None:
         assert abs(np.linalg.det(np.stack(drawn))) > 0.1
 
 
-def test_circle_grid_and_title_of_a_plot() -> None:
+def test_a_plot_has_circle_grid_and_title() -> None:
     figure = plot_transformation(np.array([[3.0, 0.0], [0.0, 2.0]]))
     before, after = figure.axes
     assert after.get_title() == "after: determinant 6\neigenvalues 3, 2"
@@ -119,7 +119,7 @@ def test_titles_hide_rounding_and_show_complex_pairs() -> None:
     assert turned == "after: determinant 2\neigenvalues 1+1j, 1-1j"
 
 
-def test_a_figure_is_written_and_pyplot_stays_out(tmp_path: Path) -> None:
+def test_a_figure_is_written_without_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from groundup.maths.transforms import plot_transformation, shear\n"

@@ -1,4 +1,4 @@
-"""The drawn graph: complete, readable, and with the gradients that backward gives."""
+"""The drawn graph: its completeness, its layout and its gradients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def curve(edge: ElementTree.Element) -> list[tuple[float, float]]:
 
 @given(choices)
 @settings(deadline=None, max_examples=40)
-def test_every_node_and_every_edge_is_there_once(drawn):
+def test_every_node_and_edge_is_drawn_once(drawn):
     root = random_graph(drawn)
     svg = draw(root)
     tensors = below(root)
@@ -69,7 +69,7 @@ def test_every_node_and_every_edge_is_there_once(drawn):
 
 @given(choices)
 @settings(deadline=None, max_examples=40)
-def test_boxes_do_not_overlap_and_lines_run_from_box_to_box_around_the_others(drawn):
+def test_boxes_do_not_overlap_and_edges_avoid_other_boxes(drawn):
     root = random_graph(drawn)
     svg = draw(root)
     boxes = {name: box(node) for name, node in groups(svg, "data-node").items()}
@@ -90,14 +90,14 @@ def test_boxes_do_not_overlap_and_lines_run_from_box_to_box_around_the_others(dr
             assert not any(a + 0.2 < x < c - 0.2 and b < y < d for x, y in points)
 
 
-def test_a_tree_is_drawn_without_crossings_and_its_operands_from_the_top():
+def test_a_tree_is_drawn_without_crossings_and_with_operands_in_order():
     root, named = neuron()
     svg = draw(root, names=named)
     tops = {rows(node)[0][0]: box(node)[1] for node in groups(svg, "data-node").values()}
     assert tops["x1"] < tops["w1"] < tops["x2"] < tops["w2"]
 
 
-def test_a_long_chain_stays_in_line():
+def test_a_long_chain_is_drawn_in_line():
     x = Tensor(0.5)
     y = x
     for _ in range(60):
@@ -108,7 +108,7 @@ def test_a_long_chain_stays_in_line():
     assert max(np.ptp(boxes[kind]) for kind in ("mul", "add", "tanh")) < 150
 
 
-def test_values_and_the_known_gradients_of_the_neuron():
+def test_the_neuron_shows_its_values_and_known_gradients():
     root, named = neuron()
     boxes = [rows(node) for node in groups(draw(root, names=named), "data-node").values()]
     shown = {lines[0][0]: [line[1] for line in lines[1:]] for lines in boxes}
@@ -120,7 +120,7 @@ def test_values_and_the_known_gradients_of_the_neuron():
     assert shown["y"] == ["0.7071", "1"]
 
 
-def test_arrays_show_numbers_when_small_and_else_shape_and_norm():
+def test_small_arrays_show_numbers_and_large_ones_shape_and_norm():
     a, b = Tensor([[1.0, 2.5], [-3.0, 1e-7]]), Tensor(np.full((3, 2), 0.5))
     count = Tensor(np.array([3, 123456789012]))
     root = (b @ a).sum() + (a * count).sum()
@@ -135,7 +135,7 @@ def test_arrays_show_numbers_when_small_and_else_shape_and_norm():
     assert shown["count"] == [["value", "[3, 1.235e+11]"]]
 
 
-def test_texts_stay_in_their_boxes():
+def test_texts_fit_in_their_boxes():
     tiny = Tensor([[-1.2345e-20, -1.2345e-20], [-1.2345e-20, -1.2345e-20]])
     name = "model.layers.0.self_attn.q_proj.weight"
     for root in (tiny * -1.2345e-15, Tensor(-1.2345e-20) ** 2, Tensor(np.ones((10, 20, 30))).sum()):
@@ -150,7 +150,7 @@ def test_texts_stay_in_their_boxes():
                     assert (letters + 1) * 7.23 < right - left  # 12 px letters of DejaVu Sans Mono
 
 
-def test_names_are_escaped_and_other_things_among_the_names_do_no_harm():
+def test_names_are_escaped_and_other_values_are_accepted_as_names():
     x = Tensor(2.0)
     y = x * 3.0
     evil = '<script>alert("x")</script>&\x00\x1b\ud800'
@@ -165,7 +165,7 @@ def test_names_are_escaped_and_other_things_among_the_names_do_no_harm():
     assert any(title.startswith("$title = ") for title in titles)
 
 
-def test_a_picture_loads_nothing_and_says_what_it_shows(tmp_path):
+def test_a_picture_loads_nothing_and_has_a_description(tmp_path):
     root, named = neuron()
     svg = draw(root, names=named)
     assert loads_nothing(svg)
@@ -191,7 +191,7 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_texts_can_be_read_in_light_and_dark():
+def test_text_has_enough_contrast_in_light_and_dark():
     light, dark = draw(Tensor(1.0)).split("prefers-color-scheme: dark")
     for style in (light, dark):
         fill = dict(re.findall(r"graph (?:\.|)([\w ]+) \{ fill: (#\w+) \}", style))
@@ -201,13 +201,13 @@ def test_texts_can_be_read_in_light_and_dark():
             assert min(contrast(text, paper) for text in (ink, quiet, slope)) >= 4.5
 
 
-def test_a_square_as_a_product_shows_both_its_edges():
+def test_a_product_of_a_tensor_with_itself_has_two_edges():
     x = Tensor(3.0)
     y = x * x
     assert sorted(groups(draw(y), "data-edge")) == ["0 1 0", "0 1 1"]
 
 
-def test_grad_is_left_alone_before_and_after_a_backward():
+def test_drawing_does_not_change_grad():
     root, named = network()
     draw(root)
     assert all(t.grad is None for t in named.values())
@@ -219,21 +219,21 @@ def test_grad_is_left_alone_before_and_after_a_backward():
         np.testing.assert_array_equal(named[name].grad.data, gradient)
 
 
-def test_a_freed_graph_is_refused_with_the_remedy():
+def test_a_freed_graph_is_rejected_with_the_remedy():
     root, _ = neuron()
     root.backward()
     with pytest.raises(GradientError, match="retain_graph=True"):
         draw(root)
 
 
-def test_a_large_graph_is_refused_with_its_size_and_the_remedy():
+def test_a_large_graph_is_rejected_with_its_size_and_the_remedy():
     y = chain(MAX_NODES)
     with pytest.raises(ValueError, match=r"401 nodes and a picture at most 400.*detach"):
         draw(y)
     draw(y.node.parents[0])
 
 
-def test_a_changed_value_is_an_error_and_the_values_alone_can_still_be_drawn():
+def test_a_changed_value_is_an_error_unless_only_values_are_drawn():
     x = Tensor(2.0)
     y = x * x
     with no_grad():
@@ -245,7 +245,7 @@ def test_a_changed_value_is_an_error_and_the_values_alone_can_still_be_drawn():
     ]
 
 
-def test_tensors_without_gradients_and_roots_of_many_numbers():
+def test_draws_tensors_without_gradients_and_roots_with_many_elements():
     still = Tensor([1.0, 2.0], requires_grad=False)
     assert rows(groups(draw(still), "data-node")["0"])[1:] == [["value", "[1, 2]"]]
     x = Tensor([1.0, 2.0])

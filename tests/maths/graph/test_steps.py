@@ -1,4 +1,4 @@
-"""The steps of backpropagation: in order, with the right gradients, in words and as a page."""
+"""The steps of backpropagation: order, gradients, explanations and the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from groundup.maths.graph.steps import MAX_ANIMATED, animate, steps
 
 
 @pytest.mark.parametrize("make", [neuron, network])
-def test_steps_go_forward_in_order_and_end_with_the_gradients_of_backward(make):
+def test_steps_run_forward_in_order_and_end_with_the_gradients_of_backward(make):
     root, named = make()
     walked = list(steps(root, names=named))
     forward = [step.tensor for step in walked if step.direction == "forward"]
@@ -55,7 +55,7 @@ def test_steps_go_forward_in_order_and_end_with_the_gradients_of_backward(make):
 
 @given(choices)
 @settings(deadline=None, max_examples=40)
-def test_a_gradient_is_complete_when_its_tensor_has_its_turn(drawn):
+def test_a_gradient_is_complete_before_it_is_passed_on(drawn):
     root = random_graph(drawn)
     order = [step for step in steps(root) if step.direction == "backward"]
     for step in order:
@@ -68,7 +68,7 @@ def test_a_gradient_is_complete_when_its_tensor_has_its_turn(drawn):
             assert step.tensor.grad.data == pytest.approx(whole, rel=1e-12)
 
 
-def test_steps_are_frozen_and_keep_what_was_known():
+def test_steps_are_frozen_and_keep_earlier_values():
     root, _ = neuron()
     walked = list(steps(root))
     with pytest.raises(AttributeError):
@@ -89,7 +89,7 @@ def test_steps_are_frozen_and_keep_what_was_known():
     ]
 
 
-def test_steps_explain_themselves():
+def test_steps_have_explanations():
     x, w = Tensor(2.0), Tensor(-3.0)
     y = x * w
     z = y + x**2
@@ -110,14 +110,14 @@ def test_steps_explain_themselves():
     ]
 
 
-def test_both_shares_of_a_square_as_a_product_are_told():
+def test_both_contributions_of_a_square_are_shown():
     x = Tensor(3.0)
     said = list(steps(x * x))[2].explanation
     assert "goes to leaf 1 (3) and" in said
     assert said.endswith("goes to leaf 1 (3, together 6).")
 
 
-def test_without_gradients_there_are_only_values():
+def test_without_gradients_only_values_are_shown():
     still = Tensor([1.0, 2.0], requires_grad=False)
     assert [step.direction for step in steps(still)] == ["forward"]
 
@@ -152,7 +152,7 @@ def test_broadcasting_is_explained():
         lambda x: grad(x.relu().sum(), x, create_graph=True)[0] * x,
     ],
 )
-def test_every_operation_tells_where_its_gradient_goes(function):
+def test_every_operation_explains_its_gradient(function):
     for x in (Tensor([[0.5, 1.5], [2.5, 3.5]]), Tensor(0.5)):
         with suppress(ShapeError, IndexError, ValueError):  # not all take a single number
             root = function(x)
@@ -163,10 +163,10 @@ def test_every_operation_tells_where_its_gradient_goes(function):
                     goes = re.findall(rf"([^()]*) goes to {kind} \d+ \(", step.explanation)
                     assert goes and share.shape == parent.shape
                     if not step.tensor.ndim and "by the rule of" in goes[0]:
-                        assert parent.ndim  # else its derivative is a number
+                        assert parent.ndim  # otherwise the derivative is a number
 
 
-def test_an_operation_of_somebody_elses_is_told_as_well():
+def test_a_custom_operation_is_explained():
     x = Tensor(2.0)
     cube = Tensor.apply("cube", lambda a: a**3, (x,), (lambda g, _: g * (3 * x * x),))
     assert list(steps(cube))[2].explanation == (
@@ -174,7 +174,7 @@ def test_an_operation_of_somebody_elses_is_told_as_well():
     )
 
 
-def test_a_step_shows_only_what_is_known_and_colours_what_flows():
+def test_a_step_shows_only_known_values_and_colors_the_current_ones():
     root, named = neuron()
     walked = list(steps(root, names=named))
     multiplied = groups(draw(root, names=named, step=walked[5]), "data-node")
@@ -196,7 +196,7 @@ def test_a_step_shows_only_what_is_known_and_colours_what_flows():
     assert coloured == {"7 8 0", "4 8 1"}
 
 
-def test_nothing_flows_back_to_constants():
+def test_constants_receive_no_gradient():
     x = Tensor(2.0)
     y = x * Tensor(5.0, requires_grad=False)
     back = next(step for step in steps(y) if step.direction == "backward")
@@ -208,13 +208,13 @@ def test_nothing_flows_back_to_constants():
     ]
 
 
-def test_a_step_of_another_graph_is_refused():
+def test_a_step_of_another_graph_is_rejected():
     step = next(steps(neuron()[0]))
     with pytest.raises(ValueError, match="not in this graph"):
         draw(neuron()[0], step=step)
 
 
-def test_all_frames_of_an_animation_have_the_same_picture():
+def test_all_frames_of_an_animation_have_the_same_layout():
     root, named = network()
     page = animate(root, names=named)
     frames = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
@@ -225,7 +225,7 @@ def test_all_frames_of_an_animation_have_the_same_picture():
     assert page.count("<script>") == 1 and "ArrowLeft" in page and "ArrowRight" in page
 
 
-def test_names_are_escaped_in_the_page_too():
+def test_names_are_escaped_in_the_page():
     x = Tensor(2.0)
     y = x * 3.0
     evil = '<script>alert("x")</script>&\x00\x1b\ud800'
@@ -237,7 +237,7 @@ def test_names_are_escaped_in_the_page_too():
     page.encode("utf-8")
 
 
-def test_a_page_loads_nothing_and_stands_in_a_notebook_and_a_file(tmp_path):
+def test_a_page_loads_nothing_and_works_in_a_notebook_and_a_file(tmp_path):
     root, named = neuron()
     page = animate(root, names=named)
     assert loads_nothing(page)
@@ -247,7 +247,7 @@ def test_a_page_loads_nothing_and_stands_in_a_notebook_and_a_file(tmp_path):
     assert (tmp_path / "y.html").read_text(encoding="utf-8") == page
 
 
-def test_grad_is_left_alone_before_and_after_a_backward():
+def test_steps_do_not_change_grad():
     root, named = network()
     list(steps(root)), animate(root)
     assert all(t.grad is None for t in named.values())
@@ -259,14 +259,14 @@ def test_grad_is_left_alone_before_and_after_a_backward():
         np.testing.assert_array_equal(named[name].grad.data, gradient)
 
 
-def test_the_steps_of_a_freed_graph_are_refused_with_the_remedy():
+def test_the_steps_of_a_freed_graph_are_rejected_with_the_remedy():
     root, _ = neuron()
     root.backward()
     with pytest.raises(GradientError, match="retain_graph=True"):
         next(steps(root))
 
 
-def test_steps_refuse_what_a_picture_and_a_page_have_no_room_for():
+def test_steps_reject_graphs_that_are_too_large():
     with pytest.raises(ValueError, match=r"401 nodes and a picture at most 400.*detach"):
         list(steps(chain(MAX_NODES)))
     with pytest.raises(ValueError, match=f"at most {MAX_ANIMATED}"):

@@ -1,4 +1,4 @@
-"""Eckart and Young: no matrix of the rank is nearer."""
+"""Eckart-Young: the truncated SVD is the nearest matrix of its rank."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matrices import EPS, Array, any_matrix, every, random
     any_matrix.filter(lambda a: np.abs(a).max() > 1e-5), st.integers(0, 9), st.integers(0, 2**32)
 )
 @settings(deadline=None)
-def test_no_matrix_of_the_rank_is_nearer(a: Array, rank: int, seed: int) -> None:
-    """Eckart and Young: neither random ones, nor the best one moved a little."""
+def test_no_matrix_of_the_same_rank_is_nearer(a: Array, rank: int, seed: int) -> None:
+    """Neither random matrices nor small perturbations of the best one are nearer."""
     rank = min(rank, *a.shape)
     best = linalg.low_rank(a, rank)
     source, room = random(seed), 1e-13 * np.linalg.norm(a)
@@ -30,7 +30,7 @@ def test_no_matrix_of_the_rank_is_nearer(a: Array, rank: int, seed: int) -> None
 
 
 @every
-def test_the_errors_of_low_rank_are_those_of_the_matrix(a: Array) -> None:
+def test_low_rank_errors_are_those_of_the_approximation(a: Array) -> None:
     unit = np.abs(a).max() or 1.0
     a = a / unit
     for rank in range(min(a.shape) + 1):

@@ -1,4 +1,4 @@
-"""What is wrong with the input is said in one sentence that names the value."""
+"""Errors for bad input name the value in one sentence."""
 
 from __future__ import annotations
 

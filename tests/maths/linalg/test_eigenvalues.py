@@ -1,4 +1,4 @@
-"""Eigenvalues against NumPy's, known spectra, and the theory's rate of convergence."""
+"""Eigenvalues against NumPy's, known spectra, and the theoretical rate of convergence."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_eigenvalues_of_large_matrices(n: int, exponent: int) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 30])
-def test_eigvals_are_numpys_where_they_are_well_conditioned(n: int) -> None:
+def test_eigvals_equal_numpys_where_well_conditioned(n: int) -> None:
     a = random(n).normal(size=(n, n))
     expected, values = np.linalg.eigvals(a), linalg.eigvals(a)
     nearest = np.abs(values[:, None] - expected).argmin(axis=1)
@@ -88,14 +88,14 @@ def test_eigvals_are_numpys_where_they_are_well_conditioned(n: int) -> None:
     assert np.all(values.imag[:-1][values.imag[1:] < 0] > 0)  # a pair: the positive part first
 
 
-def test_eigvals_of_a_badly_scaled_matrix_keep_their_digits() -> None:
+def test_eigvals_of_a_badly_scaled_matrix_are_accurate() -> None:
     a, scales = random().normal(size=(8, 8)), np.logspace(0, 30, 8)
     scaled = a * scales / scales[:, None]  # D^-1 A D
     np.testing.assert_allclose(linalg.eigvals(scaled), linalg.eigvals(a), rtol=1e-12)
 
 
-def test_eigvals_of_numbers_as_large_as_there_are() -> None:
-    """A row of them is longer than any number."""
+def test_eigvals_of_the_largest_floats() -> None:
+    """The norm of a row overflows."""
     a = np.array([[2.0, 2.0], [-2.0, -1.0]])
     found = linalg.eigvals(a * 0.8e308) / 0.8e308
     np.testing.assert_allclose(found, linalg.eigvals(a), rtol=1e-14)
@@ -108,7 +108,7 @@ def test_roots_of_a_polynomial() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.7, -0.9])
-def test_power_iteration_converges_at_the_theorys_rate(ratio: float) -> None:
+def test_power_iteration_converges_at_the_theoretical_rate(ratio: float) -> None:
     values = np.array([-2.0, 2 * ratio, 0.1, 0.05])
     basis = random().normal(size=(4, 4))
     a = basis @ np.diag(values) @ np.linalg.inv(basis)
@@ -131,13 +131,13 @@ def test_power_iteration_finds_the_dominant_pair(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rotation", "permutation", "defective"])
-def test_power_iteration_says_when_it_does_not_settle(name: str) -> None:
+def test_power_iteration_raises_if_it_does_not_converge(name: str) -> None:
     with pytest.raises(ValueError, match="within max_steps=500"):
         linalg.power_iteration(SQUARE[name], max_steps=500)
 
 
 @pytest.mark.parametrize("call", [linalg.eigh, linalg.eigvals])
-def test_qr_iteration_that_does_not_end_is_stopped(
+def test_qr_iteration_raises_if_it_does_not_converge(
     call: Callable[[Array], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eigenvalues, "MAX_STEPS", 0)

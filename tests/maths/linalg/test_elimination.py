@@ -32,12 +32,12 @@ def test_solve_is_backward_stable(a: Array) -> None:
         assert np.abs(residual).max() <= 4 * EPS * np.abs(a / unit).sum() * np.abs(x).max()
 
 
-def test_solve_without_pivoting_would_fail() -> None:
+def test_solve_without_pivoting_fails() -> None:
     a = np.array([[1e-20, 1.0], [1.0, 1.0]])
     np.testing.assert_allclose(linalg.solve(a, np.array([1.0, 2.0])), [1, 1], rtol=1e-15)
 
 
-def test_a_small_scale_is_not_singular() -> None:
+def test_a_matrix_of_small_scale_is_not_singular() -> None:
     a = np.diag([1.0, 1e-20, 1e-200])
     np.testing.assert_allclose(linalg.solve(a, np.array([1.0, 2e-20, 3e-200])), [1, 2, 3])
 
@@ -53,7 +53,7 @@ def test_inverse(a: Array) -> None:
 
 @given(any_square)
 @settings(deadline=None)
-def test_determinant_is_numpys(a: Array) -> None:
+def test_determinant_equals_numpys(a: Array) -> None:
     entries = np.abs(a).max()
     assume(entries > 1e-30)
     a = a / entries

@@ -1,4 +1,4 @@
-"""A = Q R: against NumPy's, and how orthogonal Q is in each way to find it."""
+"""A = Q R: against NumPy's, and the orthogonality of Q for each algorithm."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_qr_is_unique_up_to_signs() -> None:
 
 
 @pytest.mark.parametrize("modified", [True, False])
-def test_gram_schmidt_is_qr_on_a_good_matrix(modified: bool) -> None:
+def test_gram_schmidt_equals_qr_for_a_well_conditioned_matrix(modified: bool) -> None:
     a = random().normal(size=(20, 6))
     q, r = linalg.gram_schmidt(a, modified=modified)
     householder = linalg.qr(a)
@@ -49,8 +49,8 @@ def test_gram_schmidt_is_qr_on_a_good_matrix(modified: bool) -> None:
 
 
 @pytest.mark.parametrize("exponent", [3, 5, 7])
-def test_loss_of_orthogonality_grows_as_the_theory_says(exponent: int) -> None:
-    """EPS k^2 (Giraud et al. 2005), EPS k (Bjorck 1967) and EPS, the last whatever k is."""
+def test_loss_of_orthogonality_grows_as_in_theory(exponent: int) -> None:
+    """EPS k^2 (Giraud et al. 2005), EPS k (Bjorck 1967) and EPS, the last for every k."""
     a = with_singular_values(np.logspace(0, -exponent, 20), 50, 20)
     condition = 10.0**exponent
 
@@ -66,7 +66,7 @@ def test_loss_of_orthogonality_grows_as_the_theory_says(exponent: int) -> None:
 
 
 @pytest.mark.parametrize("modified", [True, False])
-def test_gram_schmidt_on_hilberts_matrix_still_multiplies_back(modified: bool) -> None:
+def test_gram_schmidt_of_a_hilbert_matrix_reproduces_it(modified: bool) -> None:
     q, r = linalg.gram_schmidt(hilbert(9), modified=modified)
     assert_equal_up_to_rounding(q @ r, hilbert(9), hilbert(9))
 
@@ -77,8 +77,8 @@ def test_lstsq() -> None:
     np.testing.assert_allclose(linalg.lstsq(a, b[:, 0]), linalg.lstsq(a, b)[:, 0], atol=1e-15)
 
 
-def test_lstsq_keeps_the_digits_that_normal_equations_lose() -> None:
-    """Lauchli's matrix: A^T A rounds to a singular matrix, and still x is (1, 1, 1)."""
+def test_lstsq_is_accurate_where_the_normal_equations_are_not() -> None:
+    """Lauchli's matrix: A^T A rounds to a singular matrix, but x is (1, 1, 1)."""
     a = np.vstack([np.ones(3), 1e-9 * np.eye(3)])
     assert np.linalg.matrix_rank(a.T @ a) == 1
     np.testing.assert_allclose(linalg.lstsq(a, a @ np.ones(3)), 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What comes in and what goes out, over all functions at once."""
+"""Dtypes of inputs and results, for all functions at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matrices import Array, random, with_singular_values
 
 
 def results(matrix: Array, form: Callable[[Array], Array] = np.asarray) -> list[Array]:
-    """What all functions give for a matrix that comes in this form."""
+    """The results of all functions for a matrix in this form."""
     a, symmetric, b = form(matrix), form(matrix @ matrix.T), form(matrix[:, 0])
     pca = linalg.PCA.fit(a)
     low = linalg.low_rank(a, 2)
@@ -26,7 +26,7 @@ def results(matrix: Array, form: Callable[[Array], Array] = np.asarray) -> list[
     ]
 
 
-def test_float32_gives_float32_with_float64s_care() -> None:
+def test_float32_gives_float32_computed_in_float64() -> None:
     a = random().normal(size=(5, 5)).astype(np.float32)
     for single, double in zip(results(a), results(a.astype(np.float64)), strict=True):
         assert (single.dtype, double.dtype) == (np.float32, np.float64)
@@ -35,7 +35,7 @@ def test_float32_gives_float32_with_float64s_care() -> None:
     assert linalg.solve(a, np.ones(5)).dtype == np.float64
 
 
-def test_whole_numbers_give_float64_and_nothing_is_changed() -> None:
+def test_integers_give_float64_and_inputs_are_unchanged() -> None:
     a = random().integers(-5, 6, (5, 5))
     before = a.copy()
     assert {result.dtype for result in results(a)} == {np.dtype(float)}
@@ -43,7 +43,7 @@ def test_whole_numbers_give_float64_and_nothing_is_changed() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_lists_stand_for_arrays() -> None:
+def test_lists_are_accepted_as_arrays() -> None:
     a = random().integers(-5, 6, (5, 5))
     for listed, expected in zip(results(a, np.ndarray.tolist), results(a), strict=True):
         np.testing.assert_array_equal(listed, expected)
@@ -52,7 +52,7 @@ def test_lists_stand_for_arrays() -> None:
     assert linalg.cond(rows) == linalg.cond(np.array(rows))
 
 
-def test_the_rank_of_float32_is_judged_by_its_own_rounding() -> None:
+def test_the_rank_of_float32_uses_float32_rounding() -> None:
     a = with_singular_values(np.array([1.0, 0.5]), 6, 6)
     assert linalg.matrix_rank(a.astype(np.float32)) == 2
     assert linalg.matrix_rank(a.astype(np.float32).astype(float)) > 2

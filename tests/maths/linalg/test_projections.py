@@ -1,4 +1,4 @@
-"""Projections against least squares, and what makes them projections."""
+"""Projections against least squares, and their defining properties."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_projectors_are_idempotent_and_symmetric(basis: Array) -> None:
     np.testing.assert_array_equal(p, p.T)
 
 
-def test_only_the_span_counts_in_a_projection() -> None:
+def test_a_projection_depends_on_the_span_only() -> None:
     basis = random().normal(size=(6, 2))
     dependent = np.hstack([basis, basis @ np.array([[1.0], [2.0]])])
     scaled = basis * np.array([1e-30, 1e30])

@@ -1,4 +1,4 @@
-"""A = U diag(s) V^T: against NumPy's, and where ours keeps digits that NumPy's loses."""
+"""A = U diag(s) V^T: against NumPy's, and matrices where NumPy's loses digits and ours does not."""
 
 from __future__ import annotations
 
@@ -50,10 +50,9 @@ def test_svd_of_large_matrices(n: int, exponent: int) -> None:
     test_svd(a, full=False)
 
 
-def test_small_singular_values_keep_their_digits() -> None:
-    """The least of B D is 1 over the largest of D^-1 B^-1, which NumPy finds to all digits; in
-    B D it is far below the rounding of the largest.
-    """
+def test_small_singular_values_are_accurate() -> None:
+    """The smallest of B D is 1 over the largest of D^-1 B^-1, which NumPy finds accurately; in B D
+    it is far below the rounding error of the largest."""
     b, scales = random().normal(size=(6, 6)), np.logspace(-25, 0, 6)
     exact = 1 / np.linalg.norm(np.linalg.inv(b) / scales[:, None], 2)
     assert linalg.svd(b * scales)[1][-1] == pytest.approx(exact, rel=1e-13, abs=0)
@@ -61,18 +60,18 @@ def test_small_singular_values_keep_their_digits() -> None:
 
 
 @every
-def test_rank_is_numpys(a: Array) -> None:
+def test_rank_equals_numpys(a: Array) -> None:
     unit = np.abs(a).max() or 1.0
     assert linalg.matrix_rank(a) == np.linalg.matrix_rank(a / unit)
 
 
-def test_rank_of_chosen_accuracy() -> None:
+def test_rank_with_a_given_tolerance() -> None:
     a = with_singular_values(np.logspace(0, -9, 10), 12, 10)
     assert [linalg.matrix_rank(a, rtol) for rtol in (0.5, 3e-4, 3e-7, 0)] == [1, 4, 7, 10]
 
 
 @every
-def test_pseudo_inverse_fulfils_penroses_conditions(a: Array) -> None:
+def test_pseudo_inverse_satisfies_the_penrose_conditions(a: Array) -> None:
     unit = np.abs(a).max() or 1.0
     a, x = a / unit, linalg.pinv(a) * unit
     tolerance = 8 * max(a.shape) * EPS * max(1.0, np.linalg.norm(a, 2) * np.linalg.norm(x, 2))
@@ -96,8 +95,8 @@ def test_condition_number_of_singular_matrices() -> None:
     assert linalg.cond(np.diag([1.0, 0.0])) == np.inf
 
 
-def test_numbers_as_large_as_there_are() -> None:
-    """Their singular values are larger than any number, and what follows from them is not."""
+def test_svd_of_the_largest_floats() -> None:
+    """Their singular values overflow; results that depend on ratios do not."""
     ones = np.full((2, 2), 1.7e308)
     full = ones + np.diag([0, -0.85e308])
     assert [linalg.matrix_rank(ones), linalg.matrix_rank(full)] == [1, 2]
@@ -105,7 +104,9 @@ def test_numbers_as_large_as_there_are() -> None:
     np.testing.assert_allclose(linalg.pinv(ones), np.full((2, 2), 0.25 / 1.7e308))
 
 
-def test_a_jacobi_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jacobi_iteration_that_does_not_converge_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(singular_values, "MAX_SWEEPS", 0)
     with pytest.raises(ValueError, match="did not converge"):
         linalg.svd(hilbert(5))
