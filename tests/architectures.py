@@ -1,4 +1,4 @@
-"""Shapes of every architecture, put together at random, as tiny models."""
+"""Random shapes of every architecture, as tiny models."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def transformers() -> st.SearchStrategy[Shape]:
 
 
 def architectures() -> st.SearchStrategy[Shape]:
-    """These, and recurrent networks now and then."""
+    """Transformers, and occasionally recurrent networks."""
     shapes, cells = transformers(), st.sampled_from(["lstm", "gru"])
     return st.one_of(shapes, shapes, shapes, cells.map(lambda cell: partial(recurrent, cell)))
 
 
-def filled(config: ModelConfig, seed: int = 0) -> CausalLM:
+def with_random_weights(config: ModelConfig, seed: int = 0) -> CausalLM:
     """A model with every weight random, so that each part matters and tokens differ widely."""
     model = CausalLM(config).eval()
     generator = torch.Generator().manual_seed(seed)

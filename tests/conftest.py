@@ -1,4 +1,4 @@
-"""A tiny world of its own: seeded text, a tokenizer of it, and stages over both."""
+"""Shared fixtures: seeded text, a tokenizer for it, and tiny runs of all stages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from groundup.train.batch import Batch
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("long", derandomize=True, deadline=None, max_examples=300)
 settings.load_profile("repeatable")
-# The machine has other users, and tiny products gain nothing from threads.
+# Other processes use the machine, and tiny products gain nothing from threads.
 torch.set_num_threads(1)
 # A background job starts with SIGINT ignored, which its children inherit; the tests that send
 # SIGINT need the default handler.
@@ -82,7 +82,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(autouse=True)
 def own_seed() -> None:
-    """Each test draws the same numbers, whichever tests ran before it."""
+    """Each test draws the same random numbers, whichever tests ran before it."""
     random.seed(0)
     torch.manual_seed(0)
 
@@ -127,7 +127,7 @@ OWN_SETTINGS = {
     "pretrain": {"depth": 1, "width": 64, "context": 64},
     "sft": {"replay": 0, "learning-rate": 0.02, "embedding-learning-rate": 0.01},
     "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5, "nll": 0.0},
-    # With fewer rows to a step, what it learns would be left to the rounding of the processor.
+    # With fewer rows per step, rounding would decide what the model learns.
     "kto": {
         "rows": 16,
         "micro-rows": 8,

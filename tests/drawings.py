@@ -1,4 +1,4 @@
-"""Graphs to draw, and what a drawing shows: its nodes and edges, read back from the SVG."""
+"""Graphs to draw, and the nodes and edges of a drawing, read back from its SVG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def neuron() -> tuple[Tensor, dict[str, Tensor]]:
-    """The neuron of micrograd's lecture, whose gradients are known: tanh(w1 x1 + w2 x2 + b)."""
+    """The neuron of micrograd's lecture with known gradients: tanh(w1 x1 + w2 x2 + b)."""
     named = {"x1": 2.0, "x2": 0.0, "w1": -3.0, "w2": 1.0, "b": 6.8813735870195432}
     t = {name: Tensor(value) for name, value in named.items()}
     y = (t["x1"] * t["w1"] + t["x2"] * t["w2"] + t["b"]).tanh()
@@ -31,7 +31,7 @@ def network() -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def random_graph(choices: list[int]) -> Tensor:
-    """A graph in which each operation takes any two earlier tensors, the same twice included."""
+    """A graph in which each operation takes any two earlier tensors, possibly the same twice."""
     made = [Tensor(0.5), Tensor(-1.5)]
     for choice in choices:
         a, b = made[choice % len(made)], made[choice // 7 % len(made)]
@@ -40,7 +40,7 @@ def random_graph(choices: list[int]) -> Tensor:
 
 
 def chain(length: int) -> Tensor:
-    """So many operations, one upon the other."""
+    """A chain of `length` operations."""
     y = Tensor(1.0)
     for _ in range(length):
         y = y.sin()
@@ -50,7 +50,7 @@ def chain(length: int) -> Tensor:
 choices = st.lists(st.integers(0, 10_000), max_size=25)
 
 
-def below(root: Tensor) -> list[Tensor]:
+def ancestors(root: Tensor) -> list[Tensor]:
     """All tensors of the graph, oldest first, found by recursion."""
 
     def visit(tensor: Tensor) -> dict[int, Tensor]:
@@ -63,7 +63,7 @@ def below(root: Tensor) -> list[Tensor]:
 
 
 def groups(svg: str, attribute: str) -> dict[str, ElementTree.Element]:
-    """The groups of nodes or edges by their identity, each of which stands there once."""
+    """The groups of nodes or edges by id; each id must be unique."""
     found = [g for g in ElementTree.fromstring(svg).iter(f"{SVG}g") if attribute in g.attrib]
     assert len({g.get(attribute) for g in found}) == len(found)
     return {g.attrib[attribute]: g for g in found}
@@ -83,6 +83,6 @@ def box(node: ElementTree.Element) -> tuple[float, float, float, float]:
 
 
 def loads_nothing(text: str) -> bool:
-    """Whether a picture or a page names no other file."""
+    """Whether a picture or a page refers to no other file."""
     foreign = "http" in text.replace("http://www.w3.org/2000/svg", "")
     return not foreign and not re.search(r"url\(|@import|src=|href=", text)

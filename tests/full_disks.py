@@ -1,4 +1,4 @@
-"""Disks without room: a real one where this process may mount it, else a limit on files' sizes."""
+"""Full disks: a mounted one if this process may mount, else a limit on file sizes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Disk:
-    """A folder on a disk that can be filled up."""
+    """A folder on a disk that can be filled."""
 
     folder: Path
     is_mounted: bool
 
     @contextlib.contextmanager
     def left(self, size: int) -> Iterator[None]:
-        """Only so many bytes are left; without a disk of its own, no file gets longer than that."""
+        """Leave only `size` bytes; without a mounted disk, no file can become larger than that."""
         if self.is_mounted:
             ballast = self.folder / ".ballast"
             ballast.write_bytes(bytes(max(0, shutil.disk_usage(self.folder).free - size)))
@@ -61,7 +61,7 @@ def _mounted(folder: Path, size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int, *, mount: bool | None = None) -> Iterator[Disk]:
-    """A disk of so many bytes at `folder`, a real one where that may be (or as `mount` says)."""
+    """A disk of `size` bytes at `folder`, mounted if that is possible (or as `mount` says)."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (may_mount() if mount is None else mount):
         yield Disk(folder, is_mounted=False)

@@ -1,4 +1,4 @@
-"""GGUF files of every kind, byte by byte: sound ones, and such as no writer would make."""
+"""GGUF files of every kind, byte by byte: valid ones, and ones that no writer makes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """A whole file; counts are those of what there is, unless they are given."""
+    """A whole file; counts are the actual ones unless they are given."""
 
     entries: Sequence[tuple[str | bytes, Value]] = ()
     tensors: Sequence[Tensor] = ()
@@ -82,7 +82,7 @@ class Header:
         return head + bytes(-len(head) % self.alignment) + self.data
 
     def changed(self, name: str, value: Value | None) -> Header:
-        """The same with another value for an entry, or without it."""
+        """A copy with another value for an entry, or without it."""
         kept = [(key, old) for key, old in self.entries if key != name]
         return replace(self, entries=[*kept, (name, value)] if value is not None else kept)
 
@@ -93,7 +93,7 @@ def text(content: str | bytes) -> bytes:
 
 
 def header_of(file: GGUFFile) -> Header:
-    """A sound file taken apart, to be put together again with a lie in it."""
+    """The parts of a valid file, to be reassembled with a wrong value."""
     first = min(tensor.start for tensor in file.tensors.values())
     whole = file.path.read_bytes()
     tensors = [
@@ -122,7 +122,7 @@ def numbers_of(kind: int, values: Iterable[Any]) -> Value:
 
 
 def write_vocabulary(path: Path, entries: Mapping[str, Any]) -> Path:
-    """A GGUF file of nothing but a vocabulary, by gguf's own writer."""
+    """A GGUF file with only a vocabulary, written by gguf's own writer."""
     path.unlink(missing_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
     for name in ("context_length", "embedding_length", "block_count", "feed_forward_length"):

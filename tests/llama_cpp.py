@@ -1,4 +1,4 @@
-"""llama.cpp itself, as the oracle for GGUF files: what it makes of one, in logits and in ids."""
+"""llama.cpp as the oracle for GGUF files: its logits and token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _F32 = 0  # enum ggml_type
 
 
 class LlamaCpp:
-    """One model, loaded with keys and values in float32, so that nothing but weights is rounded."""
+    """A model with keys and values in float32, so that only weights are rounded."""
 
     def __init__(self, path: Path, vocabulary_only: bool = False) -> None:
         self.lib, self.ffi = get_lib(), get_ffi()
@@ -67,7 +67,7 @@ class LlamaCpp:
         return bool(self.lib.llama_vocab_is_eog(self.vocab, id))
 
     def sampling(self, name: str) -> str | None:
-        """What the file says of a setting of sampling, by llama.cpp's own name of it."""
+        """The file's value of a sampling setting, by llama.cpp's name."""
         named = getattr(self.lib, f"LLAMA_MODEL_META_KEY_SAMPLING_{name}")
         text, room = self.ffi.new("char[64]"), 64
         key = self.lib.llama_model_meta_key_str(named)

@@ -75,16 +75,16 @@ every = pytest.mark.parametrize("a", [*SQUARE.values(), *OBLONG.values()], ids=[
 square = pytest.mark.parametrize("a", SQUARE.values(), ids=SQUARE)
 
 
-def solvable(cases: dict[str, Array]) -> dict[str, Array]:
+def all_solvable(cases: dict[str, Array]) -> dict[str, Array]:
     singular = ("zero", "rank", "ones", "nilpotent")
     return {name: a for name, a in cases.items() if not any(word in name for word in singular)}
 
 
-regular = pytest.mark.parametrize("a", solvable(SQUARE).values(), ids=solvable(SQUARE))
+regular = pytest.mark.parametrize("a", all_solvable(SQUARE).values(), ids=all_solvable(SQUARE))
 
 
 def roundings(error: Array, a: Array) -> float:
-    """How many roundings of a matrix of a's norm and size make this error."""
+    """The error in units of the rounding of a matrix of a's norm and size."""
     unit = max(np.abs(a).max(), np.finfo(float).tiny)  # NumPy's 2-norm overflows on its own
     return float(np.abs(error / unit).max() / (EPS * np.linalg.norm(a / unit, 2) * max(a.shape)))
 
@@ -101,7 +101,7 @@ def assert_equal_up_to_rounding(found: Array, expected: Array, a: Array) -> None
 
 
 def random_matrices(shape: st.SearchStrategy[tuple[int, int]]) -> st.SearchStrategy[Array]:
-    """Whole, real, sparse, graded, and products of thin ones: often singular, often not."""
+    """Integer, real, sparse, graded and low-rank matrices: often singular, often not."""
 
     def build(shape: tuple[int, int], kind: str, seed: int) -> Array:
         source, (m, n) = random(seed), shape

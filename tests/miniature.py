@@ -1,4 +1,4 @@
-"""A journey so small that it takes seconds: texts, and a recipe from them to a model that chats."""
+"""A tiny complete recipe that takes seconds: texts, and the stages up to a chat model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as strangers and failing disks leave them: real ones with a few changes."""
+"""Files as strangers or failing disks leave them: real ones with a few changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-# What JSON may hold where something else is meant.
+# JSON values of the wrong kind.
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3, 2**31, 2**63, 10**400, -1e308, 0.5, float("nan"), float("inf"),
     "", "a", "\ud800", "<|im_end|>", "x" * 10_000, "../../etc/passwd", [], [[]], [None] * 5, {},
@@ -16,10 +16,10 @@ _VALUES: tuple[Any, ...] = (
 
 
 def mutated_bytes(source: random.Random, whole: bytes) -> bytes:
-    """A few bytes changed, cut out, doubled or put in; or the end torn off."""
+    """A few bytes changed, removed, duplicated or inserted; or the end cut off."""
     changed = bytearray(whole)
     for _ in range(source.choice([1, 1, 2, 5])):
-        # Headers are where damage is interesting, and they stand in front.
+        # Damage to headers, at the start of a file, is the most interesting.
         at = source.randrange(min(len(changed), source.choice([16, 200, 4_000, len(changed)])) or 1)
         size = source.choice([1, 1, 4, 8, 100])
         way = source.randrange(5)
@@ -39,7 +39,7 @@ def mutated_bytes(source: random.Random, whole: bytes) -> bytes:
 
 
 def mutated_json(source: random.Random, whole: bytes) -> bytes:
-    """A few values of a JSON file replaced, removed or moved, wherever they stand."""
+    """A few values of a JSON file replaced, removed or moved."""
     contents = json.loads(whole)
     for _ in range(source.choice([1, 1, 2, 4])):
         contents = _changed(source, contents)
@@ -65,6 +65,6 @@ def _changed(source: random.Random, value: Any) -> Any:
     return copy
 
 
-def way_for(name: str, source: random.Random) -> Callable[[random.Random, bytes], bytes]:
-    """How to change a file of that name: by its values, if it has any, or by its bytes."""
+def mutation_for(name: str, source: random.Random) -> Callable[[random.Random, bytes], bytes]:
+    """The mutation for a file of that name: of its values if it is JSON, else of its bytes."""
     return mutated_json if name.endswith(".json") and source.random() < 0.8 else mutated_bytes

@@ -1,4 +1,4 @@
-"""What every page of ours must be: whole in itself, and without markup of a stranger's."""
+"""Requirements of every page: self-contained, and without markup from foreign text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 
 class _Tags(HTMLParser):
-    """Every tag of the page, and all that a browser would fetch for it."""
+    """Every tag of the page, and everything that a browser would fetch for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,8 +30,8 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def assert_whole(page: str) -> None:
-    """Well-formed, with pictures inside, and nothing that a browser would run or fetch."""
+def assert_self_contained(page: str) -> None:
+    """Well-formed, with embedded pictures, and nothing that a browser would run or fetch."""
     tags = _Tags()
     tags.feed(page)
     assert tags.open == []

@@ -1,4 +1,4 @@
-"""Tiny models that always give the same answer, whatever they are asked."""
+"""Tiny models that give the same answer to every prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parrot(answer: str) -> Subject:
     Its layers write nothing, so that the next token follows from the last one alone, and every
     token that is said has the one before it as its row of the head. No token may occur twice.
     """
-    # So often that every word becomes a token.
+    # Repeated so that every word becomes a token.
     tokenizer = Tokenizer.from_bpe(train_bpe([answer] * 8, 600))
     prompt = encode_chat(tokenizer, [{"role": "user", "content": ""}], generation_prompt=True)
     said = [prompt.ids[-1], *tokenizer.encode(answer), tokenizer.im_end]
@@ -46,14 +46,14 @@ def parrot(answer: str) -> Subject:
 
 
 def subject(model: CausalLM, tokenizer: Tokenizer) -> Subject:
-    """A model that is measured on nothing but the items of tasks."""
+    """A model that is measured only on the items of tasks."""
     context = model.config.max_position_embeddings
     compute = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
     return Subject(0, Path(), None, model.eval(), tokenizer, context, None, None, compute)
 
 
 def babbler() -> Subject:
-    """A model of random weights."""
+    """A model with random weights."""
     tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide and the ship is small. "] * 4, 300))
     model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=CONTEXT))
     random = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Tiny models of transformers with PEFT's adapters on them, all numbers random, and ours beside."""
+"""Tiny models of transformers with random PEFT adapters, and the same models in groundup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIZES = {
 
 
 def base_folder(folder: Path, kind: str = "llama", **changes: Any) -> Path:
-    """A model of that family, saved as transformers saves it."""
+    """A model of that family, saved by transformers."""
     gpt2 = {"num_key_value_heads": 4, "n_inner": 48} if kind == "gpt2" else {}
     config = transformers.AutoConfig.for_model(kind, **(_SIZES | gpt2 | changes))
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -46,7 +46,7 @@ def theirs(folder: Path) -> Any:
 
 
 def their_adapter(folder: Path, seed: int = 1, **settings: Any) -> peft.PeftModel:
-    """PEFT's adapter on that base, as if trained: whatever it trains is random."""
+    """A PEFT adapter on that base with random weights, as if trained."""
     settings = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | settings
     torch.manual_seed(seed)  # for what PEFT draws itself
     model = peft.get_peft_model(theirs(folder), peft.LoraConfig(**settings))
@@ -73,5 +73,5 @@ def our_logits(model: CausalLM) -> Tensor:
 
 
 def peft_name(name: str) -> str:
-    """What PEFT calls a parameter of ours."""
+    """PEFT's name for a parameter."""
     return f"base_model.model.{name}"

@@ -60,7 +60,7 @@ class Process:
         self._process.start()
 
     def poll(self) -> int | None:
-        """What it ended with, as `subprocess.Popen` has it."""
+        """The exit code, as `subprocess.Popen` reports it."""
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -70,7 +70,7 @@ class Process:
                 os.kill(self._process.pid, number)
 
     def communicate(self, timeout: float = 300) -> tuple[int, str]:
-        """What it ended with, once it has, and all that it said."""
+        """Wait for the end; return the exit code and all output."""
         self._process.join(timeout)
         code = self.poll()
         with self._typed, self._said:

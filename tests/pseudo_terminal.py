@@ -1,4 +1,4 @@
-"""A pseudo-terminal, as a person sits at: what is shown there, and keys that are pressed."""
+"""A pseudo-terminal: what a user sees there, and the keys they press."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Terminal:
         fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def wait_for(self, pattern: str, seconds: float = 240) -> str:
-        """What is shown until the pattern has come, which is taken off what was seen."""
+        """The output up to the first match of the pattern, which is removed from the pending
+        output."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < end, self.seen
@@ -41,7 +42,7 @@ class Terminal:
         return before
 
     def prompt(self) -> str:
-        """What is shown until the next line may be typed."""
+        """The output up to the next input prompt."""
         return self.wait_for(r"\x1b\[\?2004h> ")
 
     def send(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Reinforcement learning without files: a small policy, prompts of bare tokens, rewards of ids."""
+"""Reinforcement learning without files: a small policy, prompts of token ids, rewards of ids."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def copied(model: CausalLM) -> CausalLM:
 
 
 def small_config(kind: type[RolloutConfig], out: Path, **changes: Any) -> Any:
-    """Settings for seconds, in float32 and without a compiler; keywords change them."""
+    """Settings for a run of seconds, in float32 and without a compiler; keywords change them."""
     settings: dict[str, Any] = {
         "out": out,
         "model": Path("policy"),
@@ -106,7 +106,7 @@ def online(
     run: Run | None = None,
     context: int = 32,
 ) -> Online:
-    """The parts of a run; the reference is the policy as it is now, unless another is given."""
+    """The parts of a run; the reference is the current policy unless another is given."""
     frozen = copied(policy if reference is None else reference)
     prepared = PreparedModel(
         policy,
@@ -123,7 +123,7 @@ def online(
 def train(
     config: RolloutConfig, policy: CausalLM, reward: RolloutReward, **parts: Any
 ) -> list[dict[str, Any]]:
-    """Train the policy by its stage's own job; the lines of metrics.jsonl."""
+    """Train the policy by its stage's job; return the lines of metrics.jsonl."""
 
     def job(run: Run) -> Job[Any, Any]:
         return MAKE[type(config)](config, online(config, policy, reward, run=run, **parts))
@@ -133,10 +133,10 @@ def train(
 
 
 def length_reward(rollouts: Sequence[Rollout], /) -> list[float]:
-    """Longer answers are better, and some tokens too: no two are worth quite the same."""
+    """Longer answers have higher rewards, and some tokens too: no two rewards are equal."""
     return [len(one.ids) + 0.01 * sum(one.ids) for one in rollouts]
 
 
-def joined(parts: Sequence[Sequence[T]]) -> list[T]:
-    """What stands in some lists, in one."""
+def concatenated(parts: Sequence[Sequence[T]]) -> list[T]:
+    """The items of several lists in one list."""
     return [one for part in parts for one in part]

@@ -1,4 +1,4 @@
-"""The house rules, read off the syntax trees: who may import whom, and what is never used."""
+"""The house rules, checked in the syntax trees: import order, cycles and unused code."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ COMMANDS = (
     "studio",
     "xray",
 )
-# Oracles of the tests; the package stands without them.
+# Oracles of the tests; the package does not depend on them.
 ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
-# What reads files by running what they say.
+# Modules that execute the contents of the files they read.
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 
@@ -51,7 +51,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def imported(path: Path, root: Path = ROOT) -> Iterator[str]:
-    """Every module that a file imports, at whatever depth, with relative names made absolute."""
+    """Every module that a file imports, at any depth, with relative names made absolute."""
     package = ["groundup", *path.relative_to(root).with_suffix("").parts[:-1]]
     for node in _executed(parsed(path)):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def imported(path: Path, root: Path = ROOT) -> Iterator[str]:
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those that a type checker alone reads."""
+    """Every node except those that only a type checker reads."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for otherwise in node.orelse:
@@ -81,7 +81,7 @@ def folder_of(module: str) -> str | None:
 
 
 def forbidden(path: Path, root: Path = ROOT) -> list[str]:
-    """The imports of a file that run forwards."""
+    """The imports of a file that violate the order."""
     parts = path.relative_to(root).parts
     if len(parts) == 1:  # the pages at the top may use everything
         return []
@@ -104,7 +104,7 @@ def module_of(path: Path, root: Path = ROOT) -> str:
 
 
 def graph(root: Path = ROOT) -> dict[str, set[str]]:
-    """Which module imports which; imports for type checkers alone do not count."""
+    """The modules that each module imports; imports for type checkers do not count."""
     pages = {module_of(path, root): path for path in root.rglob("*.py")}
     found: dict[str, set[str]] = {}
     for module, path in pages.items():
@@ -116,7 +116,7 @@ def graph(root: Path = ROOT) -> dict[str, set[str]]:
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
-    """Modules that reach themselves: each set of them once."""
+    """Sets of modules that import each other."""
 
     def reached(start: str) -> set[str]:
         seen, open_ = set[str](), [start]
@@ -138,7 +138,7 @@ def where(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_every_folder_has_its_place_in_the_order() -> None:
+def test_every_folder_is_in_the_order() -> None:
     folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     assert folders == set(ORDER)
 
@@ -148,7 +148,7 @@ def test_imports_run_backwards() -> None:
     assert {page: modules for page, modules in found.items() if modules} == {}
 
 
-def test_the_rule_sees_every_way_to_import(tmp_path: Path) -> None:
+def test_the_rule_finds_every_kind_of_import(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     page = tmp_path / "text" / "page.py"
     page.write_text(
@@ -172,11 +172,11 @@ def test_the_rule_sees_every_way_to_import(tmp_path: Path) -> None:
     ]
 
 
-def test_no_two_pages_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles(graph()) == []
 
 
-def test_a_circle_is_found_inside_functions_too(tmp_path: Path) -> None:
+def test_circles_through_function_imports_are_found(tmp_path: Path) -> None:
     root = tmp_path / "groundup"
     (root / "text").mkdir(parents=True)
     (root / "text" / "one.py").write_text("from groundup.text.two import a\n")
@@ -187,13 +187,13 @@ def test_a_circle_is_found_inside_functions_too(tmp_path: Path) -> None:
     assert circles(graph(root)) == [{f"groundup.text.{page}" for page in ("one", "two", "three")}]
 
 
-def test_a_folder_can_be_seen_at_a_glance() -> None:
+def test_folders_have_at_most_twenty_files() -> None:
     for folder in (path.parent for path in ROOT.rglob("__init__.py")):
         pages = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(pages) <= (25 if folder.name == "maths" else 20), folder
 
 
-def test_fine_tuning_stands_on_nothing_that_it_does_not_need() -> None:
+def test_fine_tuning_imports_only_what_it_needs() -> None:
     code = (
         "import sys, groundup.tune.sft\n"
         "print(*(name for name in sys.modules if f'{name}.'.startswith('groundup.')))"
@@ -203,15 +203,15 @@ def test_fine_tuning_stands_on_nothing_that_it_does_not_need() -> None:
     names = [name.removeprefix("groundup.") for name in done.stdout.split()]
     kernels = [name for name in names if f"{name}.".startswith("kernels.")]
     assert len(names) - len(kernels) <= LOADED_BY_SFT, sorted(names)
-    assert len(kernels) <= 11, kernels  # a page each, beside the plain words for the same
+    assert len(kernels) <= 11, kernels  # separate functions for the two kinds of matches
     unneeded = ("world", "evals", "experiments", "data.build", "data.leaks", "formats.gguf")
     assert not [name for name in names if name.startswith(unneeded)]
     packs = {name for name in names if name.startswith("data.packs.")}
     assert packs <= {"data.packs.manifest", "data.packs.fetch"}
 
 
-def test_no_page_compares_the_names_of_stages() -> None:
-    """What must be known of a stage is a trait of its config or stands in its row of the table."""
+def test_no_module_compares_stage_names() -> None:
+    """Properties of a stage are traits of its config or columns of the stage table."""
     from groundup.app.stages import STAGES
 
     names = {stage.name for stage in STAGES.values() if stage.trains}
@@ -224,7 +224,7 @@ def test_no_page_compares_the_names_of_stages() -> None:
 
 
 def trains(path: Path, root: Path = ROOT) -> bool:
-    """Whether a page takes gradients of a loss on torch and steps by them."""
+    """Whether a file computes gradients of a loss with torch and takes optimizer steps."""
     names = [f"{name}." for name in imported(path, root)]
     if not any(name.startswith(("torch.", "groundup.train.")) for name in names):
         return False
@@ -236,7 +236,7 @@ def trains(path: Path, root: Path = ROOT) -> bool:
 def test_there_is_one_training_loop() -> None:
     assert {where(path) for path in FILES if trains(path)} == {
         "train/loop.py",
-        # These take steps of the loop's optimizer to time them; nobody gets their models.
+        # These take steps of the loop's optimizer to time them; their models are discarded.
         "train/pace.py",
         "pretrain/probe.py",
         # Three steps, by which a reader's own AdamW is seen to act.
@@ -244,7 +244,7 @@ def test_there_is_one_training_loop() -> None:
     }
 
 
-def test_a_second_training_loop_is_seen(tmp_path: Path) -> None:
+def test_a_second_training_loop_is_found(tmp_path: Path) -> None:
     (tmp_path / "align").mkdir()
     page = tmp_path / "align" / "page.py"
     page.write_text(
@@ -255,13 +255,13 @@ def test_a_second_training_loop_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["maths", "nn"])
-def test_the_first_two_steps_know_no_torch(folder: str) -> None:
+def test_steps_one_and_two_do_not_import_torch(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         assert not [name for name in imported(path) if name.split(".")[0] == "torch"], path
 
 
 def unsafe(path: Path, root: Path = ROOT) -> list[str]:
-    """What a file uses of oracles, of pickles, of a shell, and to run code out of data."""
+    """Uses of oracles, pickle, a shell, or execution of data in a file."""
     place = path.relative_to(root)
     names = set(imported(path, root))
     packages = {name.split(".")[0] for name in names}
@@ -269,7 +269,7 @@ def unsafe(path: Path, root: Path = ROOT) -> list[str]:
     if place != Path("formats/verify.py"):
         found += sorted(packages & ORACLES)
     found += sorted(packages & {"runpy"})
-    running = {"compile", "eval", "exec"}  # by whatever other name they are called later
+    running = {"compile", "eval", "exec"}  # under any alias
     if place == Path("align/rewards/sandboxed/unit_test.py"):
         running -= {"compile", "exec"}  # there what a model wrote is run, behind walls
     for node in ast.walk(parsed(path)):
@@ -296,7 +296,7 @@ def test_no_oracle_no_pickle_no_shell() -> None:
     assert {page: what for page, what in found.items() if what} == {}
 
 
-def test_every_way_to_run_what_data_say_is_seen(tmp_path: Path) -> None:
+def test_every_way_to_execute_data_is_found(tmp_path: Path) -> None:
     lines = {
         "import joblib": ["joblib"],
         "def late():\n    from marshal import loads": ["marshal"],
@@ -358,7 +358,7 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_pages_that_read_files_load_no_locks() -> None:
+def test_modules_that_read_files_do_not_import_locks() -> None:
     code = (
         "import sys, groundup.runs.folder, groundup.data.dataset; print('filelock' in sys.modules)"
     )
@@ -366,7 +366,7 @@ def test_pages_that_read_files_load_no_locks() -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_every_page_is_imported_where_there_is_no_unix() -> None:
+def test_every_module_can_be_imported_without_unix_modules() -> None:
     """On Windows none of these modules exists; optional libraries are imported where needed."""
     extra = ("__main__", "harness", "harness_run")  # the latter need lm-eval
     modules = [module_of(path) for path in FILES if path.stem not in extra]

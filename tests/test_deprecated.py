@@ -1,4 +1,4 @@
-"""Old names: whoever wrote against the last release is told the new ones, and goes on working."""
+"""Deprecated names still work and warn with the new name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from groundup.tune.config import SFTConfig
 
 
 @pytest.mark.parametrize("page", MODULES)
-def test_a_page_that_moved_is_found_at_its_old_place(page: str) -> None:
+def test_moved_modules_are_importable_at_their_old_path(page: str) -> None:
     old = importlib.import_module(f"groundup.{page}")
     for home in MODULES[page]:
         new = importlib.import_module(f"groundup.{home}")
@@ -36,25 +36,25 @@ def test_a_page_that_moved_is_found_at_its_old_place(page: str) -> None:
             break
 
 
-def test_a_new_name_is_not_an_old_one() -> None:
+def test_new_names_are_not_old_names() -> None:
     assert set(NAMES.values()) & set(NAMES) == set()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_what_a_package_handed_on_is_found_there(name: str) -> None:
+def test_names_removed_from_a_package_are_still_found(name: str) -> None:
     package, _, name_alone = f"groundup.{name}".rpartition(".")
     with pytest.warns(DeprecationWarning, match=f"is now groundup.{PAGES[name]}.{name_alone}"):
         assert getattr(importlib.import_module(package), name_alone) is not None
 
 
-def test_networks_clip_by_their_old_names() -> None:
+def test_clip_functions_of_nn_have_their_old_names() -> None:
     with pytest.warns(DeprecationWarning, match="nn.clip_grad_norm is now groundup.nn.clip_grad_"):
         assert nn.clip_grad_norm is nn.clip_grad_norm_
     with pytest.raises(AttributeError, match="has no attribute 'clip'"):
         nn.clip  # noqa: B018
 
 
-def test_a_keyword_and_a_method_are_taken_by_their_old_names() -> None:
+def test_old_keywords_and_methods_work() -> None:
     from groundup.adapters.quantization import relative_error
     from groundup.lm.config import ModelConfig
     from groundup.lm.model import CausalLM
@@ -72,12 +72,12 @@ def test_a_keyword_and_a_method_are_taken_by_their_old_names() -> None:
     assert torch.equal(one.head, other.head)
 
 
-def test_an_experiment_explains_itself_by_its_old_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_has_its_help_under_its_old_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment", "quantisation", "--help"]) == 0
     assert "Usage: groundup experiment quantisation" in capsys.readouterr().out
 
 
-def test_an_option_and_a_setting_are_taken_by_their_old_names() -> None:
+def test_old_options_and_settings_work() -> None:
     line = ["sft", "--no-double-quantisation", "--double-quantisation=false", "--rows", "4"]
     assert renamed_options(line) == ["sft", "--no-double-quant", "--double-quant=false", *line[3:]]
     line = ["pretrain", "--world-last=0.2", "--data", "d", "--world-first", "0.5"]
@@ -86,7 +86,7 @@ def test_an_option_and_a_setting_are_taken_by_their_old_names() -> None:
     assert renamed_options(line) == ["sft", "m", "--multi-turn", "0.7", "--mixture.world=0.9"]
 
 
-def test_a_config_takes_its_keywords_by_their_old_names() -> None:
+def test_configs_accept_old_keywords() -> None:
     given: dict[str, Any] = {"model": "m", "data": ("d",), "out": "o", "adapter": "qlora"}
     with pytest.warns(DeprecationWarning, match="double_quantisation= is now double_quant="):
         config = SFTConfig.model_validate(given | {"double_quantisation": False})
@@ -102,8 +102,8 @@ def test_a_config_takes_its_keywords_by_their_old_names() -> None:
     assert base.mixture == {"world": (0.7, 0.3)}
 
 
-def test_whoever_wrote_an_old_keyword_is_told_without_asking() -> None:
-    """Python shows what is deprecated where a script itself uses it, and nowhere else."""
+def test_old_keywords_warn_by_default() -> None:
+    """Python shows deprecation warnings in the script that uses the name, and nowhere else."""
     code = (
         "from groundup.tune.config import SFTConfig\n"
         "SFTConfig(model='m', data=('d',), out='o', chained=0.7)"
@@ -112,23 +112,23 @@ def test_whoever_wrote_an_old_keyword_is_told_without_asking() -> None:
     assert done.returncode == 0 and "<string>:2: DeprecationWarning: chained=" in done.stderr
 
 
-def test_todays_names_are_told_nothing() -> None:
+def test_current_names_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = SFTConfig(model=Path("m"), data=(Path("d"),), out=Path("o"), multi_turn=0.7)
     assert config.multi_turn == 0.7
-    # Who gives both is told that the old ones are none.
+    # With both given, the old ones are unknown.
     with pytest.raises(ValidationError, match="chained"):
         SFTConfig(**config.model_dump(), chained=0.7, world=0.9)
 
 
-def test_what_never_was_is_not_found() -> None:
+def test_unknown_names_are_not_found() -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("groundup.frobnicate")
 
 
-def test_settings_of_earlier_releases_are_read_by_todays_names(tmp_path: Path) -> None:
-    """In recipes, and in the run.json of runs that were begun with them."""
+def test_settings_of_earlier_releases_are_read_under_current_names(tmp_path: Path) -> None:
+    """In recipes, and in the run.json of runs that began with them."""
     base = {"out": "x", "data": "d", "tokenizer": "t", "world_first": 0.5}
     with pytest.warns(DeprecationWarning, match="world_first= is now mixture="):
         found = configured(PretrainConfig, base)
@@ -142,7 +142,7 @@ def test_settings_of_earlier_releases_are_read_by_todays_names(tmp_path: Path) -
     assert config == {
         "out": "x", "model": "m", "data": "d", "multi_turn": 0.7, "mixture": {"world": 0.9},
     }  # fmt: skip
-    # Who gives both is told that the old one is no setting.
+    # With both given, the old one is an unknown setting.
     with (
         pytest.raises(UserError, match="world is not a setting"),
         pytest.warns(DeprecationWarning, match="chained"),

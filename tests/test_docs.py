@@ -1,4 +1,4 @@
-"""The documentation site is built from the project's own files, and all that it says can be run."""
+"""The documentation site is built from the project's files, and its commands exist."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def code(folder: Path, language: str) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.long
-def test_the_site_is_built_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+def test_the_site_is_built_without_broken_links(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, BUILD, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "index.html").is_file()
@@ -57,7 +57,7 @@ def test_the_site_is_built_and_every_link_leads_somewhere(tmp_path: Path) -> Non
             compile(block, str(page), "exec")
 
 
-def test_a_link_that_leads_nowhere_is_named(build: ModuleType, tmp_path: Path) -> None:
+def test_a_broken_link_is_named(build: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<h2 id="there"></h2><a href="b.html">b</a> <a href="#there">here</a> <a href="#gone">x</a>'
         '<a href="https://example.org/">far</a><script src="https://example.org/x.js"></script>'
@@ -69,7 +69,7 @@ def test_a_link_that_leads_nowhere_is_named(build: ModuleType, tmp_path: Path) -
     assert list(build.foreign_files(tmp_path)) == ["a.html: loads https://example.org/x.js"]
 
 
-def test_readme_is_cut_into_chapters_that_find_each_other(
+def test_readme_is_split_into_chapters_that_link_to_each_other(
     build: ModuleType, tmp_path: Path
 ) -> None:
     build.chapters(tmp_path)
@@ -82,7 +82,7 @@ def test_readme_is_cut_into_chapters_that_find_each_other(
         assert target in pages
 
 
-def test_the_page_of_a_command_holds_its_help(
+def test_the_page_of_a_command_has_its_help(
     build: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build.commands(tmp_path)
@@ -102,7 +102,7 @@ LESSONS = sorted((BUILD.parents[1] / "src" / "groundup" / "learn").rglob("lesson
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.parent.name)
-def test_commands_and_options_that_a_lesson_names_are_there(lesson: Path) -> None:
+def test_commands_and_options_in_lessons_exist(lesson: Path) -> None:
     for command in re.findall(r"`groundup ([^`]*)`", lesson.read_text("utf-8")):
         words = shlex.split(command)
         inner = app[words[0]]

@@ -1,4 +1,4 @@
-"""What an error tells to install can be installed."""
+"""Errors that name a missing extra name one that exists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMED = {
 }
 
 
-def test_a_value_is_shown_in_a_hundred_and_twenty_characters_whatever_it_is() -> None:
+def test_a_value_is_shortened_to_a_hundred_and_twenty_characters() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -31,21 +31,21 @@ def test_a_value_is_shown_in_a_hundred_and_twenty_characters_whatever_it_is() ->
     assert shorten("x" * 118) == f"'{'x' * 118}'" and shorten("x" * 119) == f"'{'x' * 118}…"
 
 
-def test_the_nearest_name_is_first_what_a_word_begins() -> None:
+def test_the_nearest_name_starts_with_the_given_one() -> None:
     commands = ["/system", "/temperature", "/quit"]
     assert nearest("/temp", commands) == nearest("/t", commands) == "/temperature"
     assert nearest("/sistem", commands) == "/system"
     assert nearest("", commands) is None and nearest("/quit", ["/quit"]) is None
 
 
-def test_every_extra_that_an_error_names_is_there_and_none_is_spelled_by_hand() -> None:
+def test_every_extra_in_an_error_exists_and_none_is_spelled_by_hand() -> None:
     assert NAMED and set(EXTRAS) >= NAMED
     for path in SOURCE.rglob("*.py"):
         assert "pip install 'groundup[" not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize("extra", sorted(NAMED))
-def test_the_command_is_for_this_installation(extra: str) -> None:
+def test_the_install_command_fits_this_installation(extra: str) -> None:
     python, *words = shlex.split(installing(extra))
     assert python == sys.executable and words[:3] == ["-m", "pip", "install"]
     place = words[-1].removesuffix(f"[{extra}]")

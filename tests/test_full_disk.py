@@ -1,5 +1,4 @@
-"""Commands onto a disk that is full, sooner or later: one line, nothing half, and on when there is
-room again."""
+"""Commands on a full disk: one line, no partial files, and they continue when there is room."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from conftest import Workshop
 from full_disks import Disk, may_mount, small_disk
 from groundup.app.cli import main
 
-# From nothing at all to what is enough for the first files.
+# From no room at all to enough for the first files.
 ROOM = [0, 4_096, 30_000, 120_000]
 SMALL = {"steps": 6, "save_every": 2}
 DATA = ["--world-megabytes", "0.2", "--world-conversations", "40", "--world-preferences", "40"]
@@ -25,7 +24,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-# Both ways of failing, where both can be had.
+# Both kinds of failure, where both are possible.
 @pytest.fixture(params=[True, False] if may_mount() else [False], ids=lambda m: f"mounted={m}")
 def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     with small_disk(tmp_path / "disk", 2**24, mount=request.param) as disk:
@@ -33,13 +32,13 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 
 
 def left_behind(folder: Path) -> list[str]:
-    """What is half, or was to be renamed; not the ballast."""
+    """Partial or temporary files, without the ballast."""
     names = (path.name for path in folder.rglob("*"))
     return [name for name in names if "partial" in name or name.startswith((".tmp", ".probe"))]
 
 
 def refused(words: list[str], disk: Disk, capsys: pytest.CaptureFixture[str], *rooms: int) -> None:
-    """The command is refused where there is no room, and works where there is."""
+    """The command is refused without room, and works with room."""
     said = []
     for room in rooms or ROOM:
         capsys.readouterr()
@@ -49,7 +48,7 @@ def refused(words: list[str], disk: Disk, capsys: pytest.CaptureFixture[str], *r
         assert code in (0, 2), lines
         assert left_behind(disk.folder) == []
         if code == 2:
-            # The first line is the reason; a log may stand before it.
+            # The first line is the reason; log lines may precede it.
             told = [line for line in lines if line.startswith("error: ")]
             assert len(told) == 1, lines
             assert "Traceback" not in "".join(lines) and "None" not in told[0]
@@ -129,14 +128,14 @@ def test_report(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[st
 def test_an_experiment(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["experiment", "initialisation", "--quick", "--out", str(disk.folder / "out")]
     refused(words, disk, capsys, 30_000)
-    # An earlier result stays when there is no room for the next.
+    # An earlier result stays if there is no room for the next one.
     before = {path.name: path.read_bytes() for path in (disk.folder / "out").iterdir()}
     with disk.left(4_096):
         assert main([*words, "--seed", "1"]) == 2
     assert {path.name: path.read_bytes() for path in (disk.folder / "out").iterdir()} == before
 
 
-def test_what_was_said_is_not_saved_and_why(
+def test_an_unsaved_chat_says_why(
     workshop: Workshop,
     disk: Disk,
     capsys: pytest.CaptureFixture[str],
@@ -156,7 +155,7 @@ def _leave() -> str:
     raise EOFError
 
 
-def test_a_pack_that_does_not_fit_is_not_blamed_on_the_network(
+def test_a_pack_that_does_not_fit_is_not_reported_as_a_network_error(
     disk: Disk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not disk.is_mounted:
@@ -171,7 +170,7 @@ def test_a_pack_that_does_not_fit_is_not_blamed_on_the_network(
     assert [path.name for path in (disk.folder / "packs").iterdir()] == []
 
 
-def test_a_place_where_nobody_can_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sea.txt").write_text("the sea " * 200)
     assert main(["tokenizer", str(tmp_path / "sea.txt"), "--out", "/proc/out"]) == 2
     said = capsys.readouterr().err

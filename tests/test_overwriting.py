@@ -1,4 +1,4 @@
-"""No command writes over what it reads or did not write, nor makes folders unasked."""
+"""Commands never overwrite their input or foreign files, and create no unexpected folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Words = Callable[[Path], list[str]]
 
 @pytest.fixture
 def mine(tmp_path: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's folder: data, prompts, notes, a project, a model of somebody's."""
+    """A user's folder: data, prompts, notes, a project, a model from elsewhere."""
     folder = tmp_path / "mine"
     (folder / "project").mkdir(parents=True)
     rows = (workshop.data / "conversations" / "train.jsonl").read_text()
@@ -63,7 +63,7 @@ SAME = ["data.jsonl", "./data.jsonl", "project/../data.jsonl", "soft.jsonl", "ha
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
 @pytest.mark.parametrize("html", SAME)
-def test_a_page_is_never_written_over_its_data(
+def test_a_page_does_not_overwrite_its_data(
     mine: Path, workshop: Workshop, html: str, force: list[str]
 ) -> None:
     before = everything(mine)
@@ -74,7 +74,7 @@ def test_a_page_is_never_written_over_its_data(
 @pytest.mark.parametrize(
     "html", ["notes.html", "new/page.html", "project", "asked.txt", "/dev/null"]
 )
-def test_a_page_is_not_written_over_anything_else(
+def test_a_page_does_not_overwrite_other_files(
     mine: Path, workshop: Workshop, html: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = everything(mine)
@@ -84,9 +84,7 @@ def test_a_page_is_not_written_over_anything_else(
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_page_of_ours_is_written_anew_and_others_with_force(
-    mine: Path, workshop: Workshop
-) -> None:
+def test_a_page_replaces_our_pages_and_others_with_force(mine: Path, workshop: Workshop) -> None:
     assert main(inspect(workshop, "page.html")) == 0
     first = (mine / "page.html").read_bytes()
     assert main(inspect(workshop, "page.html", "--examples", "1")) == 0
@@ -97,7 +95,7 @@ def test_a_page_of_ours_is_written_anew_and_others_with_force(
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
 @pytest.mark.parametrize("out", ["asked.txt", "new/out.jsonl", "project", "/dev/null", "MODEL"])
-def test_completions_are_not_written_over_prompts_models_and_devices(
+def test_completions_do_not_overwrite_prompts_models_and_devices(
     mine: Path, workshop: Workshop, out: str, force: list[str]
 ) -> None:
     model = workshop.finished("pretrain")
@@ -108,7 +106,7 @@ def test_completions_are_not_written_over_prompts_models_and_devices(
     assert not Path("/dev/null.run.json").exists()
 
 
-def test_completions_over_a_file_of_somebodys_only_with_force(
+def test_completions_overwrite_a_foreign_file_only_with_force(
     mine: Path, workshop: Workshop
 ) -> None:
     before = everything(mine)
@@ -121,14 +119,14 @@ def test_completions_over_a_file_of_somebodys_only_with_force(
     assert main(generate(workshop, "notes.html", "--force")) == 0
     rows = [json.loads(line) for line in (mine / "notes.html").read_text().splitlines()]
     assert [row["index"] for row in rows] == [0, 1]
-    # What it wrote itself it goes on with, and with other settings it asks.
+    # It continues its own file; with other settings it needs confirmation.
     assert main(generate(workshop, "notes.html")) == 0
     assert main(generate(workshop, "notes.html", "--seed", "7")) == 2
     assert main(generate(workshop, "notes.html", "--seed", "7", "--force")) == 0
 
 
 @pytest.mark.parametrize("about", ["[]", "{", "", "null", '{"model": 3}', "[" * 10**5])
-def test_a_damaged_side_file_is_no_reason_to_write_over_completions(
+def test_a_damaged_side_file_does_not_allow_overwriting_completions(
     mine: Path, workshop: Workshop, about: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(generate(workshop, "out.jsonl")) == 0
@@ -154,7 +152,7 @@ def test_damaged_completions_are_not_lost(
 
 
 @pytest.mark.parametrize("to", ["gguf", "hf"])
-def test_an_export_replaces_an_export_alone(mine: Path, workshop: Workshop, to: str) -> None:
+def test_an_export_replaces_only_an_export(mine: Path, workshop: Workshop, to: str) -> None:
     before = everything(mine)
     base = workshop.finished("pretrain")
     for out in ("ollama", "theirs", "project", ".", "data.jsonl", str(base), str(base.parent)):
@@ -178,7 +176,7 @@ def test_an_export_replaces_an_export_alone(mine: Path, workshop: Workshop, to: 
     ],
     ids=lambda words: words[0],
 )
-def test_stages_write_into_no_folder_of_somebodys(
+def test_stages_do_not_write_into_a_foreign_folder(
     mine: Path, workshop: Workshop, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(workshop.finished("pretrain")) if word == "MODEL" else word for word in words]
@@ -190,6 +188,6 @@ def test_stages_write_into_no_folder_of_somebodys(
         assert {k: v for k, v in everything(mine).items() if not k.endswith(".lock")} == before
 
 
-def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+def test_a_folder_is_rejected_as_an_output_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder; name a file in it"):
         writable(tmp_path, "--html")

@@ -1,4 +1,4 @@
-"""The names that people may rely on. Changing this list is a decision, not a side effect."""
+"""The public names. Changing this list is a decision, not a side effect."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_names_are_pinned() -> None:
 
 
 @pytest.mark.parametrize("name", groundup.__all__)
-def test_every_name_is_there_and_explained(name: str) -> None:
+def test_every_name_exists_and_is_documented(name: str) -> None:
     value = getattr(groundup, name)
     if callable(value):
         assert inspect.getdoc(value)
 
 
 @pytest.mark.parametrize("package", ["maths", "nn", "maths.linalg", "adapters"])
-def test_the_names_of_a_package_are_there_and_explained(package: str) -> None:
+def test_the_names_of_a_package_exist_and_are_documented(package: str) -> None:
     module = importlib.import_module(f"groundup.{package}")
     assert module.__doc__ and sorted(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:
@@ -49,13 +49,13 @@ def test_the_names_of_a_package_are_there_and_explained(package: str) -> None:
         assert inspect.getdoc(value), name
 
 
-def test_other_names_are_not_there() -> None:
+def test_other_names_do_not_exist() -> None:
     with pytest.raises(AttributeError, match="frobnicate"):
         groundup.frobnicate  # noqa: B018
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_is_run_of_its_config(name: str) -> None:
+def test_a_stage_runs_with_its_config(name: str) -> None:
     stage = STAGES[name]
     run = importlib.import_module(stage.module).run
     signature = inspect.signature(run, eval_str=True)
@@ -65,14 +65,14 @@ def test_a_stage_is_run_of_its_config(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_settings_are_strict_and_every_one_is_described(name: str) -> None:
+def test_settings_are_strict_and_described(name: str) -> None:
     config = STAGES[name].config
     assert config.model_config["extra"] == "forbid"
     for field, info in config.model_fields.items():
         assert info.description and "\n" not in info.description, field
 
 
-def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_may_start_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     given = {"model": "~/runs/base", "data": ["~/own.jsonl", "~them"], "out": "~"}
     config = STAGES["sft"].config.model_validate(given)

@@ -1,4 +1,4 @@
-"""Every number a person can set has a range on both sides, and hostile ones end in one sentence."""
+"""Every numeric setting has a range with both bounds, and hostile values end in one sentence."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def configs() -> list[type[BaseModel]]:
 
 
 @pytest.mark.parametrize("config", configs(), ids=lambda config: config.__name__)
-def test_every_number_of_a_config_is_bounded_on_both_sides(config: type[BaseModel]) -> None:
+def test_every_number_of_a_config_has_both_bounds(config: type[BaseModel]) -> None:
     for name, field in config.model_fields.items():
         for one in ranges(field):
             assert one.least is not None and one.most is not None, f"{config.__name__}.{name}"
@@ -63,13 +63,13 @@ def test_every_number_of_a_config_is_bounded_on_both_sides(config: type[BaseMode
 
 
 def below(one: Range) -> int:
-    """A number that is too small: -1, or a smaller one where -1 may be given."""
+    """A number that is too small: -1, or a smaller one where -1 is allowed."""
     assert one.least is not None
     return -1 if -1 not in one else math.floor(2 * one.least - 1)
 
 
 def words_of(given: Any = app, *before: str) -> Iterator[tuple[str, ...]]:
-    """Every command that there is."""
+    """The words of every command."""
     for name in given:
         if name.startswith("-") or not given[name].show:  # an earlier release's spelling
             continue
@@ -101,11 +101,11 @@ def firsts() -> dict[tuple[str, Range], tuple[str, ...]]:
 
 
 def first_with(name: str, one: Range) -> tuple[str, ...]:
-    """The first command that has this setting within these bounds."""
+    """The first command that has this setting with these bounds."""
     return firsts()[name, one]
 
 
-def test_every_number_of_a_command_is_bounded_on_both_sides() -> None:
+def test_every_number_of_a_command_has_both_bounds() -> None:
     seen = set[str]()
     for words in words_of():
         for name, found in numbers(words).items():
@@ -124,7 +124,7 @@ def test_hostile_numbers_end_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # What is asked for before the numbers is there, so that it is they that are refused.
+    # Inputs that are read before the numbers exist, so that the numbers are what is refused.
     (tmp_path / "x.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
@@ -239,7 +239,7 @@ def test_sampling_has_the_same_ranges(setting: str, value: float) -> None:
         ("/".join(["x"] * 5_000), "bytes"),
     ],
 )
-def test_paths_that_no_file_can_have(path: str, told: str) -> None:
+def test_rejects_paths_that_no_file_can_have(path: str, told: str) -> None:
     config = STAGES["sft"].config
     good = {"model": "m", "data": ["x"], "out": "x"}
     for name, value in (("out", path), ("model", path), ("data", [path])):
@@ -262,13 +262,13 @@ def test_paths_at_the_command_line(words: list[str], capsys: pytest.CaptureFixtu
 # Grammar.
 
 
-def test_nobody_is_asked_whether_they_meant_what_they_said() -> None:
+def test_unknown_commands_suggest_no_similar_one() -> None:
     assert "did you mean" not in known_names("base", ["base"], "tables are")
     assert known_names("bse", ["base"], "tables are") == "did you mean 'base'? Tables are base"
 
 
 @pytest.mark.parametrize("words", list(words_of()), ids=" ".join)
-def test_usage_names_what_is_given(
+def test_usage_names_the_given_command(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--help"]) == 0

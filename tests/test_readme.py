@@ -31,19 +31,19 @@ from preloaded import Process
 if TYPE_CHECKING:
     from conftest import Workshop
 
-# One after the other, since later commands use what earlier ones wrote.
+# In order, because later commands use the output of earlier ones.
 pytestmark = pytest.mark.xdist_group("readme")
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "".join(
     (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/pages/measured.md")
 )
-# What takes a quarter of an hour or a network; tests of their own run these in miniature.
+# Commands that take a quarter of an hour or need a network; other tests run them in miniature.
 ONLY_PARSED = (
     *("groundup quickstart", "groundup run ", "groundup chat hub:"),
-    # They answer until somebody stops them (tests/serve, tests/studio).
+    # They serve until they are stopped (tests/serve, tests/studio).
     *("groundup serve", "groundup studio"),
-    # Of the few rows here none is harmful (tests/align/guards).
+    # None of the few rows here is harmful (tests/align/guards).
     *("groundup guard", "groundup chat quickstart --guard"),
     *(
         f"groundup experiment {name}"
@@ -54,14 +54,14 @@ ONLY_PARSED = (
         )
     ),
 )
-# What makes the others small: options put behind the README's own, by how the command begins.
+# Options appended to the README's commands to make them small, by how the command starts.
 TRAINING = "--steps 1 --evaluations 1 --compile off --threads 1"
 SMALLER = {
     "groundup data build": "--packs chatterbot harm-scores world --world-megabytes 0.2 "
     "--world-conversations 60 --world-preferences 60",
     "groundup pretrain": f"--depth 1 --width 64 --context 64 --rows 2 {TRAINING}",
     "groundup sft": f"--context 64 --rows 2 {TRAINING}",
-    # All of its own general text, pack:wiki, would be read and cut for one step.
+    # All of its own general text, pack:wiki, would be read and split for one step.
     "groundup sft pack:smollm2 --data notes/": f"--context 64 --rows 2 {TRAINING} "
     "--replay-data my-texts",
     "groundup dpo": f"--context 64 --rows 2 {TRAINING}",
@@ -108,12 +108,12 @@ def commands() -> list[str]:
 
 COMMANDS = commands()
 PYTHON = blocks("python")
-# Where README's server answers.
+# The address of README's server.
 SERVED = "http://127.0.0.1:8000"
 
 
 def smaller(command: str) -> list[str]:
-    """The command's words with those that make it small."""
+    """The command's words with the options that make it small."""
     [*longest] = sorted((start for start in SMALLER if command.startswith(start)), key=len)
     words = shlex.split(command)[1:]
     if longest and "--minutes" in words:
@@ -122,16 +122,16 @@ def smaller(command: str) -> list[str]:
     return [*words, *more]
 
 
-def test_nothing_is_left_to_fill_in() -> None:
+def test_no_placeholder_is_left() -> None:
     assert not re.search(r"@@", README)
 
 
-def test_there_are_commands_to_check() -> None:
+def test_readme_has_commands() -> None:
     assert len(COMMANDS) > 8 and PYTHON
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_and_its_options_are_there(command: str) -> None:
+def test_commands_and_their_options_exist(command: str) -> None:
     words = words_to_parse(shlex.split(command)[1:])
     app.parse_args(words, print_error=False, exit_on_error=False)
 
@@ -143,7 +143,7 @@ def test_the_command_is_installed() -> None:
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)", "\n".join(blocks("sh")), flags=re.M))
-def test_a_make_target_is_there(target: str) -> None:
+def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
 
 
@@ -153,14 +153,14 @@ BENCHMARKS = re.findall(
 
 
 @pytest.mark.parametrize(("page", "words"), BENCHMARKS, ids=str)
-def test_a_benchmark_has_its_options(page: str, words: str) -> None:
+def test_benchmarks_have_their_options(page: str, words: str) -> None:
     code = (ROOT / "benchmarks" / page).read_text(encoding="utf-8")
     assert all(f'"{word}"' in code for word in words.split() if word.startswith("--"))
 
 
-def test_calls_of_benchmarks_fit_what_they_call(tmp_path: Path) -> None:
+def test_benchmarks_call_our_functions_correctly(tmp_path: Path) -> None:
     settings = tmp_path / "mypy.ini"
-    # Foreign libraries take a minute to read, and what is asked is about our own functions.
+    # Importing foreign libraries takes a minute, and the test is about our own functions.
     settings.write_text(
         f"""[mypy]
 mypy_path = {ROOT / "src"}
@@ -186,7 +186,7 @@ def opened(name: str) -> Any:
     return module
 
 
-def test_sides_of_the_fine_tuning_benchmark_are_what_they_say(
+def test_sides_of_the_fine_tuning_benchmark_match_their_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     finetune = opened("finetune")
@@ -211,20 +211,20 @@ def test_sides_of_the_fine_tuning_benchmark_are_what_they_say(
     assert not any(taken)  # neither kernels nor compiled
 
 
-def test_the_rate_of_bpe_is_of_the_text_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_of_bpe_counts_the_text_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     bpe = opened("bpe")
     monkeypatch.setattr(bpe, "_texts", lambda megabytes: ["The sea is blüe. " * 1_000] * 2)
     assert bpe._measured("train", "groundup", 1, 300)["megabytes"] == pytest.approx(0.036)
 
 
 @pytest.mark.parametrize("path", re.findall(r"`(src/groundup/[\w/.]+)`", README))
-def test_a_named_file_is_there(path: str) -> None:
+def test_named_files_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
 
 @pytest.fixture(scope="module")
 def home(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of somebody who has run the quickstart and brought files."""
+    """The folder of a user who has run the quickstart and added files."""
     folder = tmp_path_factory.mktemp("reader")
     for name, stage in (("base", "pretrain"), ("sft", "sft"), ("dpo", "dpo")):
         shutil.copytree(workshop.finished(stage), folder / "quickstart" / name)
@@ -266,7 +266,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 @pytest.fixture
 def inside(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """There, with somebody at the keyboard who says one thing and leaves."""
+    """The working directory, with a user at the keyboard who types one message and quits."""
     monkeypatch.chdir(home)
     typed = io.TextIOWrapper(io.BytesIO(b"Who are you?\n/quit\n"))
     monkeypatch.setattr(sys, "stdin", typed)
@@ -280,13 +280,13 @@ def _python(needs_a_download: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("block", _python(False))
-def test_python_runs_as_it_stands(inside: Path, block: str) -> None:
+def test_python_blocks_run(inside: Path, block: str) -> None:
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if SERVED in block])
-def test_a_client_runs_as_it_stands(inside: Path, block: str) -> None:
-    """But for the port, which another program may have."""
+def test_client_blocks_run(inside: Path, block: str) -> None:
+    """Except for the port, which another program may use."""
     with program("quickstart") as (_, address), contextlib.redirect_stdout(io.StringIO()) as said:
         exec(compile(block.replace(SERVED, address), "README.md", "exec"), {})
     assert said.getvalue()
@@ -294,14 +294,14 @@ def test_a_client_runs_as_it_stands(inside: Path, block: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", _python(True))
-def test_python_with_a_model_by_name_runs_as_it_stands(inside: Path, block: str) -> None:
+def test_python_blocks_with_a_named_model_run(inside: Path, block: str) -> None:
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", [one for one in COMMANDS if not one.startswith(ONLY_PARSED)])
-def test_a_command_runs(inside: Path, command: str) -> None:
-    """In the README's order, since later ones use what earlier ones wrote."""
+def test_commands_run(inside: Path, command: str) -> None:
+    """In the README's order, because later commands use the output of earlier ones."""
     if command.startswith(LIGHT):
         assert main(smaller(command)) == 0
         return

@@ -1,4 +1,5 @@
-"""kill -9 at any instant, then the same command: the same bits as if nothing had happened."""
+"""A run killed with kill -9 at any time and restarted gives the same bits as an uninterrupted
+one."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from groundup.train.optim import Optimizer, Rates
 from preloaded import Process
 
 STAGES = ("pretrain", "sft", "dpo", "kto", "reward", "ppo", "grpo")
-# What must be the same; speeds differ from run to run.
+# Metrics that must be the same; speeds differ from run to run.
 PROMISED = (
     *("kind", "step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte"),
     *("reward", "score", "kl", "exact_kl", "entropy", "kl_coef", "negative_reward"),
@@ -33,13 +34,13 @@ PROMISED = (
 )
 
 
-def promised(folder: Path) -> list[dict[str, Any]]:
+def reproducible_metrics(folder: Path) -> list[dict[str, Any]]:
     lines = read_lines(folder / "metrics.jsonl")
     return [{name: line.get(name) for name in PROMISED} for line in lines]
 
 
 def assert_each_once(lines: list[dict[str, Any]]) -> None:
-    """Every step was taken once, and answers were sampled once at each place."""
+    """Every step was taken once, and answers were sampled once per iteration."""
     steps = [line["step"] for line in lines if line["kind"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
     rolled = [line["step"] for line in lines if line["kind"] == "rollout"]
@@ -75,7 +76,8 @@ def kill_until_done(
 
 
 def half_written(out: Path) -> bool:
-    """Whether a save has begun and not ended: alive it is under way, dead it was torn."""
+    """Whether a save has begun and not ended: in a live run it is in progress, in a dead one
+    torn."""
     return any(out.glob("checkpoints/.step-*.partial"))
 
 
@@ -99,8 +101,8 @@ def _wait_for_steps(process: Process, out: Path, more: int, deadline: float) -> 
 def stopped(
     workshop: Workshop, stage: str, folder: Path, steps: int, number: signal.Signals
 ) -> tuple[list[str], Path, int, str]:
-    """A run that got a signal after so many steps: its command, folder, exit code and words."""
-    # On a busy machine a signal may come after the end: then once more.
+    """A run that got a signal after `steps` steps: its command, folder, exit code and output."""
+    # On a busy machine a signal may come after the end: then it is tried again.
     for attempt in range(5):
         out = folder / f"stopped-{attempt}"
         command = workshop.command(stage, out)
@@ -119,13 +121,13 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
         whole = tmp_path / "whole"
         code, said = workshop.run(workshop.command(stage, whole, **changes))
         assert code == 0, said
-    # On a busy machine a kill may come too late, after a save or the end: then once more.
+    # On a busy machine a kill may come too late, after a save or the end: then it is tried again.
     for seed in range(5):
         killed = tmp_path / f"killed-{seed}"
         command = workshop.command(stage, killed, **changes)
         met, inside = kill_until_done(workshop, command, killed, kills, seed)
-        assert promised(killed) == promised(whole)
-        assert_each_once(promised(killed))
+        assert reproducible_metrics(killed) == reproducible_metrics(whole)
+        assert_each_once(reproducible_metrics(killed))
         adapted = changes.get("adapter", "none") != "none"
         weights = "adapter_model.safetensors" if adapted else "model.safetensors"
         # The reward model's report is of the same bits, too.
@@ -146,45 +148,51 @@ def test_a_killed_run_ends_with_the_same_bits(
 
 
 @pytest.mark.long
-def test_an_adapter_beside_4_bits_with_early_stopping_too(
+def test_a_killed_4_bit_adapter_run_with_early_stopping_ends_with_the_same_bits(
     workshop: Workshop, tmp_path: Path
 ) -> None:
-    """Dropout, the best weights so far and when to end: all of it is decided alike."""
+    """Dropout, the best weights so far and the stopping decision are restored."""
     settings = {"adapter": "qlora", "lora_rank": 4, "lora_dropout": 0.1, "learning_rate": 0.3}
     settings |= {"embedding_learning_rate": None}
     check(workshop, tmp_path, "sft", kills=2, evaluations=12, patience=2, **settings)
 
 
 @pytest.mark.long
-def test_with_fine_tuning_data_beside_preferences_too(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_killed_run_with_fine_tuning_data_and_preferences_ends_with_the_same_bits(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     check(workshop, tmp_path, "kto", kills=1, ptx=0.5)
 
 
 @pytest.mark.long
-def test_under_a_constraint_too(workshop: Workshop, tmp_path: Path) -> None:
-    """The multiplier moves at every iteration, and goes on from where it was."""
+def test_a_killed_run_with_a_cost_limit_ends_with_the_same_bits(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """The multiplier changes at every iteration, and continues from its last value."""
     limit = {"cost": "length:4", "cost_limit": 0.2, "cost_rate": 2.0}
     check(workshop, tmp_path, "ppo", kills=2, **limit)
-    found = [line.get("multiplier") for line in promised(tmp_path / "whole")]
+    found = [line.get("multiplier") for line in reproducible_metrics(tmp_path / "whole")]
     assert len({one for one in found if one is not None}) > 2
 
 
 @pytest.mark.long
-def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_killed_run_with_two_threads_in_bfloat16_ends_with_the_same_bits(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     check(workshop, tmp_path, "pretrain", kills=1, threads=2, dtype="bfloat16")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_many_times(workshop: Workshop, tmp_path: Path, stage: str) -> None:
-    """Every start costs seconds: one stage is killed often, and the others some times each."""
+def test_a_run_killed_many_times(workshop: Workshop, tmp_path: Path, stage: str) -> None:
+    """Every start costs seconds: one stage is killed often, the others a few times."""
     kills, steps = (25, 120) if stage == "pretrain" else (4, 60)
     check(workshop, tmp_path, stage, kills=kills, steps=steps)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_compiled_runs_resume_with_the_same_bits_and_learn_as_eager_ones_do(
+def test_compiled_runs_resume_with_the_same_bits_and_learn_like_eager_ones(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     # 16 rows of 64 tokens fill two chunks of the loss, which are compiled too.
@@ -194,14 +202,17 @@ def test_compiled_runs_resume_with_the_same_bits_and_learn_as_eager_ones_do(
     check(workshop, tmp_path, "pretrain", kills=1, compile="on", **shape)
     code, said = workshop.run(workshop.command("pretrain", tmp_path / "eager", **shape))
     assert code == 0, said
-    eager, compiled = promised(tmp_path / "eager"), promised(tmp_path / "whole")
+    eager, compiled = (
+        reproducible_metrics(tmp_path / "eager"),
+        reproducible_metrics(tmp_path / "whole"),
+    )
     for one, other in zip(eager, compiled, strict=True):
         for name in ("loss", "gradient_norm", "bits_per_byte"):
             assert one[name] == (other[name] and pytest.approx(other[name], rel=0.01))
     assert eager[0]["gradient_norm"] == pytest.approx(compiled[0]["gradient_norm"], rel=1e-4)
 
 
-def test_a_finished_run_is_left_alone(workshop: Workshop) -> None:
+def test_a_finished_run_does_not_change(workshop: Workshop) -> None:
     out = workshop.finished("pretrain")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     code, said = workshop.run_here(workshop.command("pretrain", out))
@@ -214,11 +225,11 @@ def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_
     shutil.copytree(workshop.finished("pretrain"), out)
     forget_finished(out)
     command = workshop.command("pretrain", out)
-    # Torch counts its threads from the environment when the settings leave it open; here another
-    # torch would say so too: the plan on disk is what is compared.
+    # Torch reads its thread count from the environment when the settings leave it open; a different
+    # torch version would be reported too, so only the plan on disk is compared.
     plan = json.loads((out / "plan.json").read_text())
     plan["compute"]["threads"] = 3
-    del plan["sha256"]  # as whoever changes it on purpose does
+    del plan["sha256"]  # as a user does who changes it on purpose
     (out / "plan.json").write_text(json.dumps(plan))
     code, said = workshop.run_here(command)
     assert code == 2
@@ -235,10 +246,10 @@ def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_
         ("sft", signal.SIGTERM),
     ],
 )
-def test_a_stop_saves_and_says_how_to_go_on(
+def test_stopping_saves_and_says_how_to_continue(
     workshop: Workshop, tmp_path: Path, stage: str, number: signal.Signals
 ) -> None:
-    """By Ctrl-C, or as services and clusters ask for it."""
+    """By Ctrl-C, or by the signal that services and clusters send."""
     command, out, code, said = stopped(workshop, stage, tmp_path, 5, number)
     assert code == 128 + number, said
     saved = re.search(r"saved at step (\d+) of .*The same command continues", said, re.DOTALL)
@@ -246,13 +257,13 @@ def test_a_stop_saves_and_says_how_to_go_on(
     assert read_json_object(out / "status.json")["step"] == int(saved[1])
     code, said = workshop.run(command)
     assert code == 0, said
-    assert promised(out) == promised(workshop.finished(stage))
+    assert reproducible_metrics(out) == reproducible_metrics(workshop.finished(stage))
 
 
-def test_weights_that_another_turn_of_the_run_left_are_not_taken_for_the_best(
+def test_weights_of_an_abandoned_branch_are_not_taken_for_the_best(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It was killed after step 40 and went on from step 30, inexactly."""
+    """It was killed after step 40 and continued from step 30, inexactly."""
     config = TrainingConfig(out=tmp_path, patience=2)
     model = torch.nn.Linear(1, 1)
     optimizer = Optimizer(model, Rates(0.1, 0.1, 0.1), muon=False)
@@ -272,7 +283,7 @@ def test_weights_that_another_turn_of_the_run_left_are_not_taken_for_the_best(
         assert stopping.restored() == {"best_step": 40}
         assert "better ones were lost" in " ".join(capsys.readouterr().out.split())
         assert optimizer.masters["weight"].item() == 41
-        # Earlier versions did not write down whose weights they are: those of the best.
+        # Earlier versions did not record the step of the weights: they are those of the best.
         save_file(load_file(stopping.path), stopping.path)
         assert stopping.restored() == {"best_step": 20} and measured(80, 3.1, 81)
         assert stopping.restored() == {"best_step": 20}

@@ -1,4 +1,4 @@
-"""The run-time checks of shapes find what they are there to find."""
+"""The run-time shape checks find errors."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def twice(number: int) -> int:
 """
 
 
-def test_a_shape_that_would_broadcast_is_refused() -> None:
+def test_a_shape_that_would_broadcast_is_rejected() -> None:
     three, one = torch.zeros(3), torch.zeros(1)
     dpo_loss(three, three, three, three, 0.1)
     with pytest.raises(TypeCheckError):
         dpo_loss(three, three, three, one, 0.1)
 
 
-def test_aliases_and_dataclasses_are_checked_and_other_functions_left_alone(
+def test_aliases_and_dataclasses_are_checked_but_other_functions_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shaped_page.py").write_text(PAGE)
@@ -60,4 +60,4 @@ def test_aliases_and_dataclasses_are_checked_and_other_functions_left_alone(
     page.Pair(torch.zeros(2), torch.zeros(2))
     with pytest.raises(TypeCheckError):
         page.Pair(torch.zeros(2), torch.zeros(3))
-    assert page.twice("a") == "aa"  # whose types mypy checks
+    assert page.twice("a") == "aa"  # mypy checks their types

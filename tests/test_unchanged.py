@@ -30,7 +30,7 @@ def near(value: Any) -> Any:
 
 
 def said_in(folder: Path, arguments: list[str]) -> str:
-    """What `make.groundup` returns, of a command in this process."""
+    """The output of `make.groundup`, for a command in this process."""
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(arguments) == 0
     return said.getvalue()
@@ -49,7 +49,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The folders as the earlier release left them."""
+    """The folders of the earlier release."""
     folder = shutil.copytree(HERE, tmp_path / "old")
     config = folder / "lora" / "adapter_config.json"
     config.write_text(config.read_text().replace("BASE", str(folder / "base")))
@@ -72,7 +72,7 @@ def test_tokens_of_hard_strings() -> None:
     assert make.tokens(HERE / "base") == EXPECTED["tokens"]
 
 
-def test_every_figure_of_the_report(journey: Path) -> None:
+def test_every_number_of_the_report(journey: Path) -> None:
     make.groundup(
         ["eval", "base", "sft", "dpo", "--data", "data", "--out", "report", "--threads", "1"],
         journey,
@@ -91,7 +91,7 @@ def test_old_models_and_adapters_load_and_verify(old: Path, name: str) -> None:
 
 
 def test_an_old_run_is_resumed(old: Path) -> None:
-    """From its checkpoint at step 10 it reaches the losses of the run that nobody stopped."""
+    """From its checkpoint at step 10 it reaches the losses of the uninterrupted run."""
     stage = make.STAGES["base"].split()
     resumed = ["--out", "interrupted", "--allow-inexact-resume"]
     said = said_in(old, [*stage, *make.TRAINING, *resumed])

@@ -1,4 +1,4 @@
-"""Layers of torch as the truth: copied weights, then outputs and gradients compared."""
+"""Torch's layers as the oracle: weights are copied, then outputs and gradients compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch_oracle import same
 
 
 def copy_to_torch(ours: Module, theirs: torch.nn.Module) -> torch.nn.Module:
-    """Torch's layer with our weights, in float64: it refuses other names and shapes."""
+    """Torch's layer with our weights, in float64; other names or shapes raise."""
     state = {name: torch.tensor(array) for name, array in ours.state_dict().items()}
     theirs.double().load_state_dict(state)
     return theirs

@@ -31,7 +31,7 @@ THEIRS = SimpleNamespace(
     gelu=lambda x, approximate="none": torch.nn.functional.gelu(x, approximate=approximate),
     silu=torch.nn.functional.silu,
     constant=torch.tensor,
-    # Of a positive base. Torch's own a**p has mixed second derivatives of 0 and 1/a at p = 0.
+    # For a positive base. Torch's a**p has mixed second derivatives of 0 and 1/a at p = 0.
     power=lambda a, p: (p * a.log()).exp(),
 )
 

@@ -76,7 +76,7 @@ class _Decorator(ast.NodeTransformer):
 
 
 class _Loader(SourceFileLoader):
-    """Compiles the decorated source and caches it apart from the plain one."""
+    """Compiles the decorated source and caches it separately from the plain one."""
 
     _tag = f".shapes-{zlib.crc32(Path(__file__).read_bytes()):x}.pyc"
 

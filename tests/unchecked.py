@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def run_unchecked(file: str, *arguments: str, timeout: float = 1200) -> None:
-    """`python file arguments…`, which must end well; the failure shows what it said."""
+    """Run `python file arguments…`, which must succeed; the failure shows its output."""
     own = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, own))}
     command = [sys.executable, file, *arguments]

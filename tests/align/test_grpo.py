@@ -24,7 +24,7 @@ from groundup.align.grpo import (
 )
 from groundup.align.rollout import RolloutBatch
 from groundup.lm.model import CausalLM
-from rollouts import PROMPTS, joined, length_reward, online, small_config, small_policy, train
+from rollouts import PROMPTS, concatenated, length_reward, online, small_config, small_policy, train
 
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo")
 
@@ -107,7 +107,7 @@ def test_a_group_of_one_has_nothing_to_compare_with() -> None:
 
 def minibatches(policy: CausalLM, config: GRPOConfig, **parts: Any) -> list[RolloutBatch]:
     made = GRPORollouts(config, online(config, policy, length_reward, **parts))
-    return joined(made.roll(0, 0, policy))
+    return concatenated(made.roll(0, 0, policy))
 
 
 def settings(**changes: Any) -> GRPOConfig:
@@ -219,7 +219,7 @@ def test_groups_without_signal_leave_the_policy_alone() -> None:
     policy = small_policy()
     config = settings(missing_eos_penalty=0.0)
     made = GRPORollouts(config, online(config, policy, lambda some, /: [0.0] * len(some)))
-    [batch] = joined(made.roll(0, 0, policy))
+    [batch] = concatenated(made.roll(0, 0, policy))
     assert not batch.advantages.any()
     grpo_loss(policy, batch, config).total.backward()
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
@@ -250,7 +250,7 @@ def test_a_groups_answers_have_their_own_advantages() -> None:
     scores = np.where([one.ended for one in rollouts], length_reward(rollouts), 0)
     expected = group_advantages(scores, 4)
     [batch] = minibatches(policy, config)
-    [laid] = joined(parts.minibatches(policy, rollouts))
+    [laid] = concatenated(parts.minibatches(policy, rollouts))
     advantages = batch.advantages.tolist()
     for member in laid.members:
         count = len(rollouts[member].ids)

@@ -24,7 +24,7 @@ from groundup.runs.folder import Run
 from groundup.train.batch import Batch
 from groundup.train.ranges import ranges
 from groundup.train.stage import Job, run_stage
-from rollouts import VOCAB, joined, length_reward, online, small_config, small_policy
+from rollouts import VOCAB, concatenated, length_reward, online, small_config, small_policy
 
 
 def test_the_multiplier_by_hand() -> None:
@@ -223,7 +223,7 @@ def test_a_nat_is_paid_for_in_reward_alone(tmp_path: Path) -> None:
     policy, reference = small_policy(0), small_policy(1)
     parts = dataclasses.replace(online(config, policy, nothing, reference=reference), cost=nothing)
     rolled = PPORollouts(config, parts, Drift(), 2)
-    [first, *_] = joined(rolled.roll(0, 0, ActorCritic(policy, heads=2)))
+    [first, *_] = concatenated(rolled.roll(0, 0, ActorCritic(policy, heads=2)))
     assert first.cost_returns is not None and float(first.cost_returns.abs().max()) == 0
     assert float(first.returns.abs().max()) > 0.01
 

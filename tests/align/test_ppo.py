@@ -48,7 +48,7 @@ from groundup.text.batches import packed_batch
 from groundup.train.batch import Batch
 from groundup.train.device import find_compiler
 from groundup.train.optim import Optimizer, Rates
-from rollouts import joined, length_reward, online, small_config, small_policy, train
+from rollouts import concatenated, length_reward, online, small_config, small_policy, train
 
 numbers = st.floats(-10, 10, width=32)
 shares = st.sampled_from([0.0, 0.3, 0.95, 1.0])
@@ -282,7 +282,7 @@ def test_rewards_and_prices_stand_where_they_belong() -> None:
     rollouts = parts.sampled(policy, 0).rollouts
     minibatches, _ = rolled(ActorCritic(policy), parts)
     laid = parts.minibatches(policy, rollouts)
-    for batch, one in zip(joined(minibatches), joined(laid), strict=True):
+    for batch, one in zip(concatenated(minibatches), concatenated(laid), strict=True):
         apart = (batch.old_logprobs - batch.reference_logprobs).double().tolist()
         returns = batch.returns.tolist()
         for member in one.members:
@@ -292,7 +292,7 @@ def test_rewards_and_prices_stand_where_they_belong() -> None:
             for t in range(count):
                 assert returns[t] == pytest.approx(reward - 0.3 * sum(apart[t:count]), abs=1e-3)
             apart, returns = apart[count:], returns[count:]
-    weights = torch.cat([batch.advantages for batch in joined(minibatches)])
+    weights = torch.cat([batch.advantages for batch in concatenated(minibatches)])
     assert weights.mean() == pytest.approx(0, abs=1e-5)
     assert weights.std(correction=0) == pytest.approx(1, abs=1e-5)
 
@@ -340,7 +340,7 @@ def test_the_whole_loss_is_that_of_a_slow_loop() -> None:
     parts = online(config, policy, length_reward)
     minibatches, loss = rolled(ActorCritic(policy), parts)
     model = trained_a_little()
-    for batch in joined(minibatches):
+    for batch in concatenated(minibatches):
         found = loss(model, batch)
         expected = slow_loss(trained_a_little(), batch, config)
         assert float(found.total.detach()) == pytest.approx(expected, rel=1e-4)
@@ -360,7 +360,7 @@ def test_padding_and_packing_change_neither_loss_nor_gradient() -> None:
         config = small_config(PPOConfig, Path("x"), critic_warmup=0, **layout)
         minibatches, loss = rolled(ActorCritic(policy), online(config, policy, length_reward))
         model = trained_a_little()
-        total = sum(loss(model, change(batch)).total for batch in joined(minibatches))
+        total = sum(loss(model, change(batch)).total for batch in concatenated(minibatches))
         total.backward()
         assert model.policy.head.grad is not None
         return float(total.detach()), model.policy.head.grad

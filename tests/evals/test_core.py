@@ -31,7 +31,7 @@ from groundup.text.cleaning import split_hash
 from groundup.text.example import Example
 from groundup.text.rows import Choice
 from groundup.text.tokenizer import Tokenizer
-from pages import assert_whole
+from pages import assert_self_contained
 
 Alone = Callable[[CausalLM, Example, int], list[float]]
 
@@ -310,7 +310,7 @@ def test_the_page_says_what_is_not_known_and_is_whole_in_itself(
     folder: Path, report: dict[str, Any], workshop: Any
 ) -> None:
     page = (folder / "report.html").read_text()
-    assert_whole(page)
+    assert_self_contained(page)
     (one,) = report["models"]["pretrain"]["familiar"]
     assert one["rows"] == {} and "not known" in one["message"]
     assert page.count("is not known") >= 2 and "Read this first" in page

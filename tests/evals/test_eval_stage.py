@@ -34,7 +34,7 @@ from groundup.report.table import Row
 from groundup.text.rows import RefusalPrompt
 from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
-from pages import assert_whole
+from pages import assert_self_contained
 
 # Stands in every harmful text of the data below and must appear nowhere else.
 HARM = "vile deed"
@@ -220,7 +220,7 @@ def test_harmful_text_is_counted_and_never_told(
 
 
 def test_the_page_is_whole_in_itself_and_holds_no_foreign_markup(page: str) -> None:
-    assert_whole(page)
+    assert_self_contained(page)
     assert "&lt;script&gt;alert" in page
 
 

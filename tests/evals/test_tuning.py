@@ -64,7 +64,7 @@ from groundup.text.rows import Choice, Conversation, Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
-from pages import assert_whole
+from pages import assert_self_contained
 
 Alone = Callable[[CausalLM, Example, int], list[float]]
 OF = {measure.name: measure for measure in MEASURES}
@@ -757,7 +757,7 @@ def test_what_the_runs_held_out_is_measured_and_their_parent_known(
 
 def test_the_page_shows_all_of_it_and_is_whole(folder: Path, report: dict[str, Any]) -> None:
     page = (folder / "report.html").read_text()
-    assert_whole(page)
+    assert_self_contained(page)
     assert page.count("data:image/svg+xml") == 4
     assert "guessing reaches 25.0 %" in page and "It learned the domain." in page
     assert len(report["prompts"]) == 4

@@ -40,7 +40,7 @@ from groundup.text.bpe import train_bpe
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from pages import assert_whole
+from pages import assert_self_contained
 
 VOCAB = 320
 # Of each of the items.
@@ -197,7 +197,7 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     speeches = [one for one in documents if one.startswith("sotu ")]
     assert len(items) == len(sizes) == len(documents)
     assert len(set(speeches)) < len(speeches) and not any("#" in one for one in speeches)
-    assert_whole((out / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained((out / "report.html").read_text(encoding="utf-8"))
     # Nothing can be compared with a model that is already quantized.
     save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")
     with pytest.raises(UserError, match="already quantized"):

@@ -32,7 +32,7 @@ from groundup.report.estimate import ratio
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from pages import assert_whole
+from pages import assert_self_contained
 
 
 def test_the_ith_best_is_preferred_to_the_ith_worst() -> None:
@@ -153,7 +153,7 @@ def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
         assert first["reward"] == courses["ppo"]["measured"][0]["reward"]
         assert last["kl"] > 0 and -1 <= last["reward"]["estimate"] <= 1
         assert len(course["iterations"]) == (0 if name == "dpo" else 2)
-    assert_whole((out / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained((out / "report.html").read_text(encoding="utf-8"))
     with pytest.raises(UserError, match="another"):
         run(config.model_copy(update={"seed": 5}))
     with pytest.raises(UserError, match="holds other files"):

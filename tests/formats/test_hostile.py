@@ -21,7 +21,7 @@ from groundup.generation.sampling import Sampling
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import peak_memory, reset_peak_memory
-from mutations import way_for
+from mutations import mutation_for
 
 FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
@@ -65,7 +65,7 @@ def attack(folder: Path, tries: range) -> dict[str, list[int]]:
     for number in tries:
         source = random.Random(number)
         name = source.choice(sorted(whole))
-        (folder / name).write_bytes(way_for(name, source)(source, whole[name]))
+        (folder / name).write_bytes(mutation_for(name, source)(source, whole[name]))
         begun = time.monotonic()
         counts[name][use(folder)] += 1
         assert time.monotonic() - begun < PATIENCE, (number, name)

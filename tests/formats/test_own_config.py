@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from architectures import filled
+from architectures import with_random_weights
 from groundup.errors import UserError
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
@@ -68,7 +68,7 @@ def test_a_folder_keeps_what_nobody_else_can_say(
     config = OWN[said]
     why = not_in_hugging_face(config)
     assert why is not None and said in why
-    model = filled(config)
+    model = with_random_weights(config)
     save_model(tmp_path / "model", model, tokenizer, card="")
     again, _ = load(tmp_path / "model")
     assert again.config == config
@@ -85,7 +85,12 @@ def test_a_folder_keeps_what_nobody_else_can_say(
 def test_such_a_folder_is_verified_without_transformers(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    save_model(tmp_path, filled(OWN["qwen3 cannot express alibi positions"]), tokenizer, card="")
+    save_model(
+        tmp_path,
+        with_random_weights(OWN["qwen3 cannot express alibi positions"]),
+        tokenizer,
+        card="",
+    )
     checks = verify(tmp_path)
     assert [check.name for check in checks if check.status == "differs"] == []
     unknown = [check for check in checks if "alibi positions" in check.about]

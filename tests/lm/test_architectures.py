@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from architectures import CONTEXT, VOCAB, Shape, architectures, filled, transformers
+from architectures import CONTEXT, VOCAB, Shape, architectures, with_random_weights, transformers
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.load import load
@@ -52,7 +52,7 @@ def packed(lengths: list[int], padding: int) -> Batch:
 def test_packed_documents_give_the_logits_they_have_alone(
     shape: Shape, lengths: list[int], padding: int
 ) -> None:
-    model, batch = filled(shape()), packed(lengths, padding)
+    model, batch = with_random_weights(shape()), packed(lengths, padding)
     together, start = model.logits(batch)[0], 0
     assert together.isfinite().all()
     for length in lengths:
@@ -66,7 +66,7 @@ def test_packed_documents_give_the_logits_they_have_alone(
 @given(architectures(), st.lists(st.integers(1, 19), max_size=4))
 @torch.no_grad()
 def test_reading_in_pieces_equals_reading_at_once(shape: Shape, cuts: list[int]) -> None:
-    model, tokens = filled(shape()), ids(3, 20)
+    model, tokens = with_random_weights(shape()), ids(3, 20)
     whole = model.logits(Batch.of(tokens))
     cache = model.empty_cache(rows=3, slots=20)
     for start, end in pairwise(sorted({0, *cuts, 20})):
@@ -79,7 +79,7 @@ def test_reading_in_pieces_equals_reading_at_once(shape: Shape, cuts: list[int])
 @given(architectures())
 def test_generating_together_equals_token_by_token(shape: Shape) -> None:
     """Rows of many lengths, more than run at once, equal and alike ones, and some that end."""
-    model = filled(replace(shape(), eos_token_ids=tuple(range(0, VOCAB, 16))))
+    model = with_random_weights(replace(shape(), eos_token_ids=tuple(range(0, VOCAB, 16))))
     prompts = [ids(1, length)[0].tolist() for length in (1, 4, 22, 17, 3)]
     prompts += [prompts[2], [*prompts[2][:18], 5, 6]]
     requests = [
@@ -98,7 +98,7 @@ def test_generating_together_equals_token_by_token(shape: Shape) -> None:
 @EXAMPLES
 @given(transformers(), st.sampled_from(["matmul", "fused"]))
 def test_no_token_sees_what_follows(shape: Shape, path: AttentionPath) -> None:
-    model, tokens = filled(shape()), ids(1, 12)
+    model, tokens = with_random_weights(shape()), ids(1, 12)
     model.set_attention(path)
     changed = tokens.clone()
     changed[0, 7] = (tokens[0, 7] + 1) % VOCAB
@@ -110,7 +110,7 @@ def test_no_token_sees_what_follows(shape: Shape, path: AttentionPath) -> None:
 @EXAMPLES
 @given(transformers())
 def test_both_attention_paths_have_the_same_gradients(shape: Shape) -> None:
-    model, batch = filled(shape()).train(), packed([5, 14, 3], 2)
+    model, batch = with_random_weights(shape()).train(), packed([5, 14, 3], 2)
     gradients = []
     for path in ("matmul", "fused"):
         model.set_attention(path)
@@ -124,7 +124,7 @@ def test_both_attention_paths_have_the_same_gradients(shape: Shape) -> None:
 @EXAMPLES
 @given(architectures())
 def test_gradient_checkpointing_changes_nothing(shape: Shape) -> None:
-    model, batch = filled(shape()).train(), packed([5, 14, 3], 2)
+    model, batch = with_random_weights(shape()).train(), packed([5, 14, 3], 2)
     gradients = []
     for on in (False, True):
         model.set_gradient_checkpointing(on)
@@ -159,7 +159,7 @@ def test_a_folder_gives_the_model_back(shape: Shape) -> None:
     config = replace(shape(), eos_token_ids=(2,))  # generation_config.json has the others
     assert config_from_hf(config_to_hf(config)) == config
     tokenizer = Tokenizer.from_bpe(_BPE)
-    model = filled(replace(config, vocab_size=320))
+    model = with_random_weights(replace(config, vocab_size=320))
     with tempfile.TemporaryDirectory() as folder:
         save_model(folder, model, tokenizer, card="")
         again, _ = load(Path(folder))
@@ -176,7 +176,7 @@ def test_a_folder_gives_the_model_back(shape: Shape) -> None:
 @EXAMPLES
 @given(transformers())
 def test_xray_parts_every_logit(shape: Shape) -> None:
-    model, tokens = filled(shape()), ids(1, 10)
+    model, tokens = with_random_weights(shape()), ids(1, 10)
     seen = xray(model, tokens[0].tolist())
     with torch.no_grad():
         logits = model.logits(Batch.of(tokens))[0]
@@ -192,7 +192,7 @@ def test_xray_parts_every_logit(shape: Shape) -> None:
 def test_bf16_stays_near_float32(shape: Shape) -> None:
     """Experts aside, between which a rounding may choose otherwise."""
     config = replace(shape(), experts=None, model_type="qwen3")
-    model, batch = filled(config), Batch.of(ids(1, CONTEXT))
+    model, batch = with_random_weights(config), Batch.of(ids(1, CONTEXT))
     with torch.no_grad():
         exact = model.logits(batch).softmax(-1)
         rounded = model.to(torch.bfloat16).logits(batch).softmax(-1)

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
-from architectures import VOCAB, filled, transformer
+from architectures import VOCAB, with_random_weights, transformer
 from groundup.errors import UserError
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.lm.config import ExpertsConfig, ModelConfig
@@ -24,7 +24,7 @@ SHAPE = transformer(2, (5, 2))
 def mixture(**changes: object) -> MixtureOfExperts:
     assert SHAPE.experts is not None
     config = replace(SHAPE, experts=replace(SHAPE.experts, **changes))  # type: ignore[arg-type]
-    found = filled(config).blocks[0].mlp
+    found = with_random_weights(config).blocks[0].mlp
     assert isinstance(found, MixtureOfExperts)
     return found
 
@@ -81,7 +81,7 @@ def test_the_balance_does_not_depend_on_torch_s_default_type() -> None:
 def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
     assert SHAPE.experts is not None
     config = replace(SHAPE, experts=replace(SHAPE.experts, router_aux_loss_coef=0.5))
-    model = filled(config).train()
+    model = with_random_weights(config).train()
     ids = torch.randint(VOCAB, (2, 11))
     plain = Batch.of(ids[:, :-1], lengths=[10, 7])
     weights = (plain.segment_ids >= 0).float()
@@ -110,25 +110,28 @@ def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
 
 
 def test_a_model_is_copied_in_the_midst_of_training() -> None:
-    model = filled(SHAPE).train()
+    model = with_random_weights(SHAPE).train()
     batch = Batch.of(torch.randint(VOCAB, (1, 8)))
     hidden = model(batch)
     assert torch.equal(copy.deepcopy(model)(batch), hidden)
 
 
 def test_nothing_is_added_where_nothing_is_trained() -> None:
-    model = filled(SHAPE)
+    model = with_random_weights(SHAPE)
     batch = Batch.of(torch.randint(VOCAB, (1, 8)))
     assert "balance" not in next_token_loss(model.eval(), batch).metrics
     with torch.no_grad():
         assert "balance" not in next_token_loss(model.train(), batch).metrics
-    assert "balance" not in next_token_loss(filled(transformer(2, None)).train(), batch).metrics
+    assert (
+        "balance"
+        not in next_token_loss(with_random_weights(transformer(2, None)).train(), batch).metrics
+    )
 
 
 def test_training_balances_a_router_that_sends_everything_to_one_expert() -> None:
     assert SHAPE.experts is not None
     config = replace(SHAPE, experts=replace(SHAPE.experts, router_aux_loss_coef=1.0))
-    model = filled(config).train()
+    model = with_random_weights(config).train()
     with torch.no_grad():
         model.head[:, 0] += 8  # all tokens have something in common, which two experts like
         for block in model.blocks:
@@ -148,7 +151,7 @@ def test_training_balances_a_router_that_sends_everything_to_one_expert() -> Non
 
 
 def test_every_expert_learns_and_the_router_too() -> None:
-    model = filled(SHAPE).train()
+    model = with_random_weights(SHAPE).train()
     batch = Batch.of(torch.randint(VOCAB, (4, 30)))
     batch = replace(batch, weights=torch.ones_like(batch.weights))
     next_token_loss(model, batch).total.backward()
@@ -170,7 +173,9 @@ def test_a_folder_of_ours_is_a_qwen3_moe_of_transformers(
 
     assert SHAPE.experts is not None
     experts = replace(SHAPE.experts, norm_topk_prob=normed)
-    model = filled(replace(SHAPE, experts=experts, vocab_size=320, sliding_window=window))
+    model = with_random_weights(
+        replace(SHAPE, experts=experts, vocab_size=320, sliding_window=window)
+    )
     save_model(tmp_path / "ours", model, tokenizer, card="")
     theirs = Qwen3MoeForCausalLM.from_pretrained(
         tmp_path / "ours", experts_implementation="eager"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from architectures import CONTEXT, VOCAB, filled, recurrent
+from architectures import CONTEXT, VOCAB, with_random_weights, recurrent
 from groundup import nn as numpy_nn
 from groundup.errors import UserError
 from groundup.formats.export import export
@@ -60,7 +60,7 @@ def steps(model: CausalLM, ids: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_its_steps_are_those_of_nn_with_the_same_weights(cell: str) -> None:
-    model = filled(recurrent(cell))
+    model = with_random_weights(recurrent(cell))
     ids = torch.randint(VOCAB, (3, 12))
     states = []
     model.model.norm.register_forward_pre_hook(lambda _, args: states.append(args[0].detach()))
@@ -73,7 +73,7 @@ def test_its_steps_are_those_of_nn_with_the_same_weights(cell: str) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_stay_inside_their_document(cell: str) -> None:
     """Nothing before a document's first token moves what is predicted in it, in any row."""
-    model = filled(recurrent(cell))
+    model = with_random_weights(recurrent(cell))
     segments = torch.tensor([[0, 0, 0, 1, 1, 2, -1], [3, 3, 3, 3, 3, 4, 4]])
     ids, kept = torch.randint(VOCAB, (2, 7)), []
     model.model.embed_tokens.register_forward_hook(lambda _, args, out: kept.append(out))
@@ -118,7 +118,7 @@ def test_every_document_is_a_sequence_beside_others_of_like_length(rows: list[li
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_remembers_as_much_after_ten_tokens_as_after_a_thousand(cell: str) -> None:
-    model = filled(recurrent(cell))
+    model = with_random_weights(recurrent(cell))
     short, long = (model.empty_cache(rows=1, slots=slots) for slots in (10, 1000))
     sizes = [sum(one.numel() for layer in cache.states for one in layer) for cache in (short, long)]
     assert sizes == [2 * 64 * (2 if cell == "lstm" else 1)] * 2
@@ -171,7 +171,7 @@ def test_fresh_weights_follow_from_the_seed_and_gates_begin_open() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_folder_is_ours_and_no_one_elses(cell: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     config = ModelConfig.recurrent(cell, width=64, depth=2, vocab_size=320, context=64)
-    model = filled(config)
+    model = with_random_weights(config)
     card = "---\nlibrary_name: transformers\n---\n"
     save_model(tmp_path / "model", model, tokenizer, card=card)
     assert "library_name: groundup" in (tmp_path / "model" / "README.md").read_text()
@@ -194,14 +194,14 @@ def test_a_folder_is_ours_and_no_one_elses(cell: str, tmp_path: Path, tokenizer:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_there_are_no_heads_to_look_at(cell: str) -> None:
     with pytest.raises(UserError, match=f"the model is of the type {cell},"):
-        xray(filled(recurrent(cell)), [1, 2, 3])
+        xray(with_random_weights(recurrent(cell)), [1, 2, 3])
 
 
 def test_no_adapter_fits() -> None:
     from groundup.adapters.attach import add_lora
 
     with pytest.raises(UserError, match="linear layer"):
-        add_lora(filled(recurrent("gru")), rank=4)
+        add_lora(with_random_weights(recurrent("gru")), rank=4)
 
 
 def test_impossible_shapes_are_refused() -> None:

@@ -37,7 +37,7 @@ from groundup.report.page import (
 )
 from groundup.report.plots import panels
 from groundup.report.table import Cell, Column, Part, Row, Table
-from pages import assert_whole
+from pages import assert_self_contained
 
 EVIL = "<script>alert('1')</script>"
 
@@ -76,7 +76,7 @@ def page(*sections: Section, contents: bool = False) -> Page:
 def test_every_block_is_shown_as_text_and_the_page_needs_nothing_else() -> None:
     blocks = every_block()
     made = html(page(Section("One", "one", [*blocks, Fold(EVIL, blocks)]), contents=True))
-    assert_whole(made)
+    assert_self_contained(made)
     shown = markup.unescape(re.sub("<[^>]+>", "", made[made.index("<body>") :]))
     # Twice each block: as it is, and folded.
     assert shown.count(EVIL) >= 2 * 28

@@ -45,7 +45,7 @@ from groundup.pretrain.scaling.report import isoflop_plot
 from groundup.train import faithful
 from groundup.train.batch import Batch, Loss
 from groundup.train.device import compute_dtype
-from pages import assert_whole
+from pages import assert_self_contained
 
 SOURCE = Source.drawn(0)
 
@@ -225,7 +225,7 @@ def test_the_whole_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert data["last"]["loss"] == pytest.approx(data["predicted"]["estimate"], rel=0.2)
     last = next((folder / "runs").glob("3-*"))
     assert (folder / "prediction.json").stat().st_mtime <= (last / "run.json").stat().st_mtime
-    assert_whole((folder / "report.html").read_text())
+    assert_self_contained((folder / "report.html").read_text())
     # Again: every run is found as it was.
     capsys.readouterr()
     run(config)

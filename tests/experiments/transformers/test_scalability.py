@@ -21,7 +21,7 @@ from groundup.experiments.transformers.scalability.costs import kept_bytes, sett
 from groundup.experiments.transformers.scalability.crossing import Curve, Family, Race, sentence
 from groundup.experiments.transformers.scalability.positions import Compared, by_position
 from groundup.runs.files import write_sealed
-from pages import assert_whole
+from pages import assert_self_contained
 
 USED = [1.0, 4.0, 16.0, 64.0]
 
@@ -256,7 +256,7 @@ def test_scalability_in_miniature(tmp_path: Path) -> None:
     out = stage.run(stage.config(out=tmp_path / "out", quick=True, threads=1))
     found = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert found["experiment"] == "scalability" and found["claims"] and found["remarks"]
-    assert_whole((out / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained((out / "report.html").read_text(encoding="utf-8"))
     assert len(found["data"]["races"]) == 2 and len(found["data"]["runs"]) == 4
     kept = found["data"]["costs"]["bytes"]
     assert len(set(kept["LSTM"].values())) == 1 and kept["GPT"]["32"] == 2 * kept["GPT"]["16"]

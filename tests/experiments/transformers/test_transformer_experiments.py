@@ -29,7 +29,7 @@ from groundup.experiments.transformers.tasks import (
     TaskStream,
 )
 from groundup.lm.model import CausalLM
-from pages import assert_whole
+from pages import assert_self_contained
 
 
 def tiny(vocab_size: int = 64, context: int = 48) -> Architecture:
@@ -284,7 +284,7 @@ def test_the_legend_of_the_cost_of_attention_stands_outside_its_points() -> None
 def check(out: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert found["experiment"] == name and found["claims"] and found["remarks"]
-    assert_whole((out / "report.html").read_text(encoding="utf-8"))
+    assert_self_contained((out / "report.html").read_text(encoding="utf-8"))
     return found
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from drawings import (
     SVG,
-    below,
+    ancestors,
     box,
     chain,
     choices,
@@ -62,7 +62,7 @@ def curve(edge: ElementTree.Element) -> list[tuple[float, float]]:
 def test_every_node_and_edge_is_drawn_once(drawn):
     root = random_graph(drawn)
     svg = draw(root)
-    tensors = below(root)
+    tensors = ancestors(root)
     assert sorted(groups(svg, "data-node"), key=int) == [str(i) for i in range(len(tensors))]
     assert sorted(groups(svg, "data-edge")) == edges_of(tensors)
 
@@ -139,7 +139,7 @@ def test_texts_fit_in_their_boxes():
     tiny = Tensor([[-1.2345e-20, -1.2345e-20], [-1.2345e-20, -1.2345e-20]])
     name = "model.layers.0.self_attn.q_proj.weight"
     for root in (tiny * -1.2345e-15, Tensor(-1.2345e-20) ** 2, Tensor(np.ones((10, 20, 30))).sum()):
-        first = below(root)[0]
+        first = ancestors(root)[0]
         for svg in (draw(root, names={name: first}), draw(root, names={"模型的权重": first})):
             for node in groups(svg, "data-node").values():
                 left, top, right, bottom = box(node)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from drawings import (
-    below,
+    ancestors,
     box,
     chain,
     choices,
@@ -33,7 +33,7 @@ def test_steps_run_forward_in_order_and_end_with_the_gradients_of_backward(make)
     walked = list(steps(root, names=named))
     forward = [step.tensor for step in walked if step.direction == "forward"]
     backward = [step.tensor for step in walked if step.direction == "backward"]
-    tensors = below(root)
+    tensors = ancestors(root)
     assert [t.number for t in forward] == [t.number for t in tensors]
     assert [t.number for t in backward] == [t.number for t in tensors[::-1] if t.requires_grad]
     assert [step.direction for step in walked] == sorted(

@@ -17,7 +17,7 @@ from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
-from pages import assert_whole
+from pages import assert_self_contained
 from parrots import parrot
 
 NO = "Sorry, but not that."
@@ -48,7 +48,7 @@ def axes(model: Path, out: Path, *tasks: str) -> dict[str, Any]:
         out=out, models=(str(model),), tasks=tasks, items=60, cache=out.parent / "cache", threads=1
     )
     folder = run(config)
-    assert_whole((folder / "report.html").read_text())
+    assert_self_contained((folder / "report.html").read_text())
     found: dict[str, Any] = json.loads((folder / "report.json").read_text())
     (of_model,) = found["models"].values()
     return dict(of_model)
