@@ -1,4 +1,4 @@
-"""What must hold of every architecture, however it is put together."""
+"""Properties of every architecture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from architectures import CONTEXT, VOCAB, Shape, architectures, with_random_weights, transformers
+from architectures import CONTEXT, VOCAB, Shape, architectures, transformers, with_random_weights
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.load import load
@@ -35,7 +35,7 @@ def ids(rows: int, time: int) -> torch.Tensor:
 
 
 def packed(lengths: list[int], padding: int) -> Batch:
-    """One row of documents side by side."""
+    """One row of packed documents."""
     time = sum(lengths) + padding
     tokens = ids(1, time)
     positions = [p for length in (*lengths, padding) for p in range(length)]
@@ -49,7 +49,7 @@ def packed(lengths: list[int], padding: int) -> Batch:
 @EXAMPLES
 @given(architectures(), st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 3))
 @torch.no_grad()
-def test_packed_documents_give_the_logits_they_have_alone(
+def test_packed_documents_have_the_logits_of_single_ones(
     shape: Shape, lengths: list[int], padding: int
 ) -> None:
     model, batch = with_random_weights(shape()), packed(lengths, padding)
@@ -65,7 +65,7 @@ def test_packed_documents_give_the_logits_they_have_alone(
 @EXAMPLES
 @given(architectures(), st.lists(st.integers(1, 19), max_size=4))
 @torch.no_grad()
-def test_reading_in_pieces_equals_reading_at_once(shape: Shape, cuts: list[int]) -> None:
+def test_reading_in_chunks_equals_reading_at_once(shape: Shape, cuts: list[int]) -> None:
     model, tokens = with_random_weights(shape()), ids(3, 20)
     whole = model.logits(Batch.of(tokens))
     cache = model.empty_cache(rows=3, slots=20)
@@ -77,8 +77,8 @@ def test_reading_in_pieces_equals_reading_at_once(shape: Shape, cuts: list[int])
 
 @settings(max_examples=6)
 @given(architectures())
-def test_generating_together_equals_token_by_token(shape: Shape) -> None:
-    """Rows of many lengths, more than run at once, equal and alike ones, and some that end."""
+def test_batched_generation_equals_token_by_token(shape: Shape) -> None:
+    """Rows of many lengths, more than run at once, equal and similar ones, and some that end."""
     model = with_random_weights(replace(shape(), eos_token_ids=tuple(range(0, VOCAB, 16))))
     prompts = [ids(1, length)[0].tolist() for length in (1, 4, 22, 17, 3)]
     prompts += [prompts[2], [*prompts[2][:18], 5, 6]]
@@ -97,7 +97,7 @@ def test_generating_together_equals_token_by_token(shape: Shape) -> None:
 
 @EXAMPLES
 @given(transformers(), st.sampled_from(["matmul", "fused"]))
-def test_no_token_sees_what_follows(shape: Shape, path: AttentionPath) -> None:
+def test_no_token_attends_to_later_ones(shape: Shape, path: AttentionPath) -> None:
     model, tokens = with_random_weights(shape()), ids(1, 12)
     model.set_attention(path)
     changed = tokens.clone()
@@ -141,7 +141,7 @@ def test_gradient_checkpointing_changes_nothing(shape: Shape) -> None:
 
 @EXAMPLES
 @given(architectures())
-def test_parameters_are_counted_as_the_model_has_them(shape: Shape) -> None:
+def test_parameter_count_equals_the_models(shape: Shape) -> None:
     config = shape()
     model = CausalLM(config)
     assert config.parameters == sum(p.numel() for p in model.parameters())
@@ -155,7 +155,7 @@ def test_parameters_are_counted_as_the_model_has_them(shape: Shape) -> None:
 
 @EXAMPLES
 @given(architectures())
-def test_a_folder_gives_the_model_back(shape: Shape) -> None:
+def test_a_saved_model_loads_unchanged(shape: Shape) -> None:
     config = replace(shape(), eos_token_ids=(2,))  # generation_config.json has the others
     assert config_from_hf(config_to_hf(config)) == config
     tokenizer = Tokenizer.from_bpe(_BPE)
@@ -175,7 +175,7 @@ def test_a_folder_gives_the_model_back(shape: Shape) -> None:
 
 @EXAMPLES
 @given(transformers())
-def test_xray_parts_every_logit(shape: Shape) -> None:
+def test_xray_decomposes_every_logit(shape: Shape) -> None:
     model, tokens = with_random_weights(shape()), ids(1, 10)
     seen = xray(model, tokens[0].tolist())
     with torch.no_grad():
@@ -189,8 +189,8 @@ def test_xray_parts_every_logit(shape: Shape) -> None:
 
 @EXAMPLES
 @given(transformers())
-def test_bf16_stays_near_float32(shape: Shape) -> None:
-    """Experts aside, between which a rounding may choose otherwise."""
+def test_bf16_is_close_to_float32(shape: Shape) -> None:
+    """Without experts, between which a rounding error may choose differently."""
     config = replace(shape(), experts=None, model_type="qwen3")
     model, batch = with_random_weights(config), Batch.of(ids(1, CONTEXT))
     with torch.no_grad():

@@ -44,7 +44,7 @@ def test_fast_paths_equal_the_equation(path: AttentionPath, heads: int, kv_heads
 
 
 class KeysGiven(TorchFunctionMode):
-    """Remembers how many heads of keys PyTorch's kernel was given."""
+    """Records the number of key heads that PyTorch's kernel received."""
 
     heads = 0
 
@@ -57,7 +57,7 @@ class KeysGiven(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(("device", "heads"), [("cpu", 2), ("meta", 6)])
-def test_only_a_cpu_s_kernel_is_given_keys_that_heads_share(device: str, heads: int) -> None:
+def test_only_a_cpu_kernel_receives_shared_key_heads(device: str, heads: int) -> None:
     query, key, value = random_heads(1, 6, 2, 5)
     bias = as_bias(document_mask(torch.zeros(1, 5, dtype=torch.int64)), query.dtype)
     with KeysGiven() as given_keys:
@@ -87,7 +87,7 @@ def test_both_paths_have_the_same_gradients() -> None:
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("window", [None, 1, 5, 100])
 @pytest.mark.parametrize("alibi", [False, True])
-def test_windows_and_slopes_of_more_queries_than_go_together(
+def test_windows_and_slopes_with_several_blocks_of_queries(
     path: AttentionPath, kv_heads: int, window: int | None, alibi: bool
 ) -> None:
     """Multi-head, grouped and multi-query; longer than a block of queries, in two documents."""
@@ -127,7 +127,7 @@ LEADING = [(), (3,), (2, 4), (2, 1, 4), (5, 2, 3, 2)]
 
 @pytest.mark.parametrize("leading", LEADING)
 @pytest.mark.parametrize("kind", ["none", "bool", "float", "causal"])
-def test_any_leading_dimensions_are_torchs(leading: tuple[int, ...], kind: str) -> None:
+def test_accepts_any_leading_dimensions(leading: tuple[int, ...], kind: str) -> None:
     query, key = torch.randn(*leading, 5, 8), torch.randn(*leading, 7, 8)
     value = torch.randn(*leading, 7, 6)
     masks = {
@@ -145,7 +145,7 @@ def test_any_leading_dimensions_are_torchs(leading: tuple[int, ...], kind: str) 
     )
 
 
-def test_scores_that_float16_holds_are_no_overflow() -> None:
+def test_scores_within_float16_do_not_overflow() -> None:
     query = 30 * torch.randn(2, 50, 128)
     mask = torch.ones(50, 50, dtype=torch.bool).tril()
     found = scaled_dot_product_attention(query.half(), query.half(), query.half(), mask)
@@ -157,7 +157,7 @@ def test_scores_that_float16_holds_are_no_overflow() -> None:
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (6, 2), (6, 3), (3, 1), (4, 4)])
 @pytest.mark.parametrize("mask_shape", [(5, 7), (1, 5, 7), ("heads", 5, 7), (2, 1, 5, 7),
                                         (2, "heads", 5, 7), (2, 1, 1, 7)])  # fmt: skip
-def test_grouped_heads_with_masks_of_their_own(
+def test_grouped_heads_with_individual_masks(
     heads: int, kv_heads: int, mask_shape: tuple[int | str, ...]
 ) -> None:
     query = torch.randn(2, heads, 5, 8)
@@ -174,7 +174,7 @@ def test_grouped_heads_with_masks_of_their_own(
     assert_close(found, reference_attention(query, key, value, whole), rtol=1e-5, atol=1e-5)
 
 
-def test_a_query_that_may_look_at_nothing_gets_zeros_and_no_gradient() -> None:
+def test_a_query_without_visible_keys_gets_zeros_and_no_gradient() -> None:
     query, key, value = (torch.randn(2, 3, 4, requires_grad=True) for _ in range(3))
     mask = torch.ones(3, 3, dtype=torch.bool)
     mask[1] = False
@@ -185,7 +185,7 @@ def test_a_query_that_may_look_at_nothing_gets_zeros_and_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
-def test_no_rows_and_no_tokens_have_no_answers(shape: tuple[int, int]) -> None:
+def test_empty_inputs_give_empty_results(shape: tuple[int, int]) -> None:
     rows, time = shape
     query, key, value = random_heads(rows, 4, 2, time)
     found = scaled_dot_product_attention(query, key, value)
@@ -196,14 +196,14 @@ def test_no_rows_and_no_tokens_have_no_answers(shape: tuple[int, int]) -> None:
         assert attention(query, key, value, bias, path).shape == found.shape
 
 
-def test_heads_that_do_not_divide_are_refused() -> None:
+def test_heads_that_do_not_divide_are_rejected() -> None:
     with pytest.raises(ValueError, match="3 key heads do not divide 4"):
         scaled_dot_product_attention(
             torch.randn(4, 5, 8), torch.randn(3, 5, 8), torch.randn(3, 5, 8)
         )
 
 
-def test_the_reference_knows_masks_per_head_and_any_number_of_rows() -> None:
+def test_the_reference_accepts_masks_per_head_and_any_number_of_rows() -> None:
     query, key = torch.randn(2, 3, 4, 5, 8), torch.randn(2, 3, 2, 7, 8)
     value = torch.randn(2, 3, 2, 7, 6)
     mask = torch.rand(2, 3, 4, 5, 7) < 0.6

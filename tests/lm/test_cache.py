@@ -18,7 +18,7 @@ def read(model: CausalLM, cache: KVCache, ids: torch.Tensor, start: torch.Tensor
 
 
 @torch.no_grad()
-def test_reading_in_pieces_equals_reading_at_once(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_reading_in_chunks_equals_reading_at_once(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), torch.randint(320, (3, 20))
     whole = model.logits(Batch.of(ids))
     cache = KVCache.empty(model.config, rows=3, slots=20, like=model.head)
@@ -29,7 +29,7 @@ def test_reading_in_pieces_equals_reading_at_once(tiny_model) -> None:  # type: 
 
 
 @torch.no_grad()
-def test_rows_of_other_lengths_and_rows_that_left_change_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_rows_of_other_lengths_and_removed_rows_change_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), torch.randint(320, (3, 12))
     whole = model.logits(Batch.of(ids))
     cache = KVCache.empty(model.config, rows=3, slots=12, like=model.head)
@@ -44,16 +44,16 @@ def test_rows_of_other_lengths_and_rows_that_left_change_nothing(tiny_model) -> 
         assert_close(new, whole[kept, at], rtol=1e-4, atol=1e-4)
 
 
-def test_the_cache_takes_the_type_of_the_model(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_the_cache_has_the_models_dtype(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model().to(torch.bfloat16)
     cache = KVCache.empty(model.config, rows=1, slots=4, like=model.head)
     assert cache.keys[0].dtype == torch.bfloat16 and cache.slots == 4
 
 
 @torch.no_grad()
-def test_a_cache_that_grew_and_whose_rows_were_copied_and_swapped_is_the_same(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_growing_copying_and_swapping_rows_changes_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), torch.randint(320, (3, 20))
-    ids[2, :9] = ids[0, :9]  # what is copied must be the same tokens
+    ids[2, :9] = ids[0, :9]  # copied rows must have the same tokens
     whole = model.logits(Batch.of(ids))
     first = KVCache.empty(model.config, rows=2, slots=12, like=model.head)
     read(model, first, ids[:2, :12], torch.zeros(2, dtype=torch.int64))
@@ -75,7 +75,7 @@ def test_a_cache_that_grew_and_whose_rows_were_copied_and_swapped_is_the_same(ti
 
 
 @torch.no_grad()
-def test_a_window_hides_what_is_too_far_back(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_window_hides_distant_positions(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(model_type="mistral", sliding_window=5), torch.randint(320, (2, 20))
     whole = model.logits(Batch.of(ids))
     cache = KVCache.empty(model.config, rows=2, slots=20, like=model.head)

@@ -15,7 +15,7 @@ from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
 
 
-def test_own_shape_has_heads_of_64_and_multiples_of_64() -> None:
+def test_our_shape_has_heads_of_64_and_multiples_of_64() -> None:
     config = ModelConfig.of(width=384, depth=6, vocab_size=4096, context=256)
     assert (config.head_dim, config.num_attention_heads) == (64, 6)
     assert config.num_attention_heads % config.num_key_value_heads == 0
@@ -63,12 +63,12 @@ def test_impossible_shapes_name_value_rule_and_remedy(
         ),
     ],
 )
-def test_switches_that_no_model_has_are_refused(switches: dict[str, Any], message: str) -> None:
+def test_unknown_switches_are_rejected(switches: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ModelConfig.of(width=64, depth=2, vocab_size=64, context=32, **switches)
 
 
-def test_a_window_in_no_layer_may_be_said() -> None:
+def test_a_window_in_no_layer_is_allowed() -> None:
     shape = ModelConfig.of(width=64, depth=2, vocab_size=64, context=32)
     assert replace(shape, windowed_layers=()).windows == (None, None)
     assert replace(shape, windowed_layers=(), sliding_window=8).windows == (None, None)
@@ -77,7 +77,7 @@ def test_a_window_in_no_layer_may_be_said() -> None:
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "mistral", "gpt2"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_parameters_are_counted_as_the_model_has_them(kind: str, tied: bool, bias: bool) -> None:
+def test_parameter_count_equals_the_models(kind: str, tied: bool, bias: bool) -> None:
     config = ModelConfig(
         320, 64, 128, 3, 4, 2, 24, model_type=kind, tie_word_embeddings=tied,
         attention_bias=bias, mlp_bias=bias,
@@ -103,7 +103,7 @@ def counted_flops(model: CausalLM, context: int) -> int:
         {"experts": ExpertsConfig(3, 1, 64), "model_type": "qwen3_moe"},
     ],
 )
-def test_flops_per_token_are_what_torch_counts(tiny_model, changes, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_flops_per_token_equal_torchs_count(tiny_model, changes, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(
         experts, "_ROW_MULTIPLE", 1
     )  # zeros that fill up an expert's rows are not counted
@@ -129,7 +129,7 @@ def test_products_are_those_of_its_matrices(tiny_model, changes) -> None:  # typ
 
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
 def test_flops_of_a_recurrent_network_are_those_of_its_gates(cell: str, gates: int) -> None:
-    """Six for every weight: torch's counter does not look into its recurrent kernels."""
+    """Six per weight: torch's counter does not see its recurrent kernels."""
     config = ModelConfig.recurrent(cell, width=64, depth=3, vocab_size=320, context=48)  # type: ignore[arg-type]
     matrices = 3 * gates * (64 * 64 + 64 * 64) + 320 * 64
     assert config.flops_per_token(48) == config.flops_per_token(4_800) == 6 * matrices
@@ -137,7 +137,7 @@ def test_flops_of_a_recurrent_network_are_those_of_its_gates(cell: str, gates: i
     assert sum(p.numel() for p in weights) == matrices - 320 * 64
 
 
-def test_a_window_bounds_the_keys_that_are_counted() -> None:
+def test_a_window_limits_the_counted_keys() -> None:
     config = ModelConfig.of(width=64, depth=4, vocab_size=320, context=512)
     windowed = replace(config, sliding_window=100, windowed_layers=(0, 1, 2))
     saved = config.flops_per_token(512) - windowed.flops_per_token(512)

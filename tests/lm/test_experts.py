@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
-from architectures import VOCAB, with_random_weights, transformer
+from architectures import VOCAB, transformer, with_random_weights
 from groundup.errors import UserError
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.lm.config import ExpertsConfig, ModelConfig
@@ -31,7 +31,7 @@ def mixture(**changes: object) -> MixtureOfExperts:
 
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("chosen", [1, 2, 5])
-def test_it_is_the_equation_token_by_token(normed: bool, chosen: int) -> None:
+def test_output_equals_the_equation_token_by_token(normed: bool, chosen: int) -> None:
     layer = mixture(norm_topk_prob=normed, num_experts_per_tok=chosen)
     x = torch.randn(2, 7, 64)
     upstream = torch.randn(2, 7, 64)
@@ -47,7 +47,7 @@ def test_it_is_the_equation_token_by_token(normed: bool, chosen: int) -> None:
             assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_balance_of_one_layer_is_that_of_transformers() -> None:
+def test_balance_of_one_layer_equals_transformers() -> None:
     logits = torch.randn(40, 6)
     chosen = logits.softmax(-1).topk(2, dim=-1).indices
     real = torch.arange(40) % 5 != 0
@@ -56,7 +56,7 @@ def test_balance_of_one_layer_is_that_of_transformers() -> None:
     assert_close(found, theirs)
 
 
-def test_balance_is_least_where_all_experts_get_the_same() -> None:
+def test_balance_is_lowest_for_uniform_routing() -> None:
     even = torch.full((12, 4), 0.25)
     shared = torch.stack([torch.arange(12) % 4, (torch.arange(12) + 1) % 4], dim=1)
     assert float(balance(Routing(even, shared))) == pytest.approx(2.0)  # k
@@ -65,7 +65,7 @@ def test_balance_is_least_where_all_experts_get_the_same() -> None:
     assert float(balance(Routing(one_sided, both))) == pytest.approx(4.0)  # E
 
 
-def test_the_balance_does_not_depend_on_torch_s_default_type() -> None:
+def test_the_balance_does_not_depend_on_torch_s_default_dtype() -> None:
     chosen = torch.tensor([[0], [0], [2]])  # thirds, which no type of few bits holds
     routing = Routing(torch.rand(3, 4).softmax(-1), chosen)
     expected = balance(routing)
@@ -78,7 +78,7 @@ def test_the_balance_does_not_depend_on_torch_s_default_type() -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
+def test_the_balance_is_part_of_the_loss_and_logged() -> None:
     assert SHAPE.experts is not None
     config = replace(SHAPE, experts=replace(SHAPE.experts, router_aux_loss_coef=0.5))
     model = with_random_weights(config).train()
@@ -98,7 +98,7 @@ def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
     assert 2.0 <= mean < 5.0
     assert float(loss.total.detach()) == pytest.approx(float(nats) + 17 * 0.5 * mean, rel=1e-4)
 
-    # By transformers' function, a layer at a time, over what is no padding.
+    # By transformers' function, one layer at a time, without padding.
     layers = []
     for block in model.blocks:
         block.mlp.gate.register_forward_hook(lambda _, args, out: layers.append(out.detach()))
@@ -109,14 +109,14 @@ def test_the_balance_is_trained_on_and_logged_beside_the_loss() -> None:
     assert mean == pytest.approx(float(torch.stack(theirs).mean()), rel=1e-4)
 
 
-def test_a_model_is_copied_in_the_midst_of_training() -> None:
+def test_a_model_can_be_copied_during_training() -> None:
     model = with_random_weights(SHAPE).train()
     batch = Batch.of(torch.randint(VOCAB, (1, 8)))
     hidden = model(batch)
     assert torch.equal(copy.deepcopy(model)(batch), hidden)
 
 
-def test_nothing_is_added_where_nothing_is_trained() -> None:
+def test_evaluation_adds_no_balance_loss() -> None:
     model = with_random_weights(SHAPE)
     batch = Batch.of(torch.randint(VOCAB, (1, 8)))
     assert "balance" not in next_token_loss(model.eval(), batch).metrics
@@ -150,7 +150,7 @@ def test_training_balances_a_router_that_sends_everything_to_one_expert() -> Non
     assert found[-1] < 2.3 < 2.8 < found[0]
 
 
-def test_every_expert_learns_and_the_router_too() -> None:
+def test_all_experts_and_the_router_learn() -> None:
     model = with_random_weights(SHAPE).train()
     batch = Batch.of(torch.randint(VOCAB, (4, 30)))
     batch = replace(batch, weights=torch.ones_like(batch.weights))
@@ -164,10 +164,10 @@ def test_every_expert_learns_and_the_router_too() -> None:
 
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("window", [None, 4])
-def test_a_folder_of_ours_is_a_qwen3_moe_of_transformers(
+def test_transformers_reads_our_folder_as_qwen3_moe(
     normed: bool, window: int | None, tmp_path, tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
-    """In double precision: between two experts that are nearly alike a rounding would decide."""
+    """In double precision: between two nearly equal experts a rounding error would decide."""
     from groundup.formats.folder import save_model
     from groundup.formats.load import load
 
@@ -194,7 +194,7 @@ def test_a_folder_of_ours_is_a_qwen3_moe_of_transformers(
         assert_close(again.double().logits(Batch.of(ids)), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_config_leaves_out_is_what_qwen3_moe_means() -> None:
+def test_missing_config_fields_mean_qwen3_moes_defaults() -> None:
     sizes = {
         "vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -218,7 +218,7 @@ def test_what_a_config_leaves_out_is_what_qwen3_moe_means() -> None:
         ({"num_experts": 2**14, "num_hidden_layers": 3}, "3 with num_experts=16384 each"),
     ],
 )
-def test_what_cannot_be_read_is_refused(changes: dict[str, object], message: str) -> None:
+def test_unsupported_configs_are_rejected(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         config_from_hf({**config_to_hf(SHAPE), **changes})
 
@@ -230,7 +230,7 @@ def test_impossible_experts_name_value_and_remedy() -> None:
         replace(SHAPE, experts=None)
 
 
-def test_experts_that_a_token_meets_are_together_as_wide_as_one_mlp() -> None:
+def test_the_selected_experts_are_together_as_wide_as_one_mlp() -> None:
     sizes = {"width": 384, "depth": 2, "vocab_size": 512, "context": 64}
     dense = ModelConfig.of(**sizes)
     sparse = ModelConfig.of(**sizes, experts=(8, 2))

@@ -1,4 +1,4 @@
-"""Weights before the first step: heads that look back, and what they are good for."""
+"""Weights before the first step: heads that attend to earlier tokens, and their benefit."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ def of(width: int, depth: int = 2, **chosen: Any) -> ModelConfig:
 
 
 def first_attention(model: CausalLM, ids: Tensor) -> Tensor:
-    """Who looks at whom in the first layer, (heads, time, time), by the equation."""
+    """Attention weights of the first layer, (heads, time, time), by the equation."""
     decoder, attend = model.model, model.blocks[0].self_attn
     places = torch.arange(ids.shape[1])[None]
     x = model.blocks[0].input_layernorm(decoder.embed(ids, places))
@@ -49,7 +49,7 @@ def first_attention(model: CausalLM, ids: Tensor) -> Tensor:
         (256, {"heads": 16, "kv_heads": 1}, 1),
     ],
 )
-def test_heads_look_as_far_back_as_they_are_told(
+def test_heads_attend_to_the_given_distance(
     width: int, chosen: dict[str, int], looking: int
 ) -> None:
     model = CausalLM(of(width, **chosen))
@@ -65,8 +65,8 @@ def test_heads_look_as_far_back_as_they_are_told(
             assert at_its_place < 0.5, head
 
 
-def test_what_looks_back_is_all_that_is_not_drawn() -> None:
-    """All else is random: the other heads, the other layers, and the predictions at first."""
+def test_only_previous_token_heads_are_not_random() -> None:
+    """All else is random: the other heads, the other layers, and the initial predictions."""
     model = CausalLM(of(128, heads=4, kv_heads=2))
     model.initialize(0, previous_token_heads=2)
     last = model.blocks[1].self_attn
@@ -81,12 +81,12 @@ def test_what_looks_back_is_all_that_is_not_drawn() -> None:
     ids = torch.randint(64, (8, 60), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         log_probs = model.logits(Batch.of(ids)).log_softmax(-1)
-    # What all embeddings share adds the same to all logits: no token is likelier for it.
+    # A component shared by all embeddings adds the same to all logits.
     assert log_probs.exp().mean((0, 1)).max() < 3 / 64
 
 
-def copied(looking: int, steps: int) -> float:
-    """The loss of what is repeated, in nats, after so many steps on blocks of random tokens."""
+def copying_loss(looking: int, steps: int) -> float:
+    """The loss on repeated tokens, in nats, after `steps` steps on blocks of random tokens."""
     model = CausalLM(of(128, heads=4))
     model.initialize(0, previous_token_heads=looking)
     generator = torch.Generator().manual_seed(1)
@@ -112,11 +112,11 @@ def copied(looking: int, steps: int) -> float:
 
 @pytest.mark.long
 def test_copying_is_learned_sooner() -> None:
-    """Chance is ln 64 = 4.16 nats; one that knows which tokens a block has gets to some 2.4."""
-    assert copied(2, 250) < copied(0, 250) - 0.3
+    """Chance is ln 64 = 4.16 nats; knowing which tokens a block has gives about 2.4."""
+    assert copying_loss(2, 250) < copying_loss(0, 250) - 0.3
 
 
-def test_who_cannot_look_back_does_not_by_default(tmp_path: Path) -> None:
+def test_models_that_cannot_have_these_heads_have_none_by_default(tmp_path: Path) -> None:
     def looking(shape: ModelConfig, asked: int | None = None) -> int:
         config = PretrainConfig(
             data=tmp_path, tokenizer=tmp_path, previous_token_heads=asked, out=tmp_path

@@ -14,7 +14,7 @@ from groundup.train.batch import Batch
 
 
 def weighted_batch() -> Batch:
-    """Three rows: two sequences packed, one alone, and one that counts for nothing."""
+    """Three rows: two packed sequences, a single one, and one with weight 0."""
     ids = torch.randint(320, (3, 21))
     weights = torch.rand(3, 20) * (torch.rand(3, 20) < 0.6)
     weights[2] = 0
@@ -31,7 +31,7 @@ def plain(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks that do not divide the number of tokens, so that a ragged last one is there."""
+    """Chunks that do not divide the number of tokens, so that the last one is smaller."""
     monkeypatch.setattr(module, "chunk_rows", lambda vocabulary: 7)
 
 
@@ -43,7 +43,7 @@ def test_logprobs_equal_log_softmax_of_all_logits(tiny_model) -> None:  # type: 
     assert_close(out, plain(model, batch), rtol=1e-5, atol=1e-5)
 
 
-def test_targets_that_nobody_gave_are_not_scored(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_missing_targets_are_not_scored(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), torch.randint(1, 320, (2, 6))
     with pytest.raises(UserError, match="the batch has no targets"):
         logprobs(model, Batch.of(ids))
@@ -69,27 +69,27 @@ def test_sequence_logprobs_and_their_gradients_equal_plain_torch(tiny_model, tie
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_gradients_hold_against_finite_differences() -> None:
+def test_gradients_equal_finite_differences() -> None:
     hidden = torch.randn(10, 4, dtype=torch.float64, requires_grad=True)
     head = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(6, (10,))
     assert torch.autograd.gradcheck(lambda h, w: target_logprobs(h, w, targets), (hidden, head))
 
 
-def test_second_derivatives_are_refused() -> None:
+def test_second_derivatives_are_rejected() -> None:
     hidden, head = torch.randn(9, 8, requires_grad=True), torch.randn(32, 8, requires_grad=True)
     total = target_logprobs(hidden, head, torch.randint(32, (9,))).sum()
     with pytest.raises(RuntimeError, match=r"only first derivatives.*logits\(batch\)"):
         torch.autograd.grad(total, hidden, create_graph=True)
 
 
-def test_a_frozen_head_gets_no_gradient_and_hidden_states_still_do() -> None:
+def test_a_frozen_head_gets_no_gradient_but_hidden_states_do() -> None:
     hidden = torch.randn(5, 4, requires_grad=True)
     target_logprobs(hidden, torch.randn(6, 4), torch.randint(6, (5,))).sum().backward()
     assert hidden.grad is not None and hidden.grad.abs().sum() > 0
 
 
-def test_a_batch_without_weights_gives_zeros_that_can_be_trained_on(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_batch_without_weights_gives_trainable_zeros(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     out = sequence_logprobs(model, Batch.of(torch.randint(320, (2, 5))))
     assert out.tolist() == [0, 0]
@@ -106,7 +106,7 @@ def test_bf16_models_give_float32_logprobs(tiny_model) -> None:  # type: ignore[
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4, 11), (4, 1)])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
-def test_entropy_is_torchs_and_so_is_its_gradient(shape: tuple[int, ...], scale: float) -> None:
+def test_entropy_and_its_gradient_equal_torchs(shape: tuple[int, ...], scale: float) -> None:
     logits = (torch.randn(*shape, dtype=torch.float64) * scale).requires_grad_()
     ours = entropy(logits)
     theirs = torch.distributions.Categorical(logits=logits).entropy()

@@ -15,7 +15,7 @@ from groundup.train.batch import Batch
 
 
 def packed(*lengths: int, padding: int = 0) -> Batch:
-    """One row of documents side by side, with random tokens."""
+    """One row of packed documents with random tokens."""
     time = sum(lengths) + padding
     positions = [p for length in (*lengths, padding) for p in range(length)]
     segments = [i for i, length in enumerate(lengths) for _ in range(length)] + [-1] * padding
@@ -23,7 +23,7 @@ def packed(*lengths: int, padding: int = 0) -> Batch:
     return Batch(ids, ids, zeros, torch.tensor([positions]), torch.tensor([segments]))
 
 
-def test_packed_documents_give_the_logits_they_have_alone(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_packed_documents_have_the_logits_of_single_ones(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, batch = tiny_model(), packed(5, 1, 9, padding=3)
     together = model.logits(batch)[0]
     for start, length in ((0, 5), (5, 1), (6, 9)):
@@ -33,7 +33,7 @@ def test_packed_documents_give_the_logits_they_have_alone(tiny_model) -> None:  
     assert together.isfinite().all(), "padding must not breed NaNs"
 
 
-def test_no_token_sees_what_follows(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_no_token_attends_to_later_ones(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     ids = torch.randint(320, (1, 12))
     changed = ids.clone()
@@ -50,7 +50,7 @@ def test_both_attention_paths_agree(tiny_model) -> None:  # type: ignore[no-unty
     assert_close(model.logits(batch), by_matmul, rtol=1e-4, atol=1e-4)
 
 
-def test_fresh_weights_follow_from_the_seed_and_blocks_start_as_identity() -> None:
+def test_new_weights_follow_from_the_seed_and_blocks_start_as_identity() -> None:
     config = ModelConfig.of(width=64, depth=2, vocab_size=128, context=32)
     first, again, other = CausalLM(config), CausalLM(config), CausalLM(config)
     first.initialize(seed=1)
@@ -59,7 +59,7 @@ def test_fresh_weights_follow_from_the_seed_and_blocks_start_as_identity() -> No
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert not torch.equal(first.head, other.head)
-    # Identity blocks: the hidden state is the normalized embedding, whatever came before.
+    # Identity blocks: the hidden state is the normalized embedding, whatever precedes it.
     ids = torch.tensor([[3, 5, 3]])
     hidden = first(Batch.of(ids))[0]
     assert_close(hidden[0], hidden[2])
@@ -73,7 +73,7 @@ def test_every_parameter_learns_once_blocks_are_not_identities(tiny_model) -> No
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_bf16_stays_near_float32(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_bf16_is_close_to_float32(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, batch = tiny_model(), packed(12)
     exact = model.logits(batch).log_softmax(-1)
     rounded = model.to(torch.bfloat16).logits(batch)
@@ -82,8 +82,8 @@ def test_bf16_stays_near_float32(tiny_model) -> None:  # type: ignore[no-untyped
     assert (rounded.log_softmax(-1) - exact).abs().mean() < 0.05
 
 
-def test_a_compiled_model_generates_and_trains_in_turns(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    """Samples are drawn in the midst of training: neither must disturb the other."""
+def test_a_compiled_model_alternates_between_generation_and_training(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """Samples are generated during training: neither may affect the other."""
     model, batch = tiny_model(), packed(8)
     request = Request(prompt_ids=[5, 6, 7], sampling=Sampling(temperature=0.0, max_new_tokens=12))
     expected = generate(model, [request])[0].ids
@@ -92,14 +92,14 @@ def test_a_compiled_model_generates_and_trains_in_turns(tiny_model) -> None:  # 
     model.zero_grad()
     model.compile_blocks()
     assert generate(model, [request])[0].ids == expected
-    # Whether a compiler is there or not, generation has not used it; training goes on eager here.
+    # With or without a compiler, generation has not used it; training continues eagerly here.
     with torch.compiler.set_stance("force_eager"):
         model.logits(batch).sum().backward()
     assert_close(model.head.grad, gradient)
 
 
 def test_gradient_checkpointing_changes_no_bit() -> None:
-    """Backward runs every block again, with the very dropout that it had."""
+    """Backward runs every block again, with the same dropout."""
     from groundup.adapters.attach import add_lora
     from groundup.train.loss import next_token_loss
 
@@ -131,10 +131,10 @@ def test_gradient_checkpointing_changes_no_bit() -> None:
         ([[1] * 65], "position 64 is out of range: the model has 64 position embeddings"),
     ],
 )
-def test_what_has_no_vector_is_refused(
+def test_ids_without_an_embedding_are_rejected(
     tiny_model: TinyModel, device: str, ids: list[list[int]], message: str
 ) -> None:
-    """The meta device looks nothing up and says nothing, as a GPU says it late or never."""
+    """The meta device does not look up ids, as a GPU reports an error late or never."""
     where = torch.device(device)
     model = tiny_model(position_embedding_type="learned").to(where)
     assert model(Batch.of(torch.tensor([[0, 319] * 32])).to(where)).shape == (1, 64, 64)
@@ -143,11 +143,11 @@ def test_what_has_no_vector_is_refused(
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0)])
-def test_an_empty_batch_has_no_logits(tiny_model: TinyModel, shape: tuple[int, int]) -> None:
+def test_an_empty_batch_has_empty_logits(tiny_model: TinyModel, shape: tuple[int, int]) -> None:
     batch = Batch.of(torch.zeros(shape, dtype=torch.int64))
     assert tiny_model().logits(batch).shape == (*shape, 320)
 
 
-def test_rotated_positions_have_no_end(tiny_model: TinyModel) -> None:
+def test_rotary_positions_are_unlimited(tiny_model: TinyModel) -> None:
     model = tiny_model().to("meta")
     assert model(Batch.of(torch.ones(1, 65, dtype=torch.int64)).to(torch.device("meta"))).numel()

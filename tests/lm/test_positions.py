@@ -44,7 +44,7 @@ SCALINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("theta", [1e4, 5e5])
 @pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
-def test_rotation_is_that_of_transformers(theta: float, scaling: dict[str, Any]) -> None:
+def test_rotation_equals_transformers(theta: float, scaling: dict[str, Any]) -> None:
     parameters = {"rope_theta": theta, **scaling}
     config = LlamaConfig(
         hidden_size=128,
@@ -63,7 +63,7 @@ def test_rotation_is_that_of_transformers(theta: float, scaling: dict[str, Any])
     assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-4)
 
 
-def test_scores_depend_on_distance_alone() -> None:
+def test_scores_depend_on_distance_only() -> None:
     frequencies = inverse_frequencies(Rope(), 16, CPU)
     query, key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
 
@@ -78,7 +78,7 @@ def test_scores_depend_on_distance_alone() -> None:
     assert not torch.isclose(score(3, 10), score(3, 11), rtol=1e-3)
 
 
-def test_angles_of_far_positions_keep_float32_under_bf16() -> None:
+def test_angles_of_far_positions_are_float32_under_bf16() -> None:
     frequencies = inverse_frequencies(Rope(), 16, CPU)
     positions = torch.tensor([[1001]])
     cos, _ = rotation(frequencies, positions, torch.bfloat16)
@@ -87,8 +87,8 @@ def test_angles_of_far_positions_keep_float32_under_bf16() -> None:
     assert_close(cos.float(), exact, atol=4e-3, rtol=0)
 
 
-def test_either_pairing_is_a_rotation_of_complex_numbers() -> None:
-    """The paper's own form (section 3.4.2): a pair is a number a + ib, turned by e^(ip theta)."""
+def test_both_pairings_rotate_complex_numbers() -> None:
+    """The paper's form (section 3.4.2): a pair is a number a + ib, multiplied by e^(ip theta)."""
     frequencies = inverse_frequencies(Rope(), 16, CPU)
     x, positions = torch.randn(2, 3, 5, 16, dtype=torch.float64), torch.randint(99, (2, 5))
     turn = rotation(frequencies.double(), positions, torch.float64)
@@ -101,7 +101,7 @@ def test_either_pairing_is_a_rotation_of_complex_numbers() -> None:
     assert_close(rotate(x, turn), torch.cat((halves.real, halves.imag), -1))
 
 
-def test_pairings_differ_by_the_order_of_features_alone() -> None:
+def test_pairings_differ_only_in_the_order_of_features() -> None:
     positions = torch.arange(6)[None]
     turn = rotation(inverse_frequencies(Rope(), 16, CPU), positions, torch.float32)
     x = torch.randn(1, 2, 6, 16)
@@ -114,7 +114,7 @@ def test_pairings_differ_by_the_order_of_features_alone() -> None:
 
 
 def as_complex(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
-    """Pairs of neighbors as complex numbers, turned: the paper's equation 34 in float64."""
+    """Adjacent pairs as complex numbers, rotated: the paper's equation 34 in float64."""
     half = x.shape[-1] // 2
     angles = positions[..., None].double() * theta ** (-torch.arange(half).double() / half)
     pairs = torch.view_as_complex(x.double().unflatten(-1, (half, 2)).contiguous())
@@ -124,7 +124,7 @@ def as_complex(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 4), (2, 3, 4)])
 @pytest.mark.parametrize("theta", [100.0, 10_000.0, 1e6])
-def test_rope_alone_in_both_layouts(leading: tuple[int, ...], theta: float) -> None:
+def test_rope_of_single_tensors_in_both_layouts(leading: tuple[int, ...], theta: float) -> None:
     x, positions = torch.randn(*leading, 6, 16), torch.tensor([0, 1, 2, 30, 31, 500])
     wanted = as_complex(x, positions, theta)
     found = apply_rope(x, positions, Rope(theta=theta), "interleaved")
@@ -134,7 +134,7 @@ def test_rope_alone_in_both_layouts(leading: tuple[int, ...], theta: float) -> N
     assert_close(halves, wanted[..., order], rtol=1e-4, atol=1e-4)
 
 
-def test_positions_of_rows_are_those_of_all_their_heads() -> None:
+def test_positions_of_rows_apply_to_all_heads() -> None:
     x, positions = torch.randn(2, 4, 5, 16), torch.randint(99, (2, 5))
     for pairing in ("halves", "interleaved"):
         found = apply_rope(x, positions, pairing=pairing)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_positions_of_rows_are_those_of_all_their_heads() -> None:
             for head in range(4):
                 alone = apply_rope(x[row, head], positions[row], pairing=pairing)  # type: ignore[arg-type]
                 assert_close(found[row, head], alone)
-    # As many dimensions as x without its last: each head has its own.
+    # All dimensions of x but the last: each head has its own.
     own = torch.randint(99, (2, 4, 5))
     assert_close(apply_rope(x, own)[1, 2], apply_rope(x[1, 2], own[1, 2]))
     # One row of positions for all rows, and as many heads as rows.
@@ -151,7 +151,7 @@ def test_positions_of_rows_are_those_of_all_their_heads() -> None:
 
 
 @pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
-def test_rope_alone_is_that_of_transformers_stretched_as_well(scaling: dict[str, Any]) -> None:
+def test_apply_rope_equals_transformers_with_scaling(scaling: dict[str, Any]) -> None:
     parameters = {"rope_theta": 1e4, **scaling}
     config = LlamaConfig(
         hidden_size=128, num_attention_heads=4, max_position_embeddings=512,
@@ -163,7 +163,7 @@ def test_rope_alone_is_that_of_transformers_stretched_as_well(scaling: dict[str,
     assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-4)
 
 
-def test_what_cannot_be_turned_is_refused() -> None:
+def test_rejects_tensors_that_cannot_be_rotated() -> None:
     with pytest.raises(ValueError, match="head_dim=7 is odd"):
         apply_rope(torch.randn(3, 7), torch.arange(3))
     with pytest.raises((ValueError, TypeError), match="thirds"):
@@ -171,7 +171,7 @@ def test_what_cannot_be_turned_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_the_pairing_is_known_by_its_old_word_too() -> None:
+def test_the_pairing_has_its_old_keyword() -> None:
     x, positions = torch.randn(3, 8), torch.arange(3)
     with pytest.warns(DeprecationWarning, match="pairing='neighbours' is now 'interleaved'"):
         found = apply_rope(x, positions, pairing="neighbours")  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def test_the_pairing_is_known_by_its_old_word_too() -> None:
 
 
 @pytest.mark.parametrize("width", [16, 64])
-def test_sinusoids_are_those_of_the_paper(width: int) -> None:
+def test_sinusoids_equal_the_papers(width: int) -> None:
     from transformers.models.distilbert.modeling_distilbert import create_sinusoidal_embeddings
 
     theirs = torch.empty(50, width)
@@ -193,7 +193,7 @@ def test_sinusoids_are_those_of_the_paper(width: int) -> None:
     assert_close(far[:, 0], ours[[7, 49]])
 
 
-def test_frequencies_are_numbers_while_a_model_is_made_without_any() -> None:
+def test_frequencies_are_computed_for_models_without_storage() -> None:
     with torch.device("meta"):
         found = inverse_frequencies(Rope(theta=123.0), 16, CPU)
     assert found.device == CPU and bool(found.isfinite().all())
@@ -207,10 +207,11 @@ def test_an_odd_width_ends_with_a_sine() -> None:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 4, 6, 8, 12, 16, 20])
-def test_slopes_are_those_of_transformers(heads: int) -> None:
+def test_slopes_equal_transformers(heads: int) -> None:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-    # Theirs is slope * position, which a softmax cannot tell from slope * (position - query's).
+    # Theirs is slope * position, which a softmax cannot distinguish from slope * (position -
+    # query's).
     theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]
     assert_close(alibi_slopes(heads), theirs)
 
@@ -226,8 +227,8 @@ def test_alibi_lowers_scores_by_distance() -> None:
     assert_close(found[1], expected / 256)
 
 
-def test_only_what_knows_the_order_hears_it(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    """Without positions the tokens before are a set to one layer, with any of the others not."""
+def test_only_models_with_positions_depend_on_order(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """Without positions, one layer sees earlier tokens as a set."""
     ids = torch.tensor([[3, 5, 7, 9, 11, 13, 2], [13, 9, 3, 5, 11, 7, 2]])
     for kind in POSITION_EMBEDDINGS:
         model = tiny_model(num_hidden_layers=1, position_embedding_type=kind)
@@ -236,7 +237,7 @@ def test_only_what_knows_the_order_hears_it(tiny_model) -> None:  # type: ignore
         assert same == (kind == "none"), kind
 
 
-def test_distance_alone_counts_to_rope_and_alibi(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_rope_and_alibi_depend_on_distance_only(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ids = torch.randint(320, (1, 9))
     plain = Batch.of(ids)
     later = Batch(ids, ids, plain.weights, plain.position_ids + 30, plain.segment_ids)
@@ -247,7 +248,7 @@ def test_distance_alone_counts_to_rope_and_alibi(tiny_model) -> None:  # type: i
         assert same == (kind in ("rope", "alibi", "none")), kind
 
 
-def test_what_was_learned_ends_where_learning_did(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_learned_positions_end_at_the_trained_length(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ids = torch.randint(320, (1, 65))
     for kind in POSITION_EMBEDDINGS:
         model = tiny_model(position_embedding_type=kind)

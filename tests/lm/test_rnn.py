@@ -1,4 +1,4 @@
-"""Recurrent language models: their steps are those of `nn`, and no state leaks."""
+"""Recurrent language models: steps as in `nn`, and no state that leaks between documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from architectures import CONTEXT, VOCAB, with_random_weights, recurrent
+from architectures import CONTEXT, VOCAB, recurrent, with_random_weights
 from groundup import nn as numpy_nn
 from groundup.errors import UserError
 from groundup.formats.export import export
@@ -59,7 +59,7 @@ def steps(model: CausalLM, ids: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_its_steps_are_those_of_nn_with_the_same_weights(cell: str) -> None:
+def test_steps_equal_those_of_nn_with_the_same_weights(cell: str) -> None:
     model = with_random_weights(recurrent(cell))
     ids = torch.randint(VOCAB, (3, 12))
     states = []
@@ -72,7 +72,7 @@ def test_its_steps_are_those_of_nn_with_the_same_weights(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_stay_inside_their_document(cell: str) -> None:
-    """Nothing before a document's first token moves what is predicted in it, in any row."""
+    """Nothing before a document's first token affects its predictions, in any row."""
     model = with_random_weights(recurrent(cell))
     segments = torch.tensor([[0, 0, 0, 1, 1, 2, -1], [3, 3, 3, 3, 3, 4, 4]])
     ids, kept = torch.randint(VOCAB, (2, 7)), []
@@ -91,7 +91,7 @@ def test_gradients_stay_inside_their_document(cell: str) -> None:
 
 
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=12, max_size=12), min_size=1, max_size=4))
-def test_every_document_is_a_sequence_beside_others_of_like_length(rows: list[list[int]]) -> None:
+def test_documents_are_batched_with_others_of_similar_length(rows: list[list[int]]) -> None:
     runs, place = [], 0
     for row, segments in enumerate(rows):
         for segment, run in groupby(segments):
@@ -117,7 +117,7 @@ def test_every_document_is_a_sequence_beside_others_of_like_length(rows: list[li
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_remembers_as_much_after_ten_tokens_as_after_a_thousand(cell: str) -> None:
+def test_the_state_has_the_same_size_after_ten_and_a_thousand_tokens(cell: str) -> None:
     model = with_random_weights(recurrent(cell))
     short, long = (model.empty_cache(rows=1, slots=slots) for slots in (10, 1000))
     sizes = [sum(one.numel() for layer in cache.states for one in layer) for cache in (short, long)]
@@ -128,7 +128,7 @@ def test_it_remembers_as_much_after_ten_tokens_as_after_a_thousand(cell: str) ->
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_learns_by_heart(cell: str) -> None:
+def test_it_memorizes_a_text(cell: str) -> None:
     model = CausalLM(replace(recurrent(cell, depth=1), eos_token_ids=()))
     model.initialize(0)
     model.train()
@@ -153,7 +153,7 @@ def test_it_learns_by_heart(cell: str) -> None:
     )
 
 
-def test_fresh_weights_follow_from_the_seed_and_gates_begin_open() -> None:
+def test_new_weights_follow_from_the_seed_and_gates_start_open() -> None:
     first, again, other = (CausalLM(recurrent("lstm")) for _ in range(3))
     for model, seed in ((first, 1), (again, 1), (other, 2)):
         model.initialize(seed)
@@ -169,7 +169,9 @@ def test_fresh_weights_follow_from_the_seed_and_gates_begin_open() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_folder_is_ours_and_no_one_elses(cell: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_folder_is_readable_by_groundup_only(
+    cell: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     config = ModelConfig.recurrent(cell, width=64, depth=2, vocab_size=320, context=64)
     model = with_random_weights(config)
     card = "---\nlibrary_name: transformers\n---\n"
@@ -192,19 +194,19 @@ def test_a_folder_is_ours_and_no_one_elses(cell: str, tmp_path: Path, tokenizer:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_there_are_no_heads_to_look_at(cell: str) -> None:
+def test_xray_rejects_a_model_without_heads(cell: str) -> None:
     with pytest.raises(UserError, match=f"the model is of the type {cell},"):
         xray(with_random_weights(recurrent(cell)), [1, 2, 3])
 
 
-def test_no_adapter_fits() -> None:
+def test_adapters_are_rejected() -> None:
     from groundup.adapters.attach import add_lora
 
     with pytest.raises(UserError, match="linear layer"):
         add_lora(with_random_weights(recurrent("gru")), rank=4)
 
 
-def test_impossible_shapes_are_refused() -> None:
+def test_impossible_shapes_are_rejected() -> None:
     with pytest.raises(UserError, match="width=100 is not a multiple of 64"):
         ModelConfig.recurrent("lstm", width=100, depth=1, vocab_size=64, context=32)
     with pytest.raises(UserError, match="depth=0"):

@@ -33,7 +33,7 @@ def random_items(lengths: list[int], seed: int) -> list[Example]:
     seed=st.integers(0, 99),
     rows=st.integers(1, 5),
 )
-def test_scores_are_those_of_each_item_alone(
+def test_scores_equal_those_of_single_items(
     model: CausalLM, alone: Alone, lengths: list[int], seed: int, rows: int
 ) -> None:
     items = random_items(lengths, seed)
@@ -48,7 +48,7 @@ def test_an_item_without_a_target_has_no_scores(model: CausalLM) -> None:
     assert [len(values) for values in score(model, items, context=16)] == [0, 0, 1]
 
 
-def test_logits_that_are_no_numbers_are_no_scores(overflowing: CausalLM) -> None:
+def test_non_finite_logits_are_rejected(overflowing: CausalLM) -> None:
     assert all(parameter.isfinite().all() for parameter in overflowing.parameters())
     with pytest.raises(UserError, match="the model's logits are not finite"):
         score(overflowing, random_items([9, 5], seed=0), context=16)
@@ -58,12 +58,12 @@ def test_no_items_give_no_scores(model: CausalLM) -> None:
     assert score(model, [], context=16) == []
 
 
-def test_what_lies_beyond_the_context_is_left_out(model: CausalLM) -> None:
+def test_tokens_beyond_the_context_are_left_out(model: CausalLM) -> None:
     [values] = score(model, [Example(list(range(40)), [True] * 40)], context=10)
     assert len(values) == 10
 
 
-def test_training_mode_and_gradients_are_left_alone(fresh: Fresh) -> None:
+def test_training_mode_and_gradients_do_not_change(fresh: Fresh) -> None:
     model = fresh(0)
     model.train()
     score(model, random_items([12, 7], 0), context=16)
@@ -81,7 +81,7 @@ def test_a_compiled_model_is_scored_without_compiling(fresh: Fresh) -> None:
     assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == 0
 
 
-def test_equal_items_are_read_once(fresh: Fresh) -> None:
+def test_equal_items_are_computed_once(fresh: Fresh) -> None:
     model, read = fresh(0), []
     model.register_forward_pre_hook(lambda _, args: read.append(args[0].tokens))
     one, other = random_items([12, 12], 0)
@@ -94,7 +94,9 @@ def test_equal_items_are_read_once(fresh: Fresh) -> None:
 
 
 @given(lengths=st.lists(st.integers(1, 70), max_size=25), tokens=st.none() | st.integers(1, 200))
-def test_a_pass_holds_its_tokens_or_one_item(lengths: list[int], tokens: int | None) -> None:
+def test_a_pass_has_a_limited_number_of_tokens_or_one_item(
+    lengths: list[int], tokens: int | None
+) -> None:
     found = list(passes(lengths, 64, torch.device("cpu"), tokens))
     assert sorted(place for places in found for place in places) == list(range(len(lengths)))
     flat = [lengths[place] for places in found for place in places]

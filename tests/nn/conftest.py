@@ -1,4 +1,4 @@
-"""Each test draws the same numbers from its page's generator, whichever tests ran before it."""
+"""Each test draws the same numbers from its module's generator, in any order of tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations against torch.nn, also in second gradients and at the places where they bend."""
+"""Activations against torch.nn, including second gradients and kinks."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_activation(ours: nn.Module, theirs: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=_names)
-def test_activation_at_zero_and_far_away(ours: nn.Module, theirs: torch.nn.Module) -> None:
+def test_activation_at_zero_and_at_large_values(ours: nn.Module, theirs: torch.nn.Module) -> None:
     agree(ours, theirs, np.array([[0.0, 1e3, -1e3, 710.0, -710.0]]), second=False)
 
 
-def test_softplus_bends_at_zero_as_it_should() -> None:
+def test_softplus_derivatives_at_zero() -> None:
     x = Tensor(0.0)
     (slope,) = grad(softplus(x), x, create_graph=True)
     (bend,) = grad(slope, x)
@@ -57,18 +57,18 @@ def test_softplus_bends_at_zero_as_it_should() -> None:
     assert bend.item() == 0.25
 
 
-def test_activations_read_as_torchs() -> None:
+def test_activations_have_torchs_repr() -> None:
     for ours, theirs in PAIRS:
         if not isinstance(ours, nn.Softplus):
             assert repr(ours) == repr(theirs)
 
 
-def test_softplus_is_right_at_infinity():
+def test_softplus_at_infinity():
     x = Tensor([np.inf, -np.inf, 800.0, -800.0])
     np.testing.assert_array_equal(softplus(x).data, [np.inf, 0.0, 800.0, 0.0])
 
 
-def test_softplus_is_exact_far_from_zero() -> None:
+def test_softplus_is_exact_at_large_values() -> None:
     for dtype in (np.float32, np.float64):
         x = np.array([-30, -20, -15, 15, 20], dtype)
         found = softplus(Tensor(x)).data

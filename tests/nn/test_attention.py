@@ -1,4 +1,4 @@
-"""Attention against torch's, and what no position may see."""
+"""Attention against torch's, and its masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def normal(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
-def test_attention_is_torchs(causal: bool, lead: tuple[int, ...]) -> None:
+def test_attention_equals_torchs(causal: bool, lead: tuple[int, ...]) -> None:
     q, k, v = normal(*lead, 5, 4), normal(*lead, 5, 4), normal(*lead, 5, 3)
     ours = attention(Tensor(q), Tensor(k), Tensor(v), causal)
     theirs = scaled_dot_product_attention(
@@ -37,13 +37,13 @@ def test_attention_is_one_formula_for_both_engines(causal: bool) -> None:
     formulas_agree(lambda _, q, k, v: attention(q, k, v, causal), arrays)
 
 
-def test_fewer_queries_are_the_last_ones() -> None:
+def test_fewer_queries_are_the_last_positions() -> None:
     q, k, v = (Tensor(normal(6, 4)) for _ in range(3))
     whole = attention(q, k, v)
     np.testing.assert_allclose(attention(q[4:], k, v).data, whole.data[4:], rtol=1e-12)
 
 
-def test_self_attention_is_torchs_multihead_attention() -> None:
+def test_self_attention_equals_torchs_multihead_attention() -> None:
     ours = nn.CausalSelfAttention(8, 2, dtype=np.float64)
     theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
     state = {name: torch.tensor(array) for name, array in ours.state_dict().items()}
@@ -69,7 +69,7 @@ def test_self_attention_is_torchs_multihead_attention() -> None:
     same(ours.o_proj.weight.grad, theirs.out_proj.weight.grad, "gradient of the last projection")
 
 
-def test_no_position_sees_the_future() -> None:
+def test_no_position_attends_to_the_future() -> None:
     layer = nn.CausalSelfAttention(8, 4)
     x = Tensor(normal(1, 6, 8).astype(np.float32))
     layer(x)[:, 2].sum().backward()
@@ -89,7 +89,7 @@ def test_a_sequence_has_three_dimensions(shape: tuple[int, ...], unchecked_types
         nn.CausalSelfAttention(4, 2)(Tensor(normal(*shape)))
 
 
-def test_a_mask_of_truth_values_says_what_may_be_seen() -> None:
+def test_a_boolean_mask_selects_visible_positions() -> None:
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(2, 3, 4)) for _ in range(3))
     mask = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
@@ -100,6 +100,6 @@ def test_a_mask_of_truth_values_says_what_may_be_seen() -> None:
         np.testing.assert_allclose(attention(on(q), on(k), on(v), mask=seen).detach(), truth)
 
 
-def test_no_sequences_are_attended_to_as_well() -> None:
+def test_empty_batches_are_accepted() -> None:
     block = nn.CausalSelfAttention(8, 2)
     assert block(Tensor(np.zeros((0, 5, 8), np.float32))).shape == (0, 5, 8)

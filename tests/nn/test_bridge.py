@@ -1,4 +1,4 @@
-"""The bridge: formulas written once give the same on `maths` tensors and on torch tensors."""
+"""Formulas written once give the same results on `maths` tensors and on torch tensors."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ CONFIG = GPTConfig(
 )
 
 
-def shaken() -> GPT:
-    """Output projections are zero at first, which would hide faults."""
+def with_random_weights() -> GPT:
+    """Output projections start at zero, which would hide errors."""
     model = GPT(CONFIG, dtype=np.float64)
     random = np.random.default_rng(3)
     for weight in model.weights.values():
@@ -101,7 +101,7 @@ def on_torch(model: GPT) -> dict[str, torch.Tensor]:
 
 
 def test_the_gpt_has_equal_logits_and_gradients_on_both_engines() -> None:
-    model = shaken()
+    model = with_random_weights()
     weights = on_torch(model)
     tokens = np.random.default_rng(4).integers(50, size=(3, 25))
     ids, targets = tokens[:, :-1], tokens[:, 1:]
@@ -117,10 +117,10 @@ def test_the_gpt_has_equal_logits_and_gradients_on_both_engines() -> None:
         assert np.abs(theirs).max() > 1e-4, name
 
 
-def test_ten_steps_of_training_are_the_same_on_both_engines() -> None:
+def test_ten_training_steps_are_equal_on_both_engines() -> None:
     from groundup.nn.optim import AdamW
 
-    model = shaken()
+    model = with_random_weights()
     weights = on_torch(model)
     optimizer = AdamW(model.parameters(), lr=0.01)
     theirs = torch.optim.AdamW(weights.values(), lr=0.01)

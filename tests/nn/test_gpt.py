@@ -1,4 +1,4 @@
-"""The GPT of the NumPy engine: its model folder, beside `lm` and `transformers`; its training."""
+"""The GPT of the NumPy engine: training, and its model folder read by `lm` and `transformers`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def config(**changes: Any) -> GPTConfig:
     return GPTConfig(**{**sizes, **changes})
 
 
-def shaken(model: GPT, seed: int = 0) -> GPT:
-    """Output projections are zero at first, which would hide faults."""
+def with_random_weights(model: GPT, seed: int = 0) -> GPT:
+    """Output projections start at zero, which would hide errors."""
     random = np.random.default_rng(seed)
     for weight in model.weights.values():
         weight.data = weight.data + random.normal(0, 0.2, weight.shape)
@@ -53,7 +53,7 @@ IDS = np.random.default_rng(5).integers(64, size=(3, 17))
 def test_model_folder_is_read_by_lm_and_transformers(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    model = shaken(GPT(config(**changes)))
+    model = with_random_weights(GPT(config(**changes)))
     model.save_pretrained(tmp_path)
     logits = torch.from_numpy(model(IDS).data)
     ids = torch.from_numpy(IDS)
@@ -64,8 +64,8 @@ def test_model_folder_is_read_by_lm_and_transformers(
         torch.testing.assert_close(theirs(ids).logits, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_model_folder_of_lm_is_read_back(tmp_path: Path, workshop: Any) -> None:
-    model = shaken(GPT(config(vocab_size=64)))
+def test_model_folder_of_lm_is_readable(tmp_path: Path, workshop: Any) -> None:
+    model = with_random_weights(GPT(config(vocab_size=64)))
     model.save_pretrained(tmp_path / "numpy")
     tokenizer = Tokenizer.load(workshop.folder / "tokenizer")
     save_model(tmp_path / "torch", load_model(tmp_path / "numpy"), tokenizer, card="")
@@ -75,8 +75,8 @@ def test_model_folder_of_lm_is_read_back(tmp_path: Path, workshop: Any) -> None:
         np.testing.assert_array_equal(back.state_dict()[name], array)
 
 
-def test_model_folder_is_replaced_whole_and_others_may_read_it(tmp_path: Path) -> None:
-    model = shaken(GPT(config()))
+def test_model_folder_is_replaced_atomically(tmp_path: Path) -> None:
+    model = with_random_weights(GPT(config()))
     model.save_pretrained(tmp_path)
     (tmp_path / "usual").touch()
     usual = (tmp_path / "usual").stat().st_mode
@@ -85,8 +85,8 @@ def test_model_folder_is_replaced_whole_and_others_may_read_it(tmp_path: Path) -
     with open(tmp_path / "model.safetensors", "rb") as old:
         before = old.read()
         old.seek(0)
-        shaken(model, seed=9).save_pretrained(tmp_path)
-        assert old.read() == before  # whoever reads the old file goes on reading it
+        with_random_weights(model, seed=9).save_pretrained(tmp_path)
+        assert old.read() == before  # a process that has the old file open keeps reading it
     described = (tmp_path / "config.json").read_bytes()
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").mkdir()  # cannot be replaced by a file
@@ -98,15 +98,15 @@ def test_model_folder_is_replaced_whole_and_others_may_read_it(tmp_path: Path) -
     }
 
 
-def test_float64_folder_keeps_its_numbers(tmp_path: Path) -> None:
-    model = shaken(GPT(config(), dtype=np.float64))
+def test_float64_weights_are_preserved(tmp_path: Path) -> None:
+    model = with_random_weights(GPT(config(), dtype=np.float64))
     model.save_pretrained(tmp_path)
     np.testing.assert_array_equal(GPT.from_pretrained(tmp_path)(IDS).data, model(IDS).data)
     single = GPT.from_pretrained(tmp_path, dtype=np.float32)
     assert single.weights["model.norm.weight"].dtype == np.float32
 
 
-def test_names_and_shapes_are_those_of_transformers() -> None:
+def test_names_and_shapes_equal_transformers() -> None:
     for tied in (True, False):
         shape = config(tie_word_embeddings=tied)
         described = transformers.Qwen3Config(
@@ -122,7 +122,7 @@ def test_it_learns_one_batch_and_recites_it() -> None:
     text = np.random.default_rng(2).integers(64, size=(2, 13))
     optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
     first = float(model.loss(text[:, :-1], text[:, 1:]))
-    assert first == pytest.approx(np.log(64), rel=0.02)  # a new model knows nothing
+    assert first == pytest.approx(np.log(64), rel=0.02)  # a new model predicts uniformly
     for _ in range(120):
         loss = model.loss(text[:, :-1], text[:, 1:])
         optimizer.zero_grad()
@@ -132,8 +132,8 @@ def test_it_learns_one_batch_and_recites_it() -> None:
     np.testing.assert_array_equal(model.generate(text[0, :3], 10, temperature=0), text[0])
 
 
-def test_drawn_tokens_follow_the_softmax() -> None:
-    model = shaken(GPT(config(vocab_size=8, num_hidden_layers=1)))
+def test_sampled_tokens_follow_the_softmax() -> None:
+    model = with_random_weights(GPT(config(vocab_size=8, num_hidden_layers=1)))
     start = np.array([1, 2, 3])
     logits = model(start[None]).data[0, -1].astype(np.float64)
     expected = np.exp(logits - logits.max())
@@ -144,8 +144,8 @@ def test_drawn_tokens_follow_the_softmax() -> None:
     assert (np.abs(shares - expected) < 4 * np.sqrt(expected * (1 - expected) / 300) + 1e-3).all()
 
 
-def test_no_position_sees_the_future() -> None:
-    model = shaken(GPT(config()))
+def test_no_position_attends_to_the_future() -> None:
+    model = with_random_weights(GPT(config()))
     changed = IDS.copy()
     changed[:, 9:] = (changed[:, 9:] + 1) % 64
     np.testing.assert_array_equal(model(IDS).data[:, :9], model(changed).data[:, :9])
@@ -167,7 +167,7 @@ def test_no_position_sees_the_future() -> None:
         ({"rms_norm_eps": float("inf")}, "rms_norm_eps=inf must be a finite number above 0"),
     ],
 )
-def test_a_config_of_something_else_is_refused(
+def test_rejects_a_config_of_another_model(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     GPT(config()).save_pretrained(tmp_path)
@@ -177,8 +177,8 @@ def test_a_config_of_something_else_is_refused(
         GPT.from_pretrained(tmp_path)
 
 
-def test_what_a_config_leaves_out_means_what_qwen3_means(tmp_path: Path) -> None:
-    model = shaken(GPT(config(tie_word_embeddings=False, head_dim=128)))
+def test_missing_config_fields_mean_qwen3s_defaults(tmp_path: Path) -> None:
+    model = with_random_weights(GPT(config(tie_word_embeddings=False, head_dim=128)))
     model.save_pretrained(tmp_path)
     described = json.loads((tmp_path / "config.json").read_text())
     left_out = ("tie_word_embeddings", "head_dim", "max_position_embeddings")
@@ -197,19 +197,19 @@ def test_what_a_config_leaves_out_means_what_qwen3_means(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "ids", [np.array([[64]]), np.array([[-1]]), np.array([1, 2]), np.array([[0.5]])]
 )
-def test_ids_that_the_model_does_not_have_are_refused(ids: Any, unchecked_types: None) -> None:
+def test_rejects_unknown_ids(ids: Any, unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="ids"):
         GPT(config())(ids)
 
 
-def test_generation_needs_a_prompt_and_a_temperature() -> None:
+def test_generation_requires_a_prompt_and_a_temperature() -> None:
     with pytest.raises(ValueError, match="0 ids to continue"):
         GPT(config()).generate(np.zeros(0, int), 3)
     with pytest.raises(ValueError, match=r"temperature=-1\.0"):
         GPT(config()).generate(np.array([1]), 3, temperature=-1.0)
 
 
-def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+def test_bad_input_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="num_key_value_heads=3 does not divide"):
         config(num_key_value_heads=3)
     with pytest.raises(UserError, match="head_dim=7 is odd"):

@@ -1,4 +1,4 @@
-"""Initial values: their variance against theory and torch, and what bad ones do to a network."""
+"""Initial values: their variance against theory and torch, and the effect of bad ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def empty(*shape: int) -> Tensor:
 
 
 def check(values: np.ndarray, std: float, uniform: bool) -> None:
-    """Six standard errors of the mean and of the deviation; and a uniform one's ends."""
+    """Within six standard errors of the mean and deviation, and within a uniform one's bounds."""
     n = values.size
     assert abs(values.mean()) < 6 * std / math.sqrt(n)
     assert values.std() == pytest.approx(std, rel=6 / math.sqrt(2 * n))
@@ -67,7 +67,7 @@ def test_kaiming(
 
 
 @pytest.mark.parametrize("fill", [init.kaiming_uniform_, init.kaiming_normal_])
-def test_kaiming_knows_two_modes(fill: Any, unchecked_types: None) -> None:
+def test_kaiming_has_two_modes(fill: Any, unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="mode='fan_avg' must be 'fan_in' or 'fan_out'"):
         fill(empty(3, 4), mode="fan_avg")
 
@@ -81,7 +81,7 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
 
 
 def test_every_orthogonal_matrix_is_equally_likely() -> None:
-    """Of the uniform distribution: entries have mean 0 and variance 1/n (Mezzadri 2007)."""
+    """Under the uniform distribution, entries have mean 0 and variance 1/n (Mezzadri 2007)."""
     rng = np.random.default_rng(0)
     draws = np.stack([init.orthogonal_(empty(3, 3), rng=rng).data for _ in range(2000)])
     assert np.abs(draws.mean(axis=0)).max() < 5 / math.sqrt(3 * 2000)
@@ -89,7 +89,7 @@ def test_every_orthogonal_matrix_is_equally_likely() -> None:
     assert np.linalg.det(draws[:50]).round().astype(int).tolist().count(-1) > 10  # mirrors too
 
 
-def test_gains_are_torchs() -> None:
+def test_gains_equal_torchs() -> None:
     for name in ("linear", "sigmoid", "tanh", "relu", "leaky_relu"):
         assert init.calculate_gain(name) == torch.nn.init.calculate_gain(name)
     assert init.calculate_gain("leaky_relu", 0.5) == torch.nn.init.calculate_gain("leaky_relu", 0.5)
@@ -108,7 +108,7 @@ def test_filling_is_in_place_and_keeps_the_dtype() -> None:
     assert (weight.data == 0).all()
 
 
-def test_what_has_no_fans_or_no_gain_is_named(unchecked_types: None) -> None:
+def test_missing_fans_and_gains_are_named(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\) has no fan-in and fan-out"):
         init.kaiming_normal_(Tensor(np.zeros(3)))
     with pytest.raises(ValueError, match="no gain is known for 'swish'; use one of linear, "):
@@ -119,7 +119,7 @@ DEPTH, WIDTH = 12, 128
 
 
 def deep(activation: type[nn.Module], std: float | None = None) -> nn.Sequential:
-    """Twelve layers with weights of this standard deviation, or rightly begun."""
+    """Twelve layers with weights of this standard deviation, or properly initialized."""
     rng = np.random.default_rng(0)
     net = nn.Sequential()
     for _ in range(DEPTH):
@@ -135,13 +135,13 @@ def deep(activation: type[nn.Module], std: float | None = None) -> nn.Sequential
 
 
 def measure(net: nn.Sequential) -> list[LayerStatistics]:
-    """Of the activations alone."""
+    """Statistics of the activations only."""
     x = Tensor(np.random.default_rng(1).normal(size=(256, WIDTH)).astype(np.float32))
     return [row for row in activation_statistics(net, x) if row.kind != "Linear"]
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
-def test_good_initial_values_keep_the_signal_and_the_gradient(activation: type[nn.Module]) -> None:
+def test_good_initial_values_keep_signal_and_gradient(activation: type[nn.Module]) -> None:
     rows = measure(deep(activation))
     assert len(rows) == DEPTH
     assert 0.5 < rows[-1].std / rows[0].std < 2
@@ -149,7 +149,7 @@ def test_good_initial_values_keep_the_signal_and_the_gradient(activation: type[n
     assert rows[-1].gradient_std == pytest.approx(1, rel=0.05)
 
 
-def test_small_weights_let_both_die_out() -> None:
+def test_small_weights_make_signal_and_gradient_vanish() -> None:
     rows = measure(deep(nn.Tanh, std=0.01))
     stds = [row.std for row in rows]
     # A layer multiplies by √128 · 0.01 = 0.11 where tanh is as good as linear.
@@ -166,7 +166,7 @@ def test_large_weights_explode_in_relu_and_saturate_tanh() -> None:
     assert all(row.saturated is not None and row.saturated > 0.6 for row in rows)
 
 
-def test_saturation_and_death_are_counted() -> None:
+def test_saturated_and_dead_units_are_counted() -> None:
     x = Tensor(np.array([[-1.0, 1.0, 9.0, 0.0], [-2.0, -1.0, 9.0, 0.0]]))
     (relu,) = activation_statistics(nn.ReLU(), x.requires_grad_())
     assert (relu.saturated, relu.dead) == (5 / 8, 0.5)  # at 0 the slope of ReLU is 0 too
@@ -175,14 +175,14 @@ def test_saturation_and_death_are_counted() -> None:
     assert sigmoid.name == "" and sigmoid.kind == "Sigmoid"
 
 
-def test_statistics_have_gradients_where_nothing_is_recorded() -> None:
+def test_statistics_have_gradients_within_no_grad() -> None:
     net, x = nn.Sequential(nn.Linear(2, 4), nn.Tanh()), Tensor(np.ones((3, 2), np.float32))
     with no_grad():
         inside = activation_statistics(net, x)
     assert inside == activation_statistics(net, x)
 
 
-def test_layers_have_their_names_and_nothing_is_left_behind() -> None:
+def test_layers_are_named_and_no_state_remains() -> None:
     net = nn.Sequential(nn.Linear(2, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 1)))
     rows = activation_statistics(net, Tensor(np.ones((3, 2), np.float32)))
     assert [row.name for row in rows] == ["0", "1.0", "1.1"]

@@ -1,4 +1,4 @@
-"""Layers against torch.nn with copied weights, and what they say of wrong input."""
+"""Layers against torch.nn with copied weights, and errors for wrong input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_embedding(shape: tuple[int, ...]) -> None:
     agree(nn.Embedding(7, 3, **DOUBLE), torch.nn.Embedding(7, 3), ids, second=False)
 
 
-def test_embedding_takes_tensors_and_adds_up_repeated_ids() -> None:
+def test_embedding_accepts_tensors_and_accumulates_repeated_ids() -> None:
     layer = nn.Embedding(4, 2)
     layer(Tensor(np.array([1, 3, 1]))).sum().backward()
     assert layer.weight.grad is not None
@@ -46,7 +46,7 @@ def test_embedding_takes_tensors_and_adds_up_repeated_ids() -> None:
 @pytest.mark.parametrize("inner", [4, (4,), (3, 4)])
 def test_layer_norm(inner: Any) -> None:
     ours = nn.LayerNorm(inner, **DOUBLE)
-    ours.apply(_shaken)
+    ours.apply(_with_random_weights)
     agree(ours, torch.nn.LayerNorm(inner), normal(2, 3, 4))
 
 
@@ -54,7 +54,7 @@ def test_layer_norm(inner: Any) -> None:
 @pytest.mark.parametrize("eps", [None, 1e-3])
 def test_rms_norm(inner: Any, eps: float | None) -> None:
     ours = nn.RMSNorm(inner, eps, **DOUBLE)
-    ours.apply(_shaken)
+    ours.apply(_with_random_weights)
     agree(ours, torch.nn.RMSNorm(inner, eps), normal(2, 3, 4) * 1e-2)
 
 
@@ -67,8 +67,8 @@ def test_the_default_eps_of_rms_norm_is_that_of_the_inputs_dtype() -> None:
         np.testing.assert_allclose(ours(Tensor(x)).data, expected, rtol=1e-5)
 
 
-def _shaken(layer: nn.Module) -> None:
-    """Weights other than the ones and zeros that they begin with."""
+def _with_random_weights(layer: nn.Module) -> None:
+    """Weights other than the initial ones and zeros."""
     for parameter in layer.parameters():
         parameter.data = parameter.data + normal(*parameter.shape)
 
@@ -82,7 +82,7 @@ def test_norms_of_equal_numbers_have_gradients(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["LayerNorm", "RMSNorm"])
-def test_norms_of_float16_do_not_overflow_on_the_way(norm: str) -> None:
+def test_norms_of_float16_do_not_overflow(norm: str) -> None:
     array, seed = np.array([[600, 2, 3], [6e4, -6e4, 1]], np.float16), normal(2, 3)
     x, t = Tensor(array), torch.tensor(array, requires_grad=True)
     ours = getattr(nn, norm)(3, dtype=np.float16)
@@ -95,7 +95,7 @@ def test_norms_of_float16_do_not_overflow_on_the_way(norm: str) -> None:
     same(ours.weight.grad, theirs.weight.grad, "gradient of weight", 1e-3)
 
 
-def test_the_formulas_of_norms_widen_float16_on_torch_too() -> None:
+def test_norm_formulas_widen_float16_on_torch() -> None:
     x, one = torch.tensor([[600, 2, 3]]).half(), torch.ones(3).half()
     for ours, theirs in (
         (layer_norm(x, one, one * 0, 1e-5), torch.nn.functional.layer_norm(x, (3,))),
@@ -106,7 +106,7 @@ def test_the_formulas_of_norms_widen_float16_on_torch_too() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8])
-def test_norms_take_whole_numbers_as_float64(dtype: type, unchecked_types: None) -> None:
+def test_norms_compute_integers_in_float64(dtype: type, unchecked_types: None) -> None:
     array = np.array([[200, 100, 3]], dtype)
     for norm in (nn.LayerNorm(3, **DOUBLE), nn.RMSNorm(3, **DOUBLE)):
         assert norm(Tensor(array)).tolist() == norm(Tensor(array.astype(float))).tolist()
@@ -145,7 +145,7 @@ def test_convolution(
     )
 
 
-def test_a_convolution_of_one_place_is_a_linear_layer() -> None:
+def test_a_convolution_with_kernel_size_one_is_a_linear_layer() -> None:
     conv = nn.Conv1d(3, 5, 1, **DOUBLE)
     linear = nn.Linear(3, 5, **DOUBLE)
     linear.load_state_dict({"weight": conv.weight.data[:, :, 0], "bias": conv.bias.data})
@@ -166,7 +166,7 @@ def test_dropout_keeps_the_mean(p: float) -> None:
     np.testing.assert_array_equal(x.grad.data, y.data)  # what passes, passes back
 
 
-def test_dropout_at_its_ends_and_in_evaluation() -> None:
+def test_dropout_at_0_and_1_and_in_evaluation() -> None:
     x = Tensor(normal(50))
     assert (nn.Dropout(0.0)(x).data == x.data).all()
     assert (nn.Dropout(1.0)(x).data == 0).all()
@@ -175,7 +175,7 @@ def test_dropout_at_its_ends_and_in_evaluation() -> None:
     assert (layer.train()(x).data == 0).any()
 
 
-def test_dropout_has_a_stream_of_its_own() -> None:
+def test_dropout_has_its_own_generator() -> None:
     x = Tensor(np.ones(64))
     first, second = nn.Dropout(rng=3), nn.Dropout(rng=3)
     np.testing.assert_array_equal(first(x).data, second(x).data)
@@ -184,7 +184,7 @@ def test_dropout_has_a_stream_of_its_own() -> None:
     assert (nn.Dropout(rng=shared)(x).data != nn.Dropout(rng=shared)(x).data).any()
 
 
-def test_everything_is_float32_unless_told() -> None:
+def test_default_dtype_is_float32() -> None:
     x = Tensor(normal(2, 4, 6).astype(np.float32))
     ids = np.array([0, 1])
     net = nn.Sequential(
@@ -197,7 +197,7 @@ def test_everything_is_float32_unless_told() -> None:
         assert parameter.grad is not None and parameter.grad.dtype == np.float32
 
 
-def test_equal_seeds_give_equal_layers_and_none_gives_others() -> None:
+def test_equal_seeds_give_equal_layers_and_no_seed_gives_new_ones() -> None:
     def weights(rng: Any) -> np.ndarray:
         return nn.Linear(3, 3, rng=rng).weight.data
 
@@ -220,7 +220,7 @@ def test_equal_seeds_give_equal_layers_and_none_gives_others() -> None:
     ],
     ids=["Linear", "Embedding", "Conv1d", "LSTM"],
 )
-def test_initial_values_are_distributed_as_torchs(make: Any, theirs: Any) -> None:
+def test_initial_values_have_torchs_distribution(make: Any, theirs: Any) -> None:
     torch.manual_seed(0)
     state, truth = make().state_dict(), theirs().state_dict()
     assert list(state) == list(truth)
@@ -255,7 +255,7 @@ def test_wrong_input_is_named(call: Any, message: str) -> None:
         call()
 
 
-def test_ids_that_are_no_integers_are_named(unchecked_types: None) -> None:
+def test_non_integer_ids_are_named(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="ids are float64; give integers"):
         nn.Embedding(5, 2)(Tensor([1, 2]))  # a list becomes float64
 
@@ -266,7 +266,7 @@ def test_signals_have_three_dimensions(shape: tuple[int, ...], unchecked_types: 
         nn.Conv1d(2, 2, 3)(Tensor(normal(*shape)))
 
 
-def test_no_signals_are_convolved_as_well() -> None:
+def test_empty_batches_are_convolved() -> None:
     assert nn.Conv1d(2, 3, 2)(Tensor(np.ones((0, 2, 5), np.float32))).shape == (0, 3, 4)
 
 

@@ -1,4 +1,4 @@
-"""Losses against torch's, on both engines, and what they say of wrong targets."""
+"""Losses against torch's, on both engines, and errors for wrong targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ reductions = st.sampled_from(["mean", "sum", "none"])
 
 
 def agree(ours: Any, theirs: Any, outputs: np.ndarray) -> None:
-    """Value, gradient and second gradient of a loss by the outputs, against torch's."""
+    """Value, gradient and second gradient of a loss with respect to the outputs, against
+    torch's."""
     x, y = Tensor(outputs), torch.tensor(outputs, requires_grad=True)
     found, truth = ours(x), theirs(y)
     same(found, truth, "loss")
@@ -46,7 +47,7 @@ def agree(ours: Any, theirs: Any, outputs: np.ndarray) -> None:
 
 @st.composite
 def classified(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Logits (n, C, …), classes with some to ignore, and all options."""
+    """Logits (n, C, …), classes with some ignored, and all options."""
     shape = (draw(st.integers(1, 5)), *draw(st.lists(st.integers(1, 3), max_size=2)))
     classes = draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -54,7 +55,7 @@ def classified(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]
     targets = rng.integers(classes, size=shape)
     ignored = draw(st.sampled_from([-100, -1, 0]))
     targets[rng.random(shape) < 0.3] = ignored
-    targets.flat[0] = classes - 1  # so that not all are ignored, unless there is one class alone
+    targets.flat[0] = classes - 1  # so that not all are ignored, unless there is only one class
     weight = rng.random(classes) + 0.1 if draw(st.booleans()) else None
     options = {"weight": weight, "ignore_index": ignored, "reduction": draw(reductions)}
     return logits, targets, options
@@ -96,7 +97,7 @@ def test_negative_log_likelihood(case: tuple[np.ndarray, np.ndarray, dict[str, A
     )
 
 
-def test_what_is_ignored_may_even_be_impossible() -> None:
+def test_ignored_classes_may_have_infinite_loss() -> None:
     logits = Tensor([[-inf, 0.0, 1.0], [-inf, 2.0, 1.0]])
     loss = cross_entropy(logits, np.array([1, -100]))
     assert loss.item() == pytest.approx(np.log1p(np.e))
@@ -123,7 +124,7 @@ def test_binary_cross_entropy(seed: int, shape: tuple[int, ...], reduction: Any)
     )
 
 
-def test_binary_cross_entropy_of_certain_and_of_undecided_logits() -> None:
+def test_binary_cross_entropy_of_large_and_zero_logits() -> None:
     logits = np.array([1000.0, -1000.0, 40.0, -40.0, 0.0, 0.0])
     targets = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
     x = Tensor(logits)
@@ -140,7 +141,7 @@ def test_binary_cross_entropy_of_certain_and_of_undecided_logits() -> None:
     )
 
 
-def test_two_classes_are_the_binary_case() -> None:
+def test_two_classes_equal_the_binary_case() -> None:
     x, t = RNG.normal(size=9), RNG.integers(2, size=9)
     both = cross_entropy(Tensor(np.stack([np.zeros(9), x], axis=1)), t)
     assert both.item() == pytest.approx(binary_cross_entropy_with_logits(Tensor(x), t).item())
@@ -193,7 +194,7 @@ def test_multi_margin(p: int, margin: float, reduction: Any) -> None:
         ("hinge", lambda x, t: hinge(x, t)),
     ],
 )
-def test_the_same_lines_run_on_torch(name: str, formula: Any) -> None:
+def test_the_same_formula_runs_on_torch(name: str, formula: Any) -> None:
     x, t = RNG.normal(size=(2, 5)), RNG.choice([-1.0, 1.0], size=(2, 5))
     agree(lambda a: formula(a, Tensor(t)), lambda b: formula(b, torch.tensor(t)), x)
 
@@ -203,13 +204,13 @@ def test_multi_margin_runs_on_torch() -> None:
     agree(lambda a: multi_margin(a, t), lambda b: multi_margin(b, torch.tensor(t)), x)
 
 
-def test_weights_of_classes_are_no_parameters() -> None:
+def test_class_weights_are_not_parameters() -> None:
     for loss in (nn.CrossEntropyLoss(Tensor([1.0, 2.0])), nn.NLLLoss(Tensor([1.0, 2.0]))):
         assert not list(loss.parameters()) and not loss.state_dict()
         assert loss(Tensor(np.zeros((2, 2))), np.array([0, 1])).requires_grad
 
 
-def test_losses_are_of_their_outputs_dtype() -> None:
+def test_losses_have_their_outputs_dtype() -> None:
     x = Tensor(RNG.normal(size=(4, 3)).astype(np.float32))
     options: dict[str, Any] = {"weight": np.ones(3), "label_smoothing": 0.1, "ignore_index": 0}
     assert cross_entropy(x, np.array([0, 1, 2, 0]), **options).dtype == np.float32
@@ -258,7 +259,7 @@ def test_an_unknown_reduction_is_named(unchecked_types: None) -> None:
         nll(Tensor([[1.0]]), np.array([0]), reduction="max")  # type: ignore[arg-type]
 
 
-def test_a_multi_margin_may_be_negative_and_knows_two_powers() -> None:
+def test_a_multi_margin_may_be_negative_and_has_two_powers() -> None:
     scores, classes = np.array([[1.0, 2.0, 3.0]]), np.array([2])
     for margin in (-1.0, 0.0, 1.5):
         truth = F.multi_margin_loss(torch.tensor(scores), torch.tensor(classes), margin=margin)

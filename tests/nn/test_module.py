@@ -1,4 +1,4 @@
-"""Modules: names as torch's, the state out and in, and walks over the tree."""
+"""Modules: parameter names as in torch, saving and loading, and traversal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.maths import Tensor, no_grad
 
 
 class Block(nn.Module):
-    """A part with layers in lists, a constant, and no call of super().__init__()."""
+    """A block with layers in lists, a constant, and no call of super().__init__()."""
 
     def __init__(self, width: int = 3) -> None:
         self.layers = [nn.Linear(width, width, rng=i) for i in range(2)]
@@ -34,7 +34,7 @@ class Block(nn.Module):
 
 
 class TorchBlock(torch.nn.Module):
-    """The same in torch."""
+    """The same block in torch."""
 
     def __init__(self, width: int = 3) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def nets() -> tuple[nn.Sequential, torch.nn.Sequential]:
     return ours, theirs
 
 
-def test_names_are_torchs() -> None:
+def test_parameter_names_equal_torchs() -> None:
     ours, theirs = nets()
     assert set(ours.state_dict()) == set(theirs.state_dict())
     names = [name for name, _ in ours.named_parameters()]
@@ -64,7 +64,7 @@ def test_names_are_torchs() -> None:
     assert [name for name, _ in ours.named_buffers()] == ["2.0.steps"]
 
 
-def test_a_computed_tensor_is_no_parameter() -> None:
+def test_a_computed_tensor_is_not_a_parameter() -> None:
     block = Block()
     before = list(block.state_dict())
     block(Tensor(np.ones((1, 3), np.float32)))  # keeps its output as an attribute
@@ -73,7 +73,7 @@ def test_a_computed_tensor_is_no_parameter() -> None:
     assert list(block.state_dict()) == before
 
 
-def test_a_frozen_parameter_stays_one() -> None:
+def test_a_frozen_parameter_remains_a_parameter() -> None:
     layer = nn.Linear(2, 2)
     layer.weight.requires_grad_(False)
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
@@ -81,7 +81,7 @@ def test_a_frozen_parameter_stays_one() -> None:
     assert not layer.weight.requires_grad
 
 
-def test_what_replaces_a_parameter_and_is_none_is_not_listed() -> None:
+def test_a_replaced_parameter_is_not_listed() -> None:
     layer = nn.Linear(2, 2)
     kept = layer.weight
     layer.weight = kept * 2
@@ -97,7 +97,7 @@ def test_what_replaces_a_parameter_and_is_none_is_not_listed() -> None:
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
 
 
-def test_a_parameter_that_was_assigned_before_it_required_gradients() -> None:
+def test_a_tensor_becomes_a_parameter_when_it_requires_gradients() -> None:
     layer = nn.Linear(2, 2)
     layer.bias = Tensor([0.0, 0.0], requires_grad=False)
     layer.bias.requires_grad_()
@@ -106,7 +106,7 @@ def test_a_parameter_that_was_assigned_before_it_required_gradients() -> None:
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
 
 
-def test_the_state_crosses_to_torch_and_back() -> None:
+def test_the_state_loads_in_torch_and_back() -> None:
     ours, theirs = nets()
     state = ours.state_dict()
     theirs.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
@@ -131,14 +131,14 @@ def test_a_state_is_a_copy() -> None:
     assert (layer.weight.data == 7).all()
 
 
-def test_loading_keeps_the_tensors_that_an_optimizer_holds() -> None:
+def test_loading_keeps_the_tensors_of_an_optimizer() -> None:
     layer = nn.Linear(2, 2)
     before = layer.weight
     layer.load_state_dict(nn.Linear(2, 2).state_dict())
     assert layer.weight is before and layer.weight.requires_grad and layer.weight.is_leaf
 
 
-def test_a_state_that_does_not_fit_is_described_and_nothing_is_loaded() -> None:
+def test_a_state_that_does_not_fit_is_described_and_not_loaded() -> None:
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = net.state_dict()
     wrong = {name: array + 1 for name, array in before.items()}
@@ -174,7 +174,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     theirs.load_state_dict(load_file(tmp_path / "net.safetensors"))
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_invalid_file_is_named(tmp_path: Path) -> None:
     net = nn.Linear(2, 2)
     with pytest.raises(UserError, match="absent"):
         net.load(tmp_path / "absent")
@@ -189,7 +189,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 class Tied(nn.Module):
-    """An output layer that is the embedding, and a layer that acts twice."""
+    """An output layer that shares the embedding, and a layer that is used twice."""
 
     def __init__(self) -> None:
         self.embed = nn.Embedding(5, 4)
@@ -203,7 +203,7 @@ class Tied(nn.Module):
         return logits
 
 
-def test_shared_parameters_come_once_and_are_saved_by_all_names(tmp_path: Path) -> None:
+def test_shared_parameters_are_listed_once_and_saved_under_all_names(tmp_path: Path) -> None:
     net = Tied()
     assert [name for name, _ in net.named_parameters()] == [
         "embed.weight",
@@ -222,13 +222,13 @@ def test_shared_parameters_come_once_and_are_saved_by_all_names(tmp_path: Path) 
     assert net.embed.weight.grad is not None
 
 
-def test_training_and_evaluation_reach_everything() -> None:
+def test_training_mode_reaches_all_modules() -> None:
     net, _ = nets()
     assert all(not module.training for module in net.eval().modules())
     assert all(module.training for module in net.train().modules())
 
 
-def test_gradients_are_forgotten() -> None:
+def test_zero_grad_clears_gradients() -> None:
     block = Block()
     block(Tensor(np.ones((2, 3), np.float32))).sum().backward()
     assert all(parameter.grad is not None for parameter in block.parameters())
@@ -253,7 +253,7 @@ def test_apply_calls_children_before_parents() -> None:
     assert names[-1] == "Sequential"
 
 
-def test_a_copy_has_parameters_of_its_own() -> None:
+def test_a_copy_has_its_own_parameters() -> None:
     net, _ = nets()
     other = copy.deepcopy(net)
     assert set(other.state_dict()) == set(net.state_dict())
@@ -261,14 +261,14 @@ def test_a_copy_has_parameters_of_its_own() -> None:
     assert ours.isdisjoint(id(parameter) for parameter in other.parameters())
 
 
-def test_sequential_is_a_list() -> None:
+def test_sequential_behaves_like_a_list() -> None:
     net = nn.Sequential(nn.Linear(2, 3)).append(nn.ReLU())
     assert len(net) == 2 and isinstance(net[1], nn.ReLU) and next(iter(net)) is net[0]
     x = Tensor(np.ones((1, 2), np.float32))
     assert nn.Sequential()(x) is x
 
 
-def test_a_module_reads_as_its_tree() -> None:
+def test_repr_shows_the_tree() -> None:
     def tree(n: Any) -> Any:
         return n.Sequential(
             n.Linear(2, 3), n.Sequential(n.ReLU(), n.Embedding(4, 2)), n.Dropout(0.1)

@@ -1,4 +1,4 @@
-"""Optimizers against torch.optim, and what torch cannot say: state, blocks, allocations, errors."""
+"""Optimizers against torch.optim, and their state, memory and errors."""
 
 from __future__ import annotations
 
@@ -82,9 +82,8 @@ def starts(seed: int = 0) -> list[np.ndarray]:
 
 
 def run(optimizer: Any, weights: list[Any], tensor: Any, steps: int) -> None:
-    """Gradients of noisy bowls with a bend, the same on both engines. The second weight has one in
-    every third step only, and the learning rate falls on the way.
-    """
+    """Gradients of noisy, bent quadratics, equal on both engines. The second weight has a gradient
+    only in every third step, and the learning rate falls."""
     rng = np.random.default_rng(1)
     for step in range(steps):
         optimizer.zero_grad()
@@ -112,7 +111,7 @@ def constant(array: np.ndarray) -> Tensor:
 @EACH
 @given(data=st.data())
 @settings(max_examples=12, deadline=None)
-def test_two_hundred_steps_end_where_torchs_do(kind: type[Optimizer], data: st.DataObject) -> None:
+def test_two_hundred_steps_equal_torchs(kind: type[Optimizer], data: st.DataObject) -> None:
     options = data.draw(OPTIONS[kind])
     ours = [Tensor(start) for start in starts()]
     theirs = [torch.tensor(start, requires_grad=True) for start in starts()]
@@ -123,7 +122,7 @@ def test_two_hundred_steps_end_where_torchs_do(kind: type[Optimizer], data: st.D
 
 
 @EACH
-def test_defaults_are_torchs(kind: type[Optimizer]) -> None:
+def test_defaults_equal_torchs(kind: type[Optimizer]) -> None:
     theirs = getattr(torch.optim, kind.__name__)([torch.zeros(1)]).defaults
     ours = {name: value for name, value in vars(kind([Tensor(0.0)])).items() if name in theirs}
     assert ours and ours == {name: theirs[name] for name in ours}
@@ -131,7 +130,7 @@ def test_defaults_are_torchs(kind: type[Optimizer]) -> None:
 
 @EACH
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_large_parameters_are_updated_as_small_ones(kind: type[Optimizer], order: Any) -> None:
+def test_large_parameters_are_updated_like_small_ones(kind: type[Optimizer], order: Any) -> None:
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(301, 257)), rng.normal(size=(3, 301, 257))
     ours = Tensor(np.asarray(start, order=order))
@@ -162,7 +161,7 @@ def test_a_step_allocates_little_and_stays_in_float32(kind: type[Optimizer]) -> 
 
 
 @EACH
-def test_a_saved_optimizer_goes_on_bit_for_bit(kind: type[Optimizer]) -> None:
+def test_a_saved_optimizer_continues_bit_for_bit(kind: type[Optimizer]) -> None:
     extra = {"momentum": 0.9} if kind in (SGD, RMSprop) else {}
     weights = [Tensor(start) for start in starts()]
     first = kind(weights, **extra)
@@ -186,7 +185,7 @@ def test_a_saved_optimizer_goes_on_bit_for_bit(kind: type[Optimizer]) -> None:
         (RMSprop, {"alpha": 0.0}),
     ],
 )
-def test_averages_forget_large_gradients_as_torchs_do(
+def test_averages_decay_after_large_gradients_as_torchs_do(
     kind: type[Optimizer], options: dict[str, Any]
 ) -> None:
     ours, theirs = Tensor(np.ones(1, np.float32)), torch.ones(1, requires_grad=True)
@@ -247,7 +246,7 @@ def test_the_factor_of_a_schedule_scales_one_step() -> None:
     assert scaled.lr == 0.1
 
 
-def test_gradients_are_read_only_and_forgotten_by_zero_grad() -> None:
+def test_gradients_are_read_only_and_cleared_by_zero_grad() -> None:
     weight = Tensor([1.0, 2.0])
     optimizer = SGD([weight], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.5)
     (weight * [3.0, 4.0]).sum().backward()
@@ -264,7 +263,7 @@ def test_gradients_are_read_only_and_forgotten_by_zero_grad() -> None:
     assert weight.tolist() == before
 
 
-def test_tied_weights_take_one_step() -> None:
+def test_tied_weights_are_updated_once() -> None:
     weight = Tensor([1.0])
     optimizer = SGD([weight, weight], lr=0.1)
     weight.grad = constant(np.ones(1))
@@ -281,7 +280,7 @@ def test_a_graph_from_before_the_step_is_stale() -> None:
         loss.backward()
 
 
-def test_what_diverges_ends_in_infinity_without_a_warning() -> None:
+def test_divergence_ends_in_infinity_without_a_warning() -> None:
     weight = Tensor([1e300, -1.0, 0.0])
     for kind in OPTIONS:
         optimizer = kind([weight], lr=1e200)
@@ -291,7 +290,7 @@ def test_what_diverges_ends_in_infinity_without_a_warning() -> None:
     assert not np.isfinite(weight.data[0])
 
 
-def test_a_centred_variance_never_falls_below_zero() -> None:
+def test_a_centered_variance_is_not_negative() -> None:
     weight = Tensor(np.zeros(1000, np.float32))
     optimizer = RMSprop([weight], alpha=0.5, centered=True)
     weight.grad = constant(np.random.default_rng(0).normal(size=1000).astype(np.float32))
@@ -300,7 +299,7 @@ def test_a_centred_variance_never_falls_below_zero() -> None:
     assert np.isfinite(weight.data).all()
 
 
-def test_parameters_must_be_leaves_and_there() -> None:
+def test_parameters_must_be_leaves_and_not_empty() -> None:
     x = Tensor([1.0])
     with pytest.raises(ValueError, match=r"parameter 1 of shape \(1,\) was computed"):
         SGD([x, x * 2])
@@ -352,7 +351,7 @@ def agree(ours: list[Tensor], theirs: list[torch.Tensor]) -> bool:
 
 @given(st.integers(0, 99), st.floats(1e-3, 1e3), st.floats(1e-3, 1e2))
 @settings(max_examples=50, deadline=None)
-def test_clipping_is_torchs(seed: int, scale: float, limit: float) -> None:
+def test_clipping_equals_torchs(seed: int, scale: float, limit: float) -> None:
     ours, theirs = with_gradients(seed, scale)
     norm = clip_grad_norm_(ours, limit)
     wanted = torch.nn.utils.clip_grad_norm_(theirs, limit).item()
@@ -364,7 +363,7 @@ def test_clipping_is_torchs(seed: int, scale: float, limit: float) -> None:
     assert agree(ours, theirs)
 
 
-def test_clipping_counts_a_tied_weight_once_and_takes_one_tensor() -> None:
+def test_clipping_counts_a_tied_weight_once_and_accepts_one_tensor() -> None:
     weight = Tensor([[3.0], [4.0]])
     weight.grad = Tensor([[3.0], [4.0]], requires_grad=False)
     assert clip_grad_norm_([weight, weight], inf) == 5.0
@@ -375,14 +374,14 @@ def test_clipping_counts_a_tied_weight_once_and_takes_one_tensor() -> None:
     assert np.allclose(weight.grad.data, [[0.6], [0.7]], atol=1e-6)
 
 
-def test_norms_of_many_small_numbers_are_summed_wider_than_float16() -> None:
+def test_norms_of_many_small_numbers_are_summed_in_higher_precision() -> None:
     weight = Tensor(np.zeros(100_000, np.float16))
     weight.grad = Tensor(np.ones(100_000, np.float16))
     assert clip_grad_norm_(weight, 1.0) == pytest.approx(1e5**0.5)
     assert float(weight.grad.data[0]) == pytest.approx(1e5**-0.5, rel=1e-3)
 
 
-def test_norms_whose_squares_overflow_are_found_and_infinite_ones_are_infinite() -> None:
+def test_norms_do_not_overflow_but_may_be_infinite() -> None:
     weight = Tensor([1.0, 1.0])
     weight.grad = constant(np.array([1e200, 1.0]))
     assert clip_grad_norm_([weight], 1.0) == pytest.approx(1e200)
@@ -399,7 +398,7 @@ def test_norms_whose_squares_overflow_are_found_and_infinite_ones_are_infinite()
     assert clip_grad_norm_([Tensor(1.0)], 1.0) == 0.0
 
 
-def test_clipped_values_are_seen_by_graphs_that_hold_them() -> None:
+def test_graphs_see_values_that_were_clipped_in_place() -> None:
     x = Tensor([3.0, 4.0])
     (x**3).sum().backward(create_graph=True)
     assert x.grad is not None
@@ -410,7 +409,7 @@ def test_clipped_values_are_seen_by_graphs_that_hold_them() -> None:
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, nan])
-def test_limits_are_positive(limit: float) -> None:
+def test_limits_must_be_positive(limit: float) -> None:
     with pytest.raises(ValueError, match=r"max_norm=.*above 0"):
         clip_grad_norm_([Tensor(1.0)], limit)
     with pytest.raises(ValueError, match=r"clip_value=.*above 0"):

@@ -22,7 +22,7 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def states(kind: str, *shape: int) -> Any:
-    """A state as the network takes it: one array, and two for an LSTM."""
+    """A state in the network's form: one array, or two for an LSTM."""
     return (normal(*shape), normal(*shape)) if kind == "LSTM" else normal(*shape)
 
 
@@ -48,7 +48,7 @@ def test_sequence(kind: str, layers: int, batch_first: bool) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("time", [1, 2, 7])
-def test_sequence_of_any_length_is_the_cell_step_by_step(kind: str, time: int) -> None:
+def test_a_sequence_equals_the_cell_step_by_step(kind: str, time: int) -> None:
     sequence = getattr(nn, kind)(4, 3, **DOUBLE)
     cell = getattr(nn, f"{kind}Cell")(4, 3, **DOUBLE)
     state = sequence.state_dict()
@@ -64,8 +64,8 @@ def test_sequence_of_any_length_is_the_cell_step_by_step(kind: str, time: int) -
         np.testing.assert_allclose(ours.data[0], cells.data, rtol=1e-12)
 
 
-def test_an_lstm_carries_a_gradient_where_the_plain_network_loses_it() -> None:
-    """The cell's state passes an open forget gate unchanged; tanh and U shrink what they pass."""
+def test_an_lstm_keeps_a_gradient_that_the_plain_network_loses() -> None:
+    """The cell state passes an open forget gate unchanged; tanh and U shrink gradients."""
 
     def first_gradient(net: nn.Module) -> float:
         x = Tensor(normal(60, 4, 8))
@@ -79,7 +79,7 @@ def test_an_lstm_carries_a_gradient_where_the_plain_network_loses_it() -> None:
     assert first_gradient(lstm) > 1e5 * first_gradient(nn.RNN(8, 16, rng=1, **DOUBLE))
 
 
-def test_backward_through_a_long_sequence_costs_no_square_of_its_length() -> None:
+def test_backward_takes_linear_time_in_the_length() -> None:
     from groundup.maths import tensor
 
     moved = 0
@@ -122,7 +122,7 @@ def test_wrong_input_is_named(call: Any, message: str) -> None:
         call()
 
 
-def test_networks_read_as_torchs() -> None:
+def test_networks_have_torchs_repr() -> None:
     for make in (
         lambda n: n.RNNCell(2, 3, bias=False),
         lambda n: n.LSTM(2, 3),

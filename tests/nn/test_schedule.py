@@ -28,7 +28,7 @@ lengths = st.integers(2, 60)
 
 
 def torchs(make: Callable[[torch.optim.Optimizer], Any], steps: int, peak: float = 1.0) -> Any:
-    """The factors that a scheduler of torch gives for `steps` steps."""
+    """The factors of a torch scheduler for `steps` steps."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
     scheduler = make(optimizer)
     factors = []
@@ -84,7 +84,7 @@ def test_the_peak_is_reached_once(warmup: int, steps: int, floor: float) -> None
 
 
 @given(st.integers(1, 30), st.integers(1, 60), st.floats(0, 0.9))
-def test_it_is_the_schedule_of_papers_that_count_from_one(
+def test_cosine_equals_the_formula_of_papers_that_count_from_one(
     warmup: int, falling: int, floor: float
 ) -> None:
     """a_t = t / T_w up to T_w, then half a cosine from there to T_c (Touvron et al. 2023)."""
@@ -141,7 +141,7 @@ def test_warmup_stable_decay(warmup: int, stable: int, decay: int) -> None:
     assert schedule(steps + 5) == 0.0
 
 
-def test_without_warm_up_or_decay_it_is_flat() -> None:
+def test_without_warm_up_or_decay_it_is_constant() -> None:
     assert factors(warmup_stable_decay(3, 0, 0), 5) == factors(constant(), 5) == [1.0] * 5
     assert factors(linear_warmup(0), 3) == [1.0] * 3
 
@@ -156,6 +156,6 @@ def test_without_warm_up_or_decay_it_is_flat() -> None:
         lambda: one_cycle(100, 1.0),
     ],
 )
-def test_lengths_that_leave_no_step_are_refused(make: Callable[[], Schedule]) -> None:
+def test_rejects_lengths_without_steps(make: Callable[[], Schedule]) -> None:
     with pytest.raises(ValueError, match=r"steps=0|every=0|pct_start"):
         make()

@@ -1,4 +1,4 @@
-"""The loop against one written out in torch, and what it records, evaluates and refuses."""
+"""The training loop against one written in torch, and its records, evaluations and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stream(seed: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
     return minibatches((X, Y), 8, np.random.default_rng(seed))
 
 
-def test_the_loop_is_the_one_that_people_write_in_torch() -> None:
+def test_the_loop_equals_one_written_in_torch() -> None:
     schedule, limit = linear_warmup(5, then=cosine(20)), 0.4
     model = Neuron()
     optimizer = AdamW(model.parameters(), lr=0.05)
@@ -79,7 +79,7 @@ def test_it_learns() -> None:
     assert history.losses[-1] < 0.1 * history.losses[0]
 
 
-def test_evaluations_are_in_evaluation_mode_and_off_the_tape() -> None:
+def test_evaluations_use_evaluation_mode_and_no_grad() -> None:
     seen = []
 
     def evaluate(model: Module) -> float:
@@ -102,7 +102,7 @@ def test_evaluations_are_in_evaluation_mode_and_off_the_tape() -> None:
     assert model.training
 
 
-def test_a_loss_that_is_no_number_ends_the_training() -> None:
+def test_a_nan_loss_ends_the_training() -> None:
     model = Neuron()
     batches = [(X, Y), (X, Y), (X, nan * Y), (X, Y)]
     history = train(model, batches, squared_error, SGD(model.parameters()), steps=4)
@@ -112,7 +112,7 @@ def test_a_loss_that_is_no_number_ends_the_training() -> None:
     assert np.isfinite(model.weight.data).all()
 
 
-def test_batches_that_end_too_early_are_said() -> None:
+def test_too_few_batches_raise() -> None:
     model = Neuron()
     with pytest.raises(ValueError, match="ended after 2 of 5 steps"):
         train(model, [(X, Y)] * 2, squared_error, SGD(model.parameters()), steps=5)
@@ -130,7 +130,7 @@ def test_counts_are_at_least_one(wrong: dict[str, Any]) -> None:
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 9))
 @settings(deadline=None)
-def test_every_row_comes_once_in_an_epoch(rows: int, size: int, seed: int) -> None:
+def test_every_row_occurs_once_per_epoch(rows: int, size: int, seed: int) -> None:
     table, labels = np.arange(2 * rows).reshape(rows, 2), np.arange(rows) * 10
     epochs = 4
     count = -(-epochs * rows // size)
@@ -141,7 +141,7 @@ def test_every_row_comes_once_in_an_epoch(rows: int, size: int, seed: int) -> No
     assert (np.sort(order, axis=1) == labels).all()
 
 
-def test_the_order_is_new_in_each_epoch_and_repeatable() -> None:
+def test_the_order_is_new_in_each_epoch_and_reproducible() -> None:
     def epochs(seed: int) -> np.ndarray:
         drawn = minibatches([np.arange(50)], 50, np.random.default_rng(seed))
         return np.stack([x for (x,) in islice(drawn, 3)])
@@ -156,6 +156,6 @@ def test_the_order_is_new_in_each_epoch_and_repeatable() -> None:
     ("arrays", "size"),
     [([], 2), ([np.zeros(3), np.zeros(4)], 2), ([np.zeros((0, 2))], 2), ([np.zeros(3)], 0)],
 )
-def test_arrays_must_match_and_hold_something(arrays: list[np.ndarray], size: int) -> None:
+def test_arrays_must_match_and_not_be_empty(arrays: list[np.ndarray], size: int) -> None:
     with pytest.raises(ValueError, match=f"size={size} from arrays of"):
         minibatches(arrays, size, np.random.default_rng(0))
