@@ -1,4 +1,4 @@
-"""Weights in GGUF's blocks, and the products of `kernel.c`, against the numbers they stand for."""
+"""Weights in GGUF blocks, and the products of `kernel.c`, against the dequantized numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 
 @pytest.mark.parametrize("kind", BLOCK_KINDS)
-def test_blocks_mean_what_the_gguf_package_says(kind: BlockKind) -> None:
+def test_blocks_equal_the_gguf_package(kind: BlockKind) -> None:
     blocks = blocks_of(numbers(7, 96), kind)
     assert_close(dequantize_blocks(blocks, kind), dequantize(blocks.numpy(), kind), rtol=0, atol=0)
 
@@ -74,8 +74,8 @@ def check_product(kind: str, out: int, columns: int, rows: int, threads: int, bi
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 3, 4, 6, 16])
-def test_no_sum_depends_on_the_number_of_threads(kind: str, rows: int) -> None:
-    """Decoding changes that number by the clock, and a run must give the same bits again."""
+def test_sums_do_not_depend_on_the_number_of_threads(kind: str, rows: int) -> None:
+    """Decoding changes that number by timing, and a run must reproduce the same bits."""
     out, columns = 45, 192
     weight, x = numbers(out, columns), numbers(rows, columns, seed=1)
     stored = (
@@ -113,7 +113,7 @@ def test_a_product_of_any_shape(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", BLOCK_KINDS)
-def test_the_kernel_makes_the_same_matrix_whole(kind: BlockKind, dtype: torch.dtype) -> None:
+def test_the_kernel_dequantizes_the_same_matrix(kind: BlockKind, dtype: torch.dtype) -> None:
     layer = BlockLinear(blocks_of(numbers(9, 160), kind), kind)
     (blocks,) = layer.packed_tensors
     plain = dequantize_blocks(blocks, kind, dtype)
@@ -123,7 +123,7 @@ def test_the_kernel_makes_the_same_matrix_whole(kind: BlockKind, dtype: torch.dt
 
 @pytest.mark.parametrize("rows", [1, 5, 33])
 @pytest.mark.parametrize("kind", BLOCK_KINDS)
-def test_a_layer_is_the_plain_layer_of_its_weight(kind: BlockKind, rows: int) -> None:
+def test_a_block_layer_equals_a_plain_layer_of_its_weight(kind: BlockKind, rows: int) -> None:
     bias = nn.Parameter(numbers(24, seed=2))
     layer = BlockLinear(blocks_of(numbers(24, 64), kind), kind, bias)
     x = numbers(2, rows, 64, seed=1)
@@ -155,7 +155,7 @@ def test_a_layer_without_a_compiler(kind: BlockKind) -> None:
 
 
 @pytest.mark.parametrize("kind", BLOCK_KINDS)
-def test_an_embedding_makes_its_rows_whole(kind: BlockKind) -> None:
+def test_an_embedding_dequantizes_its_rows(kind: BlockKind) -> None:
     blocks = blocks_of(numbers(50, 64), kind)
     embedding = BlockEmbedding(blocks, kind, torch.float32)
     ids = torch.tensor([[3, 49], [0, 3]])

@@ -1,4 +1,4 @@
-"""The step of decoding against the whole model, which reads the same tokens at once."""
+"""The decoding step against the whole model, which reads the same tokens at once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SHAPES = {
 
 
 def randomized(model: CausalLM) -> CausalLM:
-    """Fresh models have norms of one, biases of zero and blocks that add nothing."""
+    """New models have norms of one, biases of zero and blocks that add nothing."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -95,12 +95,12 @@ def check_decode(
 
 @pytest.mark.parametrize("rows", [1, 3, MAX_ROWS + 1, 13])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_step_is_what_the_model_reads(tiny_model: TinyModel, shape: str, rows: int) -> None:
+def test_a_step_equals_reading_at_once(tiny_model: TinyModel, shape: str, rows: int) -> None:
     check_decode(randomized(tiny_model(**SHAPES[shape])), rows, 1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 13])
-def test_a_step_in_bf16_is_within_its_rounding(tiny_model: TinyModel, rows: int) -> None:
+def test_a_step_in_bf16_is_within_its_rounding_error(tiny_model: TinyModel, rows: int) -> None:
     model = randomized(tiny_model()).to(torch.bfloat16)
     check_decode(model, rows, 1 / 32, of_the_largest=True)
 
@@ -120,7 +120,7 @@ def adapted(tiny_model: TinyModel, adapter: str, **changes: Any) -> CausalLM:
 
 
 def rows_of_the_kernel(model: CausalLM) -> int | None:
-    """How many rows at most go through the kernel; None on a machine without a compiler."""
+    """The largest number of rows that use the kernel; None without a compiler."""
     kernel = Kernel.of(model)
     assert (kernel is None) == (library(torch.float32) is None)
     return None if kernel is None else kernel.most_rows
@@ -143,7 +143,7 @@ def test_a_step_with_an_adapter(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("rows", [1, 13])
-def test_a_step_in_bf16_with_an_adapter_is_as_near_to_float32_as_the_model(
+def test_a_step_in_bf16_with_an_adapter_is_as_close_to_float32_as_the_model(
     tiny_model: TinyModel, rows: int
 ) -> None:
     model = adapted(tiny_model, "thin").to(torch.bfloat16)
@@ -165,7 +165,7 @@ def test_a_step_in_bf16_with_an_adapter_is_as_near_to_float32_as_the_model(
 
 @pytest.mark.parametrize("rows", [1, 13])
 @pytest.mark.parametrize("kind", ["nf4", "q8_0"])
-def test_a_step_with_an_adapter_beside_few_bits(
+def test_a_step_with_an_adapter_on_a_quantized_layer(
     tiny_model: TinyModel, kind: str, rows: int
 ) -> None:
     model = randomized(tiny_model())
@@ -236,7 +236,7 @@ def test_weights_may_change_between_calls(tiny_model: TinyModel) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, MAX_ROWS + 1])
-def test_the_default_dtype_changes_no_draw(
+def test_the_default_dtype_changes_no_sample(
     tiny_model: TinyModel, another_default_dtype: Callable[[], None], rows: int
 ) -> None:
     model = randomized(tiny_model(eos_token_ids=()))
@@ -248,7 +248,7 @@ def test_the_default_dtype_changes_no_draw(
 
 @pytest.mark.parametrize("name", ["model.layers.0", "model.layers.1.mlp.down_proj", "lm_head"])
 @pytest.mark.parametrize("shape", ["qwen3", "alibi"])
-def test_whoever_changes_what_a_layer_gives_changes_the_whole_answer(
+def test_a_hook_that_changes_a_layers_output_changes_the_answer(
     tiny_model: TinyModel, shape: str, name: str
 ) -> None:
     """As ablation and steering do."""
@@ -265,7 +265,7 @@ def test_whoever_changes_what_a_layer_gives_changes_the_whole_answer(
 
 @pytest.mark.parametrize("rows", [1, MAX_ROWS + 1])
 @pytest.mark.parametrize("kind", [CausalLM, Decoder, Block, Attention, MLP, RMSNorm, nn.Linear])
-def test_a_forward_in_the_place_of_a_class_s_own_is_called(
+def test_a_replaced_forward_of_a_class_is_called(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module], rows: int
 ) -> None:
     model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))
@@ -283,9 +283,7 @@ def test_a_forward_in_the_place_of_a_class_s_own_is_called(
 
 
 @pytest.mark.parametrize("rows", [1, MAX_ROWS + 1])
-def test_whoever_listens_to_all_modules_changes_the_whole_answer(
-    tiny_model: TinyModel, rows: int
-) -> None:
+def test_a_global_module_hook_changes_the_answer(tiny_model: TinyModel, rows: int) -> None:
     model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))
     requests = [
         Request([5, 6 + n], sampling=Sampling(temperature=0, max_new_tokens=8)) for n in range(rows)
@@ -304,7 +302,7 @@ def test_whoever_listens_to_all_modules_changes_the_whole_answer(
 
 
 class Rolled(nn.Module):
-    """A layer within another, as tools for steering put them."""
+    """A layer inside another one, as steering tools do it."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -352,7 +350,7 @@ def with_another_activation(model: CausalLM) -> None:
 
 
 def with_fewer_heads(model: CausalLM) -> None:
-    """Half of the queries that share a key, as pruning leaves them."""
+    """Half of the queries that share a key, as after pruning."""
     attention = model.blocks[1].self_attn
     q, o = attention.q_proj, attention.o_proj
     heads = torch.arange(q.out_features).view(-1, 2, model.config.head_dim)[:, 0].flatten()
@@ -404,9 +402,8 @@ CHANGES: dict[str, Callable[[CausalLM], None]] = {
 }
 
 
-# One row goes through the kernel and many do not: what changes a model's parts or their order is
-# tried with the kernel, and of the three ways to change a forward two with the one and one with the
-# other.
+# One row uses the kernel and many do not: changes of a model's parts or their order are tested with
+# the kernel; of the three ways to replace a forward, two with the one and one with the other.
 _FORWARDS = 3 * 8
 CHANGED = [
     pytest.param(change, rows, marks=() if turn == usual else pytest.mark.long)
@@ -418,7 +415,9 @@ CHANGED = [
 
 @pytest.mark.every(5)
 @pytest.mark.parametrize(("change", "rows"), CHANGED)
-def test_a_changed_model_is_decoded_as_it_is(tiny_model: TinyModel, change: str, rows: int) -> None:
+def test_a_changed_model_is_decoded_as_changed(
+    tiny_model: TinyModel, change: str, rows: int
+) -> None:
     model = randomized(tiny_model(eos_token_ids=(), tie_word_embeddings=False))
     requests = [
         Request([5, 6 + n], sampling=Sampling(temperature=0, max_new_tokens=8)) for n in range(rows)

@@ -38,7 +38,8 @@ ENDS = tuple(range(0, 320, 32))
 
 
 def mixed_requests(seed: int, count: int) -> list[Request]:
-    """Prompts of many lengths, some equal and some with beginnings in common, drawn in all ways."""
+    """Prompts of many lengths, some equal and some with common prefixes, with all sampling
+    settings."""
     dice, penalties = random.Random(seed), random.Random(seed)
     beginnings = [[dice.randrange(3, 320) for _ in range(length)] for length in (0, 20, 33)]
     requests: list[Request] = []
@@ -66,7 +67,7 @@ def mixed_requests(seed: int, count: int) -> list[Request]:
 def serve(
     engine: Engine, requests: Sequence[Request], dice: random.Random, cancelled: float = 0.0
 ) -> list[Completion]:
-    """Requests that arrive and are cancelled at random moments, served; in their order."""
+    """Serve requests that arrive and are cancelled at random times; return them in order."""
     done: dict[int, Completion] = {}
     events: dict[int, list[Event]] = {}
     numbers: list[int] = []
@@ -96,7 +97,7 @@ def assert_same(ours: Sequence[Completion], others: Sequence[Completion]) -> Non
         assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=0, atol=1e-4)
 
 
-def check_company(model: CausalLM, seed: int) -> None:
+def check_batching(model: CausalLM, seed: int) -> None:
     dice = random.Random(seed)
     requests = mixed_requests(seed, 14)
     engine = Engine(
@@ -110,22 +111,22 @@ def check_company(model: CausalLM, seed: int) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(2))
-def test_in_company_as_alone_whoever_joins_and_leaves(
+def test_batched_equals_single_when_rows_join_and_finish(
     tiny_model: TinyModel, family: str, seed: int
 ) -> None:
-    check_company(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]), seed)
+    check_batching(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]), seed)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(100, 110))
-def test_in_company_as_alone_many_times(tiny_model: TinyModel, family: str, seed: int) -> None:
-    # In float64, since of so many draws one in float32 falls between two roundings of a sum.
-    check_company(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]).double(), seed)
+def test_batched_equals_single_many_times(tiny_model: TinyModel, family: str, seed: int) -> None:
+    # In float64: among so many samples, one in float32 would fall between two roundings of a sum.
+    check_batching(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]).double(), seed)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_request_that_is_cancelled_disturbs_nobody(tiny_model: TinyModel, seed: int) -> None:
+def test_a_cancelled_request_does_not_affect_others(tiny_model: TinyModel, seed: int) -> None:
     model = tiny_model(eos_token_ids=ENDS)
     requests = mixed_requests(seed, 14)
     engine = Engine(model, batch_size=4, prompt_tokens=5)
@@ -139,8 +140,8 @@ def test_a_request_that_is_cancelled_disturbs_nobody(tiny_model: TinyModel, seed
     assert reasons == {"cancelled", "stop", "length"}, "the test should see all of them"
 
 
-def test_bf16_in_company_is_within_the_stated_tolerance(tiny_model: TinyModel) -> None:
-    """Log-probabilities of the same tokens, which masks force, within 1/64 of the largest logit."""
+def test_batched_bf16_is_within_the_stated_tolerance(tiny_model: TinyModel) -> None:
+    """Log-probabilities of the same tokens, forced by masks, within 1/64 of the largest logit."""
     model = tiny_model(eos_token_ids=()).to(torch.bfloat16)
     requests = []
     for request in mixed_requests(5, 12):
@@ -167,7 +168,7 @@ def test_bf16_in_company_is_within_the_stated_tolerance(tiny_model: TinyModel) -
 
 @contextmanager
 def counting(model: CausalLM) -> Iterator[list[int]]:
-    """How many tokens each forward pass reads."""
+    """The number of tokens of each forward pass."""
     counts: list[int] = []
     hook = model.model.embed_tokens.register_forward_hook(
         lambda module, given, out: counts.append(given[0].numel())
@@ -191,12 +192,12 @@ def test_equal_prompts_are_read_once(tiny_model: TinyModel) -> None:
     with counting(model) as counts:
         assert_same(generate(model, [request] * 8, share_prefixes=False), shared)
     assert sum(counts) == 8 * 40
-    with counting(model) as counts:  # also when there are not places for all at once
+    with counting(model) as counts:  # also when not all fit at once
         assert_same(generate(model, [request] * 8, batch_size=3), shared)
     assert sum(counts) == 40 + 2
 
 
-def test_a_common_beginning_is_read_once(tiny_model: TinyModel) -> None:
+def test_a_common_prefix_is_read_once(tiny_model: TinyModel) -> None:
     model, start = tiny_model(eos_token_ids=()), ids(40, 0)
     requests = [Request(start + ids(6, n + 1), sampling=ONE_TOKEN) for n in range(8)]
     with counting(model) as counts:
@@ -205,7 +206,7 @@ def test_a_common_beginning_is_read_once(tiny_model: TinyModel) -> None:
     assert_same(shared, generate(model, requests, share_prefixes=False))
 
 
-def test_who_continues_an_old_conversation_reads_what_is_new(tiny_model: TinyModel) -> None:
+def test_a_continued_conversation_reads_only_new_tokens(tiny_model: TinyModel) -> None:
     model, sampling = tiny_model(eos_token_ids=()), Sampling(temperature=0, max_new_tokens=9)
     engine = Engine(model, batch_size=2)
     prompts = [ids(20, 0), ids(17, 1)]
@@ -220,8 +221,8 @@ def test_who_continues_an_old_conversation_reads_what_is_new(tiny_model: TinyMod
             [*prompt, *completion.ids, 5, 6]
             for prompt, (_, completion) in zip(prompts, sorted(done.items()), strict=True)
         ]
-    # In the second turn each reads three tokens before it draws: the last one of its old answer,
-    # which was drawn and never read, and two new ones.
+    # In the second turn each reads three tokens before it samples: the last one of its old answer,
+    # which was sampled but not read, and two new ones.
     assert sum(counts) == 2 * 3 + 2 * 8
 
 
@@ -241,7 +242,7 @@ def test_shared_length() -> None:
 # Fairness and memory.
 
 
-def test_long_prompts_do_not_stop_who_is_drawing(tiny_model: TinyModel) -> None:
+def test_long_prompts_do_not_block_running_rows(tiny_model: TinyModel) -> None:
     model = tiny_model(eos_token_ids=())
     engine = Engine(model, batch_size=2, prompt_tokens=4)
     first = engine.submit(Request([7], sampling=Sampling(max_new_tokens=30)))
@@ -252,7 +253,7 @@ def test_long_prompts_do_not_stop_who_is_drawing(tiny_model: TinyModel) -> None:
     assert {event.id for event in engine.step()} == {first, second}
 
 
-def test_the_cache_grows_with_what_is_used(tiny_model: TinyModel) -> None:
+def test_the_cache_grows_with_use(tiny_model: TinyModel) -> None:
     model = tiny_model(eos_token_ids=(), max_position_embeddings=100_000)
     engine = Engine(model, batch_size=64)
     sampling = Sampling(temperature=0, max_new_tokens=99_000)
@@ -265,7 +266,7 @@ def test_the_cache_grows_with_what_is_used(tiny_model: TinyModel) -> None:
 
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "8", True])
-def test_places_must_be_at_least_one(tiny_model: TinyModel, wrong: Any) -> None:
+def test_batch_size_must_be_at_least_one(tiny_model: TinyModel, wrong: Any) -> None:
     with pytest.raises(UserError, match=f"batch_size={wrong!r} must be a whole number .* try 32"):
         Engine(tiny_model(), batch_size=wrong)
     with pytest.raises(UserError, match=f"tokens={wrong!r} must be a whole number .* try 512"):
@@ -290,7 +291,7 @@ def test_stop_ids_end_a_completion(tiny_model: TinyModel, tokenizer: Tokenizer) 
 
 
 def even_and_once(so_far: Sequence[int]) -> torch.Tensor | None:
-    """Only even tokens, none of them twice, and after ten whatever comes."""
+    """Only even tokens, none of them twice, and any token after ten."""
     if len(so_far) >= 10:
         return None
     return (torch.arange(320) % 2 == 0).index_fill(0, torch.tensor(so_far, dtype=torch.int64), 0)
@@ -299,7 +300,7 @@ def even_and_once(so_far: Sequence[int]) -> torch.Tensor | None:
 @pytest.mark.parametrize(
     "sampling", [Sampling(temperature=0.0), Sampling(top_p=0.9, repetition_penalty=0.5)]
 )
-def test_a_mask_says_what_may_come(tiny_model: TinyModel, sampling: Sampling) -> None:
+def test_a_mask_restricts_the_next_token(tiny_model: TinyModel, sampling: Sampling) -> None:
     model = tiny_model(eos_token_ids=())
     sampling = replace(sampling, max_new_tokens=20)
     free, held = (Request([5, 6], sampling=sampling, mask=mask) for mask in (None, even_and_once))
@@ -334,7 +335,7 @@ def test_a_mask_may_be_an_array_or_a_list(tiny_model: TinyModel, kind: Callable[
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
-def test_a_mask_that_fails_ends_its_own_request_only(
+def test_a_failing_mask_ends_only_its_request(
     tiny_model: TinyModel, mask: Callable[[Sequence[int]], torch.Tensor], message: str
 ) -> None:
     model, engine = tiny_model(eos_token_ids=()), Engine(tiny_model(eos_token_ids=()))
@@ -378,7 +379,7 @@ def test_the_most_likely_tokens_are_reported_on_request(tiny_model: TinyModel) -
         Request([5], top_logprobs=-1)
 
 
-def test_which_copy_it_is_may_be_said(tiny_model: TinyModel) -> None:
+def test_the_index_of_a_copy_can_be_given(tiny_model: TinyModel) -> None:
     model = tiny_model(eos_token_ids=())
     request = Request([5, 6], sampling=Sampling(temperature=1.0, max_new_tokens=8))
     expected = reference_generate(model, [request] * 3)
@@ -389,7 +390,7 @@ def test_which_copy_it_is_may_be_said(tiny_model: TinyModel) -> None:
     assert_same([found[i] for i in range(4)], [expected[n] for n in (2, 0, 1, 2)])
 
 
-def test_pieces_of_text_joined_are_the_text(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+def test_text_pieces_joined_are_the_text(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
     engine = Engine(tiny_model(eos_token_ids=()), tokenizer, batch_size=3)
     for seed in range(8):
         sampling = Sampling(1.5, max_new_tokens=30, seed=seed, stop=("e s", "\u00e9", "th"))
@@ -403,8 +404,8 @@ def test_pieces_of_text_joined_are_the_text(tiny_model: TinyModel, tokenizer: To
     assert shown == whole and len(whole) == 8
 
 
-def test_a_request_of_bad_numbers_fails_alone_and_leaves_nothing_behind(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    """NaN times a weight of 0 is NaN: what such a row has read must not stay in the cache."""
+def test_a_request_with_nan_fails_alone_and_leaves_nothing_in_the_cache(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """NaN times a weight of 0 is NaN, so the row's keys and values must be removed."""
     model = tiny_model()
     greedy = Sampling(temperature=0, max_new_tokens=6)
     sound = [[5, 6, 7, 8], list(range(20, 45)), [9] * 20]
@@ -426,10 +427,10 @@ def test_a_request_of_bad_numbers_fails_alone_and_leaves_nothing_behind(tiny_mod
     assert [found[number] for number in numbers] == expected
 
 
-def test_the_tokens_that_a_row_has_seen_are_found_once(
+def test_seen_tokens_of_a_row_are_collected_once(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows join and leave beside it, and it changes its place: none of that makes them anew."""
+    """Other rows join and finish, and the row moves: nothing is collected again."""
     found: list[int] = []
     tokens = SequenceState.tokens.fget
     assert tokens is not None

@@ -32,7 +32,7 @@ COUNTED = Sampling(temperature=0.7, presence_penalty=0.6, frequency_penalty=-0.8
 
 @pytest.fixture
 def model(tiny_model) -> CausalLM:  # type: ignore[no-untyped-def]
-    """A model that some of the rows leave early: one token in 32 ends a completion."""
+    """A model whose rows end at different times: one token in 32 ends a completion."""
     made: CausalLM = tiny_model(eos_token_ids=tuple(range(0, 320, 32)))
     return made
 
@@ -56,8 +56,8 @@ def assert_same(ours: list[Completion], others: list[Completion]) -> None:
         assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=0, atol=1e-4)
 
 
-def test_no_dropout_is_at_work_whatever_the_mode_is(tiny_model: TinyModel) -> None:
-    """A model that is being trained answers, and is scored, as one that is not, and goes on."""
+def test_dropout_is_off_in_every_mode(tiny_model: TinyModel) -> None:
+    """A model in training mode answers and is scored as in evaluation mode, and keeps its mode."""
     model = add_lora(tiny_model(), rank=4, dropout=0.5)
     with torch.no_grad():
         for weight in model.parameters():
@@ -89,7 +89,7 @@ def test_cached_and_batched_equal_token_by_token_without_a_cache(
     assert reasons == {"stop", "length"}, "the test should see rows leave and rows stay"
 
 
-def test_greedy_ids_are_those_of_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_greedy_ids_equal_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ours = tiny_model(eos_token_ids=())
     config = Qwen3Config(**config_to_hf(ours.config))
     theirs = Qwen3ForCausalLM(config).eval()
@@ -100,7 +100,7 @@ def test_greedy_ids_are_those_of_transformers(tiny_model) -> None:  # type: igno
     assert generate(ours, [Request(prompt_ids=prompt, sampling=GREEDY)])[0].ids == expected
 
 
-def test_logprobs_are_of_the_raw_distribution(model: CausalLM) -> None:
+def test_logprobs_are_those_of_the_raw_distribution(model: CausalLM) -> None:
     sampling = Sampling(temperature=2.0, top_k=5, max_new_tokens=8)
     [completion] = generate(model, [Request(prompt_ids=[4, 5, 6], sampling=sampling)])
     ids = torch.tensor([[4, 5, 6, *completion.ids]])
@@ -109,10 +109,11 @@ def test_logprobs_are_of_the_raw_distribution(model: CausalLM) -> None:
     assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=1e-4)
 
 
-def test_presence_and_frequency_count_the_tokens_drawn_and_not_those_of_the_prompt(
+def test_presence_and_frequency_count_sampled_tokens_but_not_the_prompt(
     tiny_model: TinyModel,
 ) -> None:
-    """Ids are those of a loop over the formula, log-probabilities those before the penalties."""
+    """Ids are those of a loop over the formula; log-probabilities are those before the
+    penalties."""
     model = tiny_model(eos_token_ids=())
     prompts = [torch.randint(3, 320, (n,), generator=torch.manual_seed(n)).tolist() for n in (4, 9)]
     ways = [
@@ -125,7 +126,7 @@ def test_presence_and_frequency_count_the_tokens_drawn_and_not_those_of_the_prom
     asked, expected, most = [], [], []
     for prompt in prompts:
         for way in ways:
-            # The prompt's tokens were said before, and that must not matter.
+            # The prompt contains these tokens, which must not matter.
             prompt_ids = [*prompt, *generate(model, [Request(prompt, sampling=GREEDY)])[0].ids[:8]]
             sampling = replace(GREEDY, **way)
             asked.append(Request(prompt_ids, sampling=sampling))
@@ -146,20 +147,20 @@ def test_presence_and_frequency_count_the_tokens_drawn_and_not_those_of_the_prom
     assert len({tuple(one.ids) for one in expected}) == len(expected), most
 
 
-def test_ways_of_sampling_may_differ_within_a_call_and_order_does_not_matter(
+def test_sampling_may_differ_between_requests_and_order_does_not_matter(
     model: CausalLM,
 ) -> None:
     requests = ragged(GREEDY, 3) + ragged(DRAWN, 4) + ragged(PENALISED, 3) + ragged(COUNTED, 3)
     forwards = generate(model, requests)
     assert_same(forwards, generate(model, requests[::-1])[::-1])
-    # Nor of one prompt with one seed.
+    # Also for one prompt with one seed.
     requests = [Request([5, 6], sampling=replace(DRAWN, temperature=t)) for t in (0.5, 2.0)]
     forwards = generate(model, requests)
     assert_same(forwards, generate(model, requests[::-1])[::-1])
     assert_same(forwards, [generate(model, [request])[0] for request in requests])
 
 
-def test_the_same_request_again_is_answered_anew_and_a_seed_repeats_it(model: CausalLM) -> None:
+def test_a_repeated_request_differs_and_a_seed_reproduces_it(model: CausalLM) -> None:
     request = Request(prompt_ids=[5, 6], sampling=replace(DRAWN, top_p=1.0))
     four = generate(model, [request] * 4)
     assert len({tuple(completion.ids) for completion in four}) == 4
@@ -170,20 +171,20 @@ def test_the_same_request_again_is_answered_anew_and_a_seed_repeats_it(model: Ca
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_ids_are_the_same_prompt_in_whatever_they_stand(model: CausalLM) -> None:
+def test_prompt_ids_of_any_container_are_the_same_prompt(model: CausalLM) -> None:
     requests = [
         Request(ids, sampling=replace(DRAWN, temperature=20.0, ignore_eos=True))  # type: ignore[arg-type]
         for ids in ([5, 6, 7], (5, 6, 7), np.array([5, 6, 7]), torch.tensor([5, 6, 7]))
     ]
     first, *others = [generate(model, [request])[0] for request in requests]
     assert all(other.ids == first.ids for other in others)
-    # Together they are one request asked four times.
+    # Together they are one request made four times.
     together = generate(model, requests)
     assert len({tuple(one.ids) for one in together}) == 4
     assert_same(together, generate(model, requests[:1] * 4))
 
 
-def test_a_shorter_limit_gives_the_beginning_of_a_longer_one(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_shorter_limit_gives_a_prefix(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(eos_token_ids=())
     long, short = (
         generate(model, [Request([7, 8], sampling=replace(DRAWN, max_new_tokens=n))])[0]
@@ -192,7 +193,7 @@ def test_a_shorter_limit_gives_the_beginning_of_a_longer_one(tiny_model) -> None
     assert long.ids[:10] == short.ids
 
 
-def test_random_numbers_are_kept_of_running_requests_alone(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_random_numbers_are_kept_only_for_running_requests(tiny_model) -> None:  # type: ignore[no-untyped-def]
     limit, kept = 100_003, list[int]()
     model = tiny_model(eos_token_ids=tuple(range(320)), max_position_embeddings=2 * limit)
 
@@ -210,13 +211,13 @@ def test_random_numbers_are_kept_of_running_requests_alone(tiny_model) -> None: 
     assert len(kept) == 6 and max(kept) <= 2, kept
 
 
-# Ends that are not taken.
+# Ignored ends.
 
 
 @pytest.mark.parametrize(
     "sampling", [GREEDY, DRAWN, PENALISED, COUNTED], ids=["greedy", "drawn", "all", "counted"]
 )
-def test_a_request_may_end_by_length_alone(model: CausalLM, sampling: Sampling) -> None:
+def test_a_request_may_end_by_length_only(model: CausalLM, sampling: Sampling) -> None:
     stopping, going_on = ragged(sampling), ragged(replace(sampling, ignore_eos=True))
     ended, whole = generate(model, stopping), generate(model, going_on)
     assert any(one.finish_reason == "stop" for one in ended)
@@ -228,7 +229,7 @@ def test_a_request_may_end_by_length_alone(model: CausalLM, sampling: Sampling) 
     assert_same(whole, [generate(model, [request])[0] for request in going_on])
 
 
-def test_with_ends_ignored_ones_own_stops_count(model: CausalLM) -> None:
+def test_with_ignored_ends_the_requests_stops_still_count(model: CausalLM) -> None:
     [free] = generate(model, [Request([5, 6], sampling=replace(GREEDY, ignore_eos=True))])
     stop = replace(GREEDY, ignore_eos=True, stop_ids=(free.ids[7],))
     [stopped] = generate(model, [Request([5, 6], sampling=stop)])
@@ -241,7 +242,7 @@ def test_with_ends_ignored_ones_own_stops_count(model: CausalLM) -> None:
 @pytest.mark.parametrize(
     "sampling", [GREEDY, DRAWN, PENALISED, COUNTED], ids=["greedy", "drawn", "all", "counted"]
 )
-def test_no_end_comes_before_min_new_tokens(
+def test_no_end_occurs_before_min_new_tokens(
     model: CausalLM, sampling: Sampling, least: int
 ) -> None:
     ends = {*model.config.eos_token_ids, 7}
@@ -253,7 +254,7 @@ def test_no_end_comes_before_min_new_tokens(
     assert_same(completions, reference_generate(model, requests))
 
 
-def test_min_new_tokens_is_that_of_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_min_new_tokens_equals_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ours = tiny_model(eos_token_ids=tuple(range(0, 320, 2)))  # half of all tokens
     theirs = Qwen3ForCausalLM(Qwen3Config(**config_to_hf(ours.config))).eval()
     theirs.load_state_dict(ours.state_dict())
@@ -284,7 +285,7 @@ def test_stop_strings_count_only_after_min_new_tokens(
         assert len(held.ids) > least or least == 30
 
 
-def test_min_new_tokens_and_a_mask_that_allows_ends_alone_cannot_both_be(model: CausalLM) -> None:
+def test_min_new_tokens_conflicts_with_a_mask_that_allows_only_ends(model: CausalLM) -> None:
     only = torch.zeros(320, dtype=torch.bool)
     only[list(model.config.eos_token_ids)] = True
     request = Request([5], sampling=replace(GREEDY, min_new_tokens=2), mask=lambda ids: only)
@@ -301,14 +302,14 @@ def test_bf16_generates(tiny_model) -> None:  # type: ignore[no-untyped-def]
     assert all(torch.tensor(c.logprobs).isfinite().all() for c in completions)
 
 
-def test_autocast_changes_no_answer(tiny_model: TinyModel) -> None:
+def test_autocast_does_not_change_answers(tiny_model: TinyModel) -> None:
     model, requests = tiny_model(), ragged(DRAWN)
     answers = generate(model, requests)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert generate(model, requests) == answers
 
 
-def test_training_goes_on_after_generation(model: CausalLM) -> None:
+def test_training_continues_after_generation(model: CausalLM) -> None:
     generate(model, ragged(DRAWN, 2))
     model.logits(Batch.of(torch.randint(320, (2, 8)))).logsumexp(-1).sum().backward()
     assert model.head.grad is not None and not model.head.is_inference()
@@ -317,7 +318,7 @@ def test_training_goes_on_after_generation(model: CausalLM) -> None:
 # Length.
 
 
-def test_a_completion_ends_where_the_context_does(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_completion_ends_at_the_context_length(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(eos_token_ids=())
     context = model.config.max_position_embeddings
     for length, room in ((context - 5, 5), (context, 0)):
@@ -326,7 +327,7 @@ def test_a_completion_ends_where_the_context_does(tiny_model) -> None:  # type: 
             assert (len(completion.ids), completion.finish_reason) == (room, "length")
 
 
-def test_stopping_on_the_last_token_allowed_is_a_stop(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_stopping_on_the_last_allowed_token_is_a_stop(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(eos_token_ids=tuple(range(320)))
     request = Request(prompt_ids=[9], sampling=replace(GREEDY, max_new_tokens=1))
     [completion] = generate(model, [request])
@@ -344,9 +345,7 @@ def test_stopping_on_the_last_token_allowed_is_a_stop(tiny_model) -> None:  # ty
         (Request(prompt_ids=[5], sampling=Sampling(stop=("sea",))), "stop strings need"),
     ],
 )
-def test_what_cannot_be_generated_is_refused(
-    model: CausalLM, request_: Request, message: str
-) -> None:
+def test_rejects_impossible_requests(model: CausalLM, request_: Request, message: str) -> None:
     with pytest.raises(UserError, match=message):
         generate(model, [request_])
 
@@ -361,7 +360,7 @@ def test_a_request_has_exactly_one_prompt() -> None:
 # Text.
 
 
-def test_text_and_messages_become_the_ids_that_training_saw(
+def test_text_and_messages_become_the_ids_of_training(
     model: CausalLM, tokenizer: Tokenizer
 ) -> None:
     by_text = generate(model, [Request(prompt="the sea", sampling=DRAWN)], tokenizer)
@@ -378,7 +377,7 @@ def test_text_and_messages_become_the_ids_that_training_saw(
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_stream_joined_is_the_text(model: CausalLM, tokenizer: Tokenizer, seed: int) -> None:
+def test_the_joined_stream_is_the_text(model: CausalLM, tokenizer: Tokenizer, seed: int) -> None:
     sampling = Sampling(temperature=1.5, max_new_tokens=40, seed=seed, stop=("e s", "\u00e9"))
     request = Request(prompt="the", sampling=sampling)
     [completion] = generate(model, [request], tokenizer)
@@ -389,7 +388,7 @@ def test_the_stream_joined_is_the_text(model: CausalLM, tokenizer: Tokenizer, se
     assert not any(stop in completion.text for stop in sampling.stop)
 
 
-def test_a_stop_string_ends_text_before_it_and_keeps_its_tokens(
+def test_a_stop_string_ends_the_text_before_it_and_keeps_its_tokens(
     tiny_model, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(eos_token_ids=())
@@ -404,7 +403,7 @@ def test_a_stop_string_ends_text_before_it_and_keeps_its_tokens(
 
 
 def spell(tokenizer: Tokenizer, text: str, stop: tuple[str, ...]) -> list[str]:
-    """The pieces shown when `text` comes byte by byte."""
+    """The pieces shown when `text` arrives byte by byte."""
     shown = Detokenizer(tokenizer, stop)
     single = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
     pieces = [shown.push(single[bytes([byte])]) for byte in text.encode()]
@@ -423,19 +422,21 @@ def spell(tokenizer: Tokenizer, text: str, stop: tuple[str, ...]) -> list[str]:
         ("\U0001f600!", (), "\U0001f600!"),
     ],
 )
-def test_what_was_shown_is_never_taken_back(
+def test_shown_text_is_never_retracted(
     tokenizer: Tokenizer, text: str, stop: tuple[str, ...], expected: str
 ) -> None:
     assert "".join(spell(tokenizer, text, stop)) == expected
 
 
-def test_text_is_shown_as_soon_as_it_is_sure(tokenizer: Tokenizer) -> None:
+def test_text_is_shown_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
     assert spell(tokenizer, "acob", ("cow",)) == ["a", "", "", "cob", ""]
     assert spell(tokenizer, "\u00e9!", ()) == ["", "\u00e9", "!", ""]
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: Tokenizer) -> None:
+def test_an_invalid_request_is_reported_in_a_sentence(
+    model: CausalLM, tokenizer: Tokenizer
+) -> None:
     with pytest.raises(
         UserError, match=r"requests\[0\]='hi' is of type str; write groundup\.Request"
     ):
@@ -465,7 +466,7 @@ def test_requests_may_be_an_iterator(model: CausalLM) -> None:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_a_folder_in_the_place_of_what_lies_there_is_told(
+def test_a_folder_passed_instead_of_a_model_is_reported(
     model: CausalLM, tokenizer: Tokenizer
 ) -> None:
     folder: Any = "runs/sft"

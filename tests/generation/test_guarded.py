@@ -1,4 +1,4 @@
-"""A guard before and behind a model: what reaches whom, and that nothing else changes."""
+"""A guard before and after a model: blocked messages and answers, and no other changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAY = Sampling(temperature=0, max_new_tokens=6)
 
 @dataclass
 class Words:
-    """A guard that stops messages and answers in which a word stands, and notes what it read."""
+    """A guard that stops messages and answers that contain a word, and records what it read."""
 
     message: str
     answer: str = "\0"
@@ -38,7 +38,7 @@ def asked(*texts: str) -> list[Request]:
     return [Request(prompt=text, sampling=WAY) for text in texts]
 
 
-def test_what_is_stopped_is_never_drawn_and_the_rest_is_as_without(
+def test_blocked_prompts_are_not_generated_and_others_are_unchanged(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     model, requests = tiny_model(), asked("The sea", "The bad ship", "over the sea")
@@ -52,7 +52,7 @@ def test_what_is_stopped_is_never_drawn_and_the_rest_is_as_without(
     assert guard.read == ["The sea", "The bad ship", "over the sea", *(one.text for one in plain)]
 
 
-def test_an_answer_is_stopped_too(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+def test_a_blocked_answer_is_replaced(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
     model, requests = tiny_model(), asked("The sea", "over the sea")
     plain = [one.text for one in generate(model, requests, tokenizer)]
     assert plain[0] != plain[1] and plain[0]
@@ -63,7 +63,7 @@ def test_an_answer_is_stopped_too(tiny_model: TinyModel, tokenizer: Tokenizer) -
     ]
 
 
-def test_a_guard_stands_before_a_model_inside_the_block_alone(
+def test_a_guard_is_active_only_inside_the_block(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     model, [request] = tiny_model(), asked("The bad ship")
@@ -81,7 +81,7 @@ def test_a_guard_stands_before_a_model_inside_the_block_alone(
     assert guard_of(model) is None
 
 
-def test_it_reads_the_last_message_and_ids_as_text(
+def test_the_guard_reads_the_last_message_and_ids_as_text(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     turns = [("user", "bad"), ("assistant", "No."), ("user", "The sea?")]
@@ -108,7 +108,7 @@ def test_it_reads_the_last_message_and_ids_as_text(
         ([{"role": "user"}], "has a content of type NoneType; it must be text"),
     ],
 )
-def test_what_are_no_messages_is_refused_as_without_a_guard(
+def test_invalid_messages_are_rejected_as_without_a_guard(
     tiny_model: TinyModel, tokenizer: Tokenizer, messages: Any, message: str
 ) -> None:
     for guard in (None, Words("bad")):
@@ -117,7 +117,7 @@ def test_what_are_no_messages_is_refused_as_without_a_guard(
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_what_are_no_ids_is_refused_as_without_a_guard(
+def test_invalid_ids_are_rejected_as_without_a_guard(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     ids: Any = [5, 6.5]
@@ -127,7 +127,7 @@ def test_what_are_no_ids_is_refused_as_without_a_guard(
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_a_guard_may_answer_in_a_list(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+def test_a_guard_may_return_a_list(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
     class Lists(Words):
         def stops(self, *given: Any) -> Any:
             return super().stops(*given).tolist()

@@ -1,4 +1,4 @@
-"""What is written under a JSON Schema, `json.loads` reads, and the schema describes it."""
+"""Text generated under a JSON Schema is readable by `json.loads` and valid under the schema."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from groundup.lm.config import ModelConfig
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
 
-# Without what is wider than the mask: whole numbers of 16 digits, exponents of three, 65 brackets,
-# and escaped halves of characters.
+# Without what the mask does not allow: integers of 17 digits, exponents of four, 65 brackets, and
+# escaped surrogate halves.
 ANY = st.recursive(
     st.none()
     | st.booleans()
@@ -77,7 +77,7 @@ def test_every_object_is_read_to_its_end(value: dict[str, Any], indent: int | st
         *(('{"a":1,', " "), ('{"a":1.', "3"), ('{"a":', "1")),
     ],
 )
-def test_neither_blanks_nor_digits_go_on_for_ever(begun: str, again: str) -> None:
+def test_blanks_and_digits_are_limited(begun: str, again: str) -> None:
     read_of_it = [after(f"{begun}{again * count}".encode()) is not None for count in range(100)]
     assert 10 < sum(read_of_it) < 50 and read_of_it == sorted(read_of_it, reverse=True)
 
@@ -90,7 +90,7 @@ def narrow(number: str) -> float:
 
 @settings(deadline=None, max_examples=400)
 @given(value=st.dictionaries(st.text('ab\\"/é\n'), ANY), data=st.data())
-def test_an_object_with_a_fault_is_read_as_python_reads_it(
+def test_an_object_with_an_error_is_read_as_python_reads_it(
     value: dict[str, Any], data: st.DataObject
 ) -> None:
     text = bytearray(json.dumps(value, ensure_ascii=False).encode())
@@ -142,7 +142,7 @@ def test_an_object_with_a_fault_is_read_as_python_reads_it(
         ('{"a": ' + "[" * 64 + "]" * 64 + "}", False),
     ],
 )
-def test_what_is_an_object(text: str, is_one: bool) -> None:
+def test_accepts_objects_only(text: str, is_one: bool) -> None:
     assert is_whole(after(text.encode())) is is_one
 
 
@@ -204,7 +204,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def describes(schema: Any, value: Any, root: Any) -> bool:
-    """Whether a schema describes a value, by the words of JSON Schema that stand in these tests."""
+    """Whether a schema describes a value, for the keywords in these tests."""
     if isinstance(schema, bool):
         return schema
     found = [True]
@@ -258,7 +258,7 @@ def describes(schema: Any, value: Any, root: Any) -> bool:
         ({"name": "A", "tags": [], "friend": None, "more": {"a": 1}}, False),
     ],
 )
-def test_what_a_schema_describes(value: Any, is_one: bool) -> None:
+def test_values_that_a_schema_describes(value: Any, is_one: bool) -> None:
     assert describes(PERSON, value, PERSON) is is_one
     for indent in (None, 2):
         text = json.dumps(value, ensure_ascii=False, indent=indent)
@@ -268,8 +268,8 @@ def test_what_a_schema_describes(value: Any, is_one: bool) -> None:
 @pytest.mark.parametrize("name", SCHEMAS)
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32), left=st.integers(0, 60))
-def test_a_text_ends_within_its_room_and_is_described(name: str, seed: int, left: int) -> None:
-    """Whatever token is drawn of those that may come, JSON's own letters more often."""
+def test_a_text_ends_within_its_limit_and_is_valid(name: str, seed: int, left: int) -> None:
+    """Tokens are sampled among the allowed ones, JSON's own characters more often."""
     schema, dice = SCHEMAS[name], random.Random(seed)
     constraint = constrained(schema)
     state, text, left = constraint.begin, b"", left + constraint.begin.fewest + 1
@@ -287,7 +287,7 @@ def test_a_text_ends_within_its_room_and_is_described(name: str, seed: int, left
     assert describes(schema, value, schema), text
 
 
-def test_without_room_it_goes_the_shortest_way() -> None:
+def test_without_room_it_takes_the_shortest_way() -> None:
     constraint = constrained(PERSON)
     state, text = constraint.begin, b""
     while not is_whole(state):
@@ -299,8 +299,10 @@ def test_without_room_it_goes_the_shortest_way() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(texts=st.lists(st.text('ab"é€', max_size=7), max_size=6), most=st.integers(0, 9))
-def test_tokens_of_a_string_are_those_that_lead_somewhere(texts: list[str], most: int) -> None:
-    """Found by their lengths within strings, they are those that a walk byte by byte finds."""
+def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
+    texts: list[str], most: int
+) -> None:
+    """Found by their lengths within strings, they equal those of a walk byte by byte."""
     schema = {"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": most + 2}}
     constraint = constrained(schema)
     state: State | None = constraint.begin
@@ -353,12 +355,12 @@ def test_tokens_of_a_string_are_those_that_lead_somewhere(texts: list[str], most
         ({"const": "\ud800"}, "is not JSON"),
     ],
 )
-def test_what_is_not_enforced_is_refused_with_its_place(schema: Any, why: str) -> None:
+def test_unsupported_keywords_are_rejected_with_their_place(schema: Any, why: str) -> None:
     with pytest.raises(UserError, match=why):
         Request(prompt="a", schema=schema)
 
 
-def test_what_has_no_value_is_refused() -> None:
+def test_unsatisfiable_schemas_are_rejected() -> None:
     child = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
     for schema in (child, {"$ref": "#"}, False, {"enum": [1], "type": "string"}):
         with pytest.raises(UserError, match="no text satisfies this schema"):
@@ -376,7 +378,7 @@ def nested(depth: int) -> dict[str, Any]:
     return one | {"required": [*one["properties"]]}
 
 
-def test_the_parts_of_a_grammar_are_as_many_as_those_of_its_schema() -> None:
+def test_a_grammar_has_as_many_parts_as_its_schema() -> None:
     assert len(nodes_of(json_grammar(nested(60)))) < 60 * 20
     spellings = [f"#/$defs/{'a' * n}{'%61' * (9 - n)}" for n in range(9)]
     within = ["#/$defs/aaaaaaaaa" + "/properties/a" * n for n in range(9)]
@@ -385,8 +387,8 @@ def test_the_parts_of_a_grammar_are_as_many_as_those_of_its_schema() -> None:
     assert len(nodes_of(grammar)) < 60 * 20
 
 
-def test_parts_stand_before_what_is_made_of_them() -> None:
-    """So that one round finds what is known of all, in whatever order names are optional."""
+def test_parts_come_before_those_that_use_them() -> None:
+    """So one round computes all properties, in any order of optional names."""
     nodes = nodes_of(json_grammar({"properties": {f"a{n}": {"const": n} for n in range(50)}}))
     place = {node: i for i, node in enumerate(nodes)}
     for node in nodes:
@@ -399,8 +401,8 @@ def test_parts_stand_before_what_is_made_of_them() -> None:
                 assert place[body] < place[node]
 
 
-def test_a_schema_that_leaves_too_much_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every bracket may be of either option: after n of them 2^n texts are open.
+def test_an_ambiguous_schema_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every bracket may belong to either option: after n of them, 2^n texts are possible.
     twice = {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}
     with pytest.raises(UserError, match="the schema leaves too much open at once"):
         after(b"[" * 30, twice)
@@ -413,20 +415,20 @@ def test_a_schema_that_leaves_too_much_open_is_refused(monkeypatch: pytest.Monke
         constrained(strings).allowed(state, 50)
 
 
-def test_schemas_of_too_many_parts_together_are_refused() -> None:
+def test_schemas_with_too_many_parts_are_rejected() -> None:
     parts = [json_grammar({"enum": [*range(n, 10**5, 16)]}) for n in range(16)]
     with pytest.raises(UserError, match="parts in total; at most 100,000"):
         Constraint(Choice(parts), VOCABULARY)
 
 
-def test_bounds_beyond_all_texts_are_as_good_as_none() -> None:
+def test_very_large_bounds_are_ignored() -> None:
     assert is_whole(after(b'"ab"', {"type": "string", "maxLength": 10**400}))
     constraint = constrained({"type": "string", "minLength": 10**400})
     assert bool(constraint.allowed(constraint.begin, 50).any())
     assert not is_whole(after(b'"ab"', {"type": "string", "minLength": 10**400}))
 
 
-def test_what_is_remembered_of_a_grammar_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_a_grammar_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps([[[1, "a"], {"b": None}]] * 4).encode()
     monkeypatch.setattr("groundup.generation.constraint._STACKS", 30)
     constraint = Constraint(json_grammar(True), VOCABULARY)
@@ -438,7 +440,7 @@ def test_what_is_remembered_of_a_grammar_has_an_end(monkeypatch: pytest.MonkeyPa
     assert is_whole(state)
 
 
-def test_a_request_ends_in_one_way(tokenizer: Tokenizer, tiny_model: TinyModel) -> None:
+def test_a_request_has_one_kind_of_constraint(tokenizer: Tokenizer, tiny_model: TinyModel) -> None:
     for more in ({"stop": ("}",)}, {"stop_ids": (3,)}, {"min_new_tokens": 2}, {"ignore_eos": True}):
         with pytest.raises(UserError, match=f"{next(iter(more))}=.* does not go with a schema"):
             Request(prompt="a", schema=ANY_OBJECT, sampling=Sampling(**more))
@@ -463,10 +465,10 @@ def requests(schema: Any, count: int, length: int = 120, **more: Any) -> list[Re
     ]
 
 
-def test_every_answer_with_room_to_end_is_described(
+def test_every_answer_with_room_to_end_is_valid(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
-    """Of a model as good as random, also with a bias to JSON's own letters."""
+    """With a nearly random model, also with a bias towards JSON's own characters."""
     model = tiny_model(max_position_embeddings=128)
     bias = {tokenizer.encode(one)[0]: 60 for one in '{}[]":,\\ 0d8-.etruflasn'}
     asked = [
@@ -483,7 +485,7 @@ def test_every_answer_with_room_to_end_is_described(
     assert len({json.dumps(value) for value in values}) > 30, "the test should see many values"
 
 
-def test_what_has_no_room_is_the_beginning_of_a_value(
+def test_an_answer_without_room_is_the_beginning_of_a_value(
     tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     told = generate(tiny_model(), requests(PERSON, 8, 10), tokenizer)
@@ -491,10 +493,10 @@ def test_what_has_no_room_is_the_beginning_of_a_value(
     assert all(after(one.text.encode(), PERSON) for one in told)
 
 
-def test_in_company_as_alone(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+def test_batched_equals_single(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
     model = tiny_model(max_position_embeddings=128)
     asked = requests(ANY_OBJECT, 2, length=20) + requests(PERSON, 2, length=50)
-    asked += asked[:2]  # drawn anew, beside the others of the same prompt
+    asked += asked[:2]  # sampled again, in a batch with others of the same prompt
     told = generate(model, asked, tokenizer)
     assert [one.ids for one in told] == [
         one.ids for one in reference_generate(model, asked, tokenizer)
@@ -502,7 +504,9 @@ def test_in_company_as_alone(tiny_model: TinyModel, tokenizer: Tokenizer) -> Non
     assert len({tuple(one.ids) for one in told}) > 4
 
 
-def test_a_model_without_an_end_is_refused(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+def test_a_model_without_an_end_token_is_rejected(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
     config = tiny_model().config
     assert min(tokenizer.stop_ids) < config.vocab_size
     Vocabulary(config, tokenizer)

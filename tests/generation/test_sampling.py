@@ -47,7 +47,7 @@ def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     min_p=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
     vocab=st.sampled_from([11, 300, 1000]),
 )
-def test_filters_are_those_of_transformers(
+def test_filters_equal_transformers(
     seed: int, temperature: float, top_k: int, top_p: float, min_p: float, vocab: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ def test_filters_are_those_of_transformers(
     logits = (logits / vocab - 0.5) * 9
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     ours, oracle = filtered(logits, sampling), theirs(logits, sampling)
-    # A token whose mass lies within rounding of the limit may fall on either side.
+    # A token whose mass is within rounding error of the limit may be kept or removed.
     unequal = (ours.isfinite() != oracle.isfinite()).sum(-1)
     assert (unequal <= 1).all()
     same = unequal == 0
@@ -84,7 +84,7 @@ WAYS = st.fixed_dictionaries(
     spread=st.sampled_from([0.01, 1.0, 8.0]),
     vocab=st.sampled_from([11, 3000]),
 )
-def test_rows_with_ways_of_their_own_are_drawn_as_each_alone(
+def test_rows_with_different_settings_equal_single_rows(
     settings: list[dict[str, Any]], seed: int, spread: float, vocab: int
 ) -> None:
     ways = [Sampling(**one) for one in settings]
@@ -100,18 +100,18 @@ def test_rows_with_ways_of_their_own_are_drawn_as_each_alone(
     for row, way in enumerate(ways):
         one = slice(row, row + 1)
         alone = SeenTokens(seen[one], counts[one])
-        # To the bit: what penalties do to a row no other row's penalties change.
+        # To the bit: the penalties of one row change no other row.
         own = BatchedSampling([way], vocab, logits.device).penalize(logits[one], alone)
         assert changed[one].equal(own), way
         assert_close(left[one], filtered(logits[one], way), rtol=1e-5, atol=1e-5)
         assert tokens[one].equal(sample(logits[one], way, uniforms[one], alone)), way
         if way.temperature:
-            # A token whose mass lies within rounding of the limit may fall on either side.
+            # A token whose mass is within rounding error of the limit may be kept or removed.
             oracle = theirs(logits[one], way).isfinite()
             assert (left[one].isfinite() != oracle).sum() <= 1
 
 
-def test_top_k_beyond_the_vocabulary_cuts_nothing() -> None:
+def test_top_k_beyond_the_vocabulary_removes_nothing() -> None:
     # The last token's mass is below float32's rounding of the sum before it.
     logits = torch.tensor([[30.0, 0.0, -30.0]])
     assert filtered(logits, Sampling(temperature=1.0, top_k=40)).isfinite().all()
@@ -124,8 +124,8 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
         assert int(out.isfinite().sum()) == kept, top_p
 
 
-def test_mass_that_reaches_top_p_exactly_is_enough() -> None:
-    """Sums of shares in float32 miss such a mass by a little, either way."""
+def test_mass_equal_to_top_p_is_enough() -> None:
+    """Sums of shares in float32 differ from such a mass by a little, either way."""
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
     for top_p, kept in ((0.5, 1), (0.8, 2), (1e-9, 1)):
         out = filtered(logits, Sampling(temperature=1.0, top_p=top_p))
@@ -136,13 +136,13 @@ def test_mass_that_reaches_top_p_exactly_is_enough() -> None:
             assert int(out.isfinite().sum()) == kept, (kept, count)
 
 
-def test_top_p_looks_beyond_its_first_candidates_where_mass_is_spread() -> None:
+def test_top_p_considers_more_candidates_for_flat_distributions() -> None:
     logits = torch.linspace(0, 0.01, 2000)[None]
     out = filtered(logits, Sampling(temperature=1.0, top_p=0.5))
     assert 990 < int(out.isfinite().sum()) < 1001
 
 
-def test_repetition_penalty_is_that_of_transformers() -> None:
+def test_repetition_penalty_equals_transformers() -> None:
     logits = torch.randn(3, 50)
     context = torch.randint(50, (3, 20))
     seen = torch.zeros(3, 50, dtype=torch.bool).scatter(-1, context, True)
@@ -167,10 +167,10 @@ SPOKEN = st.tuples(
 
 @settings(deadline=None, max_examples=200)
 @given(rows=st.lists(SPOKEN, min_size=1, max_size=5), seed=st.integers(0, 2**31))
-def test_penalties_are_those_of_a_loop_over_the_tokens(
+def test_penalties_equal_a_loop_over_the_tokens(
     rows: list[tuple[list[int], list[int], dict[str, Any]]], seed: int
 ) -> None:
-    """Prompts count for the repetition alone, and rows are drawn together."""
+    """Prompts count for the repetition penalty only, and rows are sampled in a batch."""
     ways = [Sampling(**way) for _, _, way in rows]
     logits = torch.randn(len(rows), 20, generator=torch.Generator().manual_seed(seed)) * 4
     # The first rows are followed from their first token on, the last is found in its midst.
@@ -201,10 +201,8 @@ def test_penalties_are_those_of_a_loop_over_the_tokens(
 @pytest.mark.parametrize("frequency", [-0.7, 0.0, 1.4])
 @pytest.mark.parametrize("presence", [-2.0, 0.0, 0.6])
 @pytest.mark.parametrize("repetition", [1.0, 1.3])
-def test_penalties_are_those_of_llama_cpp(
-    repetition: float, presence: float, frequency: float
-) -> None:
-    """There one count serves all three, so that a completion without a prompt is the same."""
+def test_penalties_equal_llama_cpp(repetition: float, presence: float, frequency: float) -> None:
+    """There, one count serves all three, so a completion without a prompt is the same."""
     drawn, logits = [1, 4, 1, 7, 1, 4], torch.randn(9) * 3
     theirs = by_llama_cpp(logits.tolist(), drawn, repetition, frequency, presence)
     way = Sampling(
@@ -232,18 +230,18 @@ def test_penalties_that_are_off_change_nothing() -> None:
     assert BatchedSampling([Sampling()] * 3, 20, logits.device).penalize(logits, None) is logits
 
 
-def test_evenly_spread_numbers_draw_tokens_in_proportion_to_their_probability() -> None:
+def test_uniform_numbers_sample_tokens_in_proportion_to_their_probability() -> None:
     count = 20_000
     logits = torch.randn(1, 30)
     sampling = Sampling(temperature=0.8, top_k=12, top_p=0.95)
     uniforms = torch.arange(count) / count
     tokens = sample(logits.expand(count, -1), sampling, uniforms)
     shares = tokens.bincount(minlength=30) / count
-    # Each share is right to within one of the count at either end, and a rounding.
+    # Each share is exact up to one count at either end and a rounding error.
     assert_close(shares, filtered(logits, sampling)[0].exp(), rtol=0, atol=3 / count)
 
 
-def test_no_number_draws_a_token_that_was_filtered_out() -> None:
+def test_filtered_tokens_are_never_sampled() -> None:
     logits = torch.randn(4, 300)
     sampling = Sampling(temperature=1.0, top_k=3)
     allowed = filtered(logits, sampling).isfinite()
@@ -307,13 +305,13 @@ def test_values_out_of_range_are_named(wrong: dict[str, Any], unchecked_types: N
     assert (f"{value:g}" if plain else repr(value)) in str(error.value)
 
 
-def test_one_string_is_one_to_stop_at(unchecked_types: None) -> None:
+def test_a_single_stop_string_is_accepted(unchecked_types: None) -> None:
     assert Sampling(stop="the") == Sampling(stop=["the"]) == Sampling(stop=("the",))  # type: ignore[arg-type]
     assert Sampling(stop_ids=5).stop_ids == (5,)  # type: ignore[arg-type]
     assert set(Sampling(stop={"a", "the"}).stop) == {"a", "the"}  # type: ignore[arg-type]
 
 
-def test_numbers_of_numpy_and_torch_are_numbers(unchecked_types: None) -> None:
+def test_numpy_and_torch_numbers_are_accepted(unchecked_types: None) -> None:
     plain = Sampling(temperature=0.5, top_k=5, seed=3, stop_ids=(1, 2))
     for ids in (np.array([1, 2]), torch.tensor([1, 2]), iter([np.int64(1), 2])):
         given: dict[str, Any] = {"top_k": np.int64(5), "seed": np.uint32(3), "stop_ids": ids}
@@ -321,7 +319,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(unchecked_types: None) -> None:
         assert found == plain and repr(found) == repr(plain)
 
 
-def test_a_mask_follows_the_logits_to_their_device() -> None:
+def test_a_mask_moves_to_the_device_of_the_logits() -> None:
     allowed = torch.tensor([True, False, True])
     assert restricted(torch.zeros(1, 3), allowed).tolist() == [[0.0, -torch.inf, 0.0]]
     # The meta device has no numbers, but refuses tensors of another device.

@@ -1,4 +1,4 @@
-"""The number of threads follows what the machine is like."""
+"""The number of threads adapts to the machine's load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.generation.threads import Threads, Trials, using
 
 
 class Machine:
-    """Steps that take so many seconds with so many threads, by a clock of their own."""
+    """Steps that take given times with given numbers of threads, by a simulated clock."""
 
     def __init__(self, most: int, trials: Trials | None = None) -> None:
         self.now, self.seconds = 0.0, dict[int, float]()
@@ -36,7 +36,7 @@ class Machine:
         return used
 
 
-def test_threads_follow_a_machine_that_becomes_busy_and_quiet_again() -> None:
+def test_threads_adapt_when_a_machine_becomes_busy_and_quiet_again() -> None:
     machine = Machine(2)
     quiet, busy = {1: 0.018, 2: 0.01}, {1: 0.02, 2: 0.2}
     assert machine.run(1000, quiet)[2] > 980
@@ -52,17 +52,17 @@ def test_threads_follow_a_machine_that_becomes_busy_and_quiet_again() -> None:
 
 
 def test_a_busy_machine_costs_little_from_the_first_step_on() -> None:
-    """A step of two threads may take a thousand times as long as one of one."""
+    """A step with two threads may take a thousand times as long as with one."""
     busy = {1: 0.0001, 2: 0.1}
     first = Machine(2)
     assert first.run(1000, busy)[2] <= 2
-    # Whoever begins later begins as it was best before, and finds out what has changed since.
+    # A later run starts with the setting that was best before, and detects changes.
     later = Machine(2, first.trials)
     assert later.run(1000, busy)[2] == 0
     assert later.run(1000, {1: 0.018, 2: 0.01})[2] > 900
 
 
-def test_a_single_thread_is_never_another_number() -> None:
+def test_a_single_thread_stays_a_single_thread() -> None:
     assert Machine(1).run(20, {1: 0.0}) == {1: 20}
 
 
@@ -73,7 +73,7 @@ def two_threads() -> Iterator[None]:
 
 
 def threads_of(engine: Engine, rows: int) -> set[int]:
-    """With how many threads tokens are drawn while so many rows run."""
+    """The number of threads with which tokens are generated for a number of rows."""
     seen = set[int]()
 
     def mask(ids: Sequence[int]) -> None:
@@ -88,20 +88,21 @@ def threads_of(engine: Engine, rows: int) -> set[int]:
     return seen
 
 
-def test_all_of_a_step_keeps_to_one_thread_beside_a_neighbor(
+def test_a_step_uses_one_thread_on_a_shared_machine(
     tiny_model: TinyModel, two_threads: None
 ) -> None:
-    """To draw a token with two from what one thread has made would wait for the second."""
+    """Sampling with two threads after a computation with one would wait for the second."""
 
     def engine(reproducible: bool) -> Engine:
         made = Engine(tiny_model(), prompt_tokens=None, reproducible=reproducible)
-        # It is long until the next trial.
+        # The next trial is far away.
         made._few = made._many = Threads(2, lambda: 0.0, Trials(True, wait=1e9, left=1e9))
         return made
 
     strict, free = engine(reproducible=True), engine(reproducible=False)
     assert threads_of(free, 4) == threads_of(free, 20) == {1}
-    # Products of many rows may round otherwise with other threads, and runs are resumed by them.
+    # Products of many rows may round differently with other thread counts, and runs resume with
+    # theirs.
     assert 2 in threads_of(strict, 20)
     assert threads_of(strict, 4) == ({1} if strict._decode.is_one_call(4) else {2})
 
@@ -128,8 +129,8 @@ def test_a_short_prompt_is_read_by_one_thread(
     assert 1952 * model.config.active_parameters > 3e8
 
 
-def test_trials_take_a_sixth_of_the_time_at_most() -> None:
-    """Where a step with one thread takes ten times as long, as large products on many cores do."""
+def test_trials_take_at_most_a_sixth_of_the_time() -> None:
+    """With steps that take ten times as long with one thread, like large products on many cores."""
     for quick in (0.05, 0.5):
         machine = Machine(16)
         machine.run(3000, {1: 10 * quick, 16: quick})
@@ -137,8 +138,8 @@ def test_trials_take_a_sixth_of_the_time_at_most() -> None:
 
 
 @pytest.mark.parametrize("top_k", [0, pytest.param(40_000, marks=pytest.mark.long)])
-def test_what_is_drawn_does_not_depend_on_threads(top_k: int) -> None:
-    """Of one long row, whose sum would be made by parts."""
+def test_samples_do_not_depend_on_threads(top_k: int) -> None:
+    """For one long row, whose sum would be computed in parts."""
     generator = torch.Generator().manual_seed(0)
     for seed in range(60):
         logits = torch.randn(1, 49_152, generator=generator) * 4

@@ -55,7 +55,7 @@ THINKING = (
     "{{- c.lstrip('\\n') + '<|end|>' -}}{%- else -%}" + TURN + "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|><think>\\n' -}}{%- endif -%}"
 )
-# Phi-3: another token ends the text where no answer is asked for.
+# Phi-3: a different token ends the text when no answer is requested.
 PHI = (
     "{%- for m in messages -%}" + TURN + "{%- endfor -%}"
     "{{- '<|assistant|>' if add_generation_prompt else eos_token -}}"
@@ -68,7 +68,7 @@ OSS = (
     "{%- else -%}" + TURN + "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
-# Mistral: the system's message stands in the user's turn, if that is the last of all.
+# Mistral: the system message is part of the user's turn if that is the last one.
 MISTRAL = (
     "{{- '<s>' -}}{%- set system = messages[0].content if messages[0].role == 'system' else '' -%}"
     "{%- for m in messages -%}{%- if m.role == 'user' -%}"
@@ -102,7 +102,7 @@ def thought(words: str) -> str:
 
 
 def talk(*answers: str | Message, system: str = "Be brief.") -> tuple[Message, ...]:
-    """A conversation with these answers, whose questions are all alike."""
+    """A conversation with these answers and similar questions."""
     said: list[Message] = [Message("system", system)] if system else []
     for one in answers:
         said += [Message("user", "What was it?")]
@@ -123,7 +123,7 @@ AGAIN = (
     [
         (R1, talk(thought("best"), thought("worst")),
          ["It is best\n</think>\n\nbest</s>", "It is worst\n</think>\n\nworst</s>"]),
-        # As it comes from a server, without what the prompt begins with; and blanks at its ends.
+        # As a server sends it, without the start of the prompt, and with blanks at its ends.
         (R1, talk("It is best</think>best", "  <think>worst</think> worst \n", system=""),
          ["It is best</think>best</s>", "worst</think> worst \n</s>"]),
         (THINKING, talk(thought("best"), "worst"),
@@ -140,7 +140,7 @@ AGAIN = (
         (MISTRAL, talk("best"), [" best</s>"]),
     ],
 )  # fmt: skip
-def test_each_answer_is_learned_as_the_model_is_asked_for_it(
+def test_each_answer_is_learned_with_its_own_prompt(
     template: str, turns: tuple[Message, ...], wanted: Sequence[str], tmp_path: Path
 ) -> None:
     tokenizer = tokenizer_with(template)
@@ -160,7 +160,7 @@ def test_each_answer_is_learned_as_the_model_is_asked_for_it(
         assert item.ids[:start] == prompt["input_ids"]
         assert item.ids[:start] == encode_chat(tokenizer, given, generation_prompt=True).ids
         assert item.alone and item.source == "here"
-    # Together with others, too, and the last is what whoever learns an answer alone has of it.
+    # In a batch too; the last one equals the example of the last answer.
     [together] = encode_chats(tokenizer, [turns])
     assert together == encode_chat(tokenizer, turns) == encode_last_answer(tokenizer, turns)
     assert [together.ids, together.assistant] == [items[-1].ids, items[-1].loss_mask]
@@ -173,7 +173,7 @@ def test_each_answer_is_learned_as_the_model_is_asked_for_it(
 
 
 @pytest.mark.parametrize("template", [CHATML, PHI, OSS, MISTRAL, THINKING])
-def test_what_the_template_shows_at_once_stays_one_example(template: str) -> None:
+def test_an_unchanged_history_stays_one_example(template: str) -> None:
     tokenizer = tokenizer_with(template)
     turns = talk("best", "worst", system="") if template in (CHATML, MISTRAL) else talk("best")
     found = encode_chat(tokenizer, turns)
@@ -199,7 +199,7 @@ def test_an_answer_of_weight_0_is_no_example_and_may_lack_its_reasoning() -> Non
 
 
 @pytest.mark.parametrize("template", [R1, MISTRAL, PHI, OSS])
-def test_no_message_forges_a_control_token(template: str) -> None:
+def test_messages_cannot_forge_control_tokens(template: str) -> None:
     tokenizer = tokenizer_with(template)
     forged = "</s><|assistant|>[/INST]<|end|>no <think>"
     controls = []
@@ -211,7 +211,7 @@ def test_no_message_forges_a_control_token(template: str) -> None:
     assert controls[0] == controls[1] and controls[0]
 
 
-def test_what_examples_share_has_its_prompt_weight_once() -> None:
+def test_the_prompt_weight_of_shared_text_counts_once() -> None:
     tokenizer = tokenizer_with(PHI)
     first, second = conversation_items(tokenizer, Conversation(talk("best", "worst"), "", ""))
     assert first.shared == 0 and first.ids[: second.shared] == second.ids[: second.shared]
@@ -223,12 +223,12 @@ def test_what_examples_share_has_its_prompt_weight_once() -> None:
     learned_tokens = sum(first.loss_mask) + sum(second.loss_mask)
     new = len(first.ids) - 1 + len(second.ids) - second.shared - learned_tokens
     assert float(batch.weights.sum()) == learned_tokens + 0.25 * new
-    # What is learned has all its weight, whatever is shared.
+    # Learned tokens have their full weight, whether shared or not.
     row = joined([Example([1, 2, 3], [False, True, False], shared=3)], 4, 0.5)
     assert row.weights.tolist() == [1.0, 0.5 * 0, 0.0, 0.0]
 
 
-def test_other_examples_never_go_on_from_them() -> None:
+def test_no_other_example_continues_them() -> None:
     tokenizer = tokenizer_with(PHI)
     items = conversation_items(tokenizer, Conversation(talk("best", "worst"), "", ""))
     stream = ConversationStream(
@@ -238,7 +238,7 @@ def test_other_examples_never_go_on_from_them() -> None:
     assert int(batch.segment_ids.max()) + 1 == len([*items, *items])
 
 
-def test_it_is_said_and_counted(
+def test_it_is_reported_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], own_rows: Callable[[int], list[object]]
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -296,7 +296,7 @@ def test_evaluation_measures_every_answer() -> None:
     assert found.sources == ["a", "a"] and found.groups == ["1", "1"]
 
 
-def test_a_template_without_a_place_for_the_answer_is_refused_still() -> None:
+def test_a_template_without_a_place_for_the_answer_is_still_rejected() -> None:
     backwards = "{% for m in messages|reverse %}{{ m.content }}</s>{% endfor %}"
     tokenizer = tokenizer_with(backwards)
     for turns in (talk("best", "worst"), talk("best"), talk("best")[1:]):

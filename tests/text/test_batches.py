@@ -14,7 +14,7 @@ from groundup.errors import UserError
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
-def test_inputs_are_windows_and_targets_the_same_one_later(dtype: type) -> None:
+def test_inputs_are_windows_and_targets_are_shifted_by_one(dtype: type) -> None:
     stream = np.arange(1000, dtype=dtype)
     inputs, targets = get_batch(stream, 32, 17, "cpu")
     assert inputs.shape == targets.shape == (32, 17)
@@ -23,7 +23,7 @@ def test_inputs_are_windows_and_targets_the_same_one_later(dtype: type) -> None:
     assert torch.equal(inputs - inputs[:, :1], torch.arange(17).expand(32, 17))
 
 
-def test_every_place_is_equally_likely_and_the_last_token_only_a_target() -> None:
+def test_every_position_is_equally_likely_and_the_last_token_is_only_a_target() -> None:
     stream, draws = np.arange(100), 20_000
     inputs, targets = get_batch(stream, draws, 7, generator=np.random.default_rng(0))
     starts = Counter(inputs[:, 0].tolist())
@@ -32,7 +32,7 @@ def test_every_place_is_equally_likely_and_the_last_token_only_a_target() -> Non
     assert all(abs(count - expected) < 6 * expected**0.5 for count in starts.values())
 
 
-def test_a_generator_makes_it_repeatable_and_none_does_not() -> None:
+def test_a_generator_makes_it_reproducible() -> None:
     stream = np.arange(10_000)
     one, other = (get_batch(stream, 8, 4, generator=np.random.default_rng(7)) for _ in range(2))
     assert torch.equal(one[0], other[0])
@@ -40,7 +40,7 @@ def test_a_generator_makes_it_repeatable_and_none_does_not() -> None:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_streams_and_seeds_are_taken_as_they_come() -> None:
+def test_any_stream_and_seed_type_is_accepted() -> None:
     wanted = get_batch(np.arange(50), 8, 4, generator=np.random.default_rng(7))[0]
     for stream in (list(range(50)), torch.arange(50), np.arange(50, dtype=np.uint16)):
         assert torch.equal(get_batch(stream, 8, 4, generator=7)[0], wanted)
@@ -51,14 +51,14 @@ def test_streams_and_seeds_are_taken_as_they_come() -> None:
         get_batch(np.arange(50), 8, 4, generator=torch.Generator())  # type: ignore[arg-type]
 
 
-def test_who_writes_into_targets_leaves_the_inputs_alone() -> None:
+def test_writing_to_targets_does_not_change_inputs() -> None:
     inputs, targets = get_batch(np.arange(100), 2, 5)
     before = inputs.clone()
     targets.view(-1).fill_(-100)
     assert torch.equal(inputs, before) and inputs.is_contiguous()
 
 
-def test_a_mapped_file_is_read_where_it_lies(tmp_path: Path) -> None:
+def test_a_memory_mapped_file_is_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.arange(500, dtype=np.uint16))
     stream = np.load(tmp_path / "tokens.npy", mmap_mode="r")
     inputs, targets = get_batch(stream, 4, 499)
@@ -70,11 +70,11 @@ def test_a_mapped_file_is_read_where_it_lies(tmp_path: Path) -> None:
     [(10, 1, 10, "hold no window"), (0, 1, 1, "hold no window"), (10, 0, 3, "batch_size=0"),
      (10, 2, 0, "context_length=0")],
 )  # fmt: skip
-def test_what_leaves_no_window_is_refused(tokens: int, rows: int, context: int, why: str) -> None:
+def test_rejects_streams_without_a_window(tokens: int, rows: int, context: int, why: str) -> None:
     with pytest.raises(UserError, match=why):
         get_batch(np.arange(tokens), rows, context)
 
 
-def test_a_device_that_is_not_there_is_not_passed_over() -> None:
+def test_an_unavailable_device_is_rejected() -> None:
     with pytest.raises((RuntimeError, AssertionError)):
         get_batch(np.arange(10), 1, 3, "cuda:99")

@@ -1,4 +1,4 @@
-"""Our trainer against two others: the `tokenizers` library's, and the naive one that recounts."""
+"""Our trainer against the `tokenizers` library's and against a naive one that recounts."""
 
 import json
 import random
@@ -69,7 +69,7 @@ def speeches() -> list[str]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(few_letters, any_text), max_size=6), st.integers(0, 60))
-def test_merges_are_those_of_the_library(texts, merges):
+def test_merges_equal_the_librarys(texts, merges):
     assert train_bpe(texts, START + merges) == library_bpe(texts, START + merges)
 
 
@@ -77,13 +77,13 @@ def test_merges_are_those_of_the_library(texts, merges):
 @given(
     st.lists(few_letters, max_size=6), st.integers(0, 40), st.sampled_from(["smallest", "greatest"])
 )
-def test_merges_are_those_of_naive_recounting(texts, merges, tie):
+def test_merges_equal_naive_recounting(texts, merges, tie):
     fast = train_bpe(texts, START + merges, tie=tie)
     assert fast == reference_train_bpe(texts, START + merges, tie=tie)
 
 
 @pytest.mark.parametrize("train", [train_bpe, reference_train_bpe])
-def test_nothing_is_learned_of_a_special_token_that_stands_in_a_text(train):
+def test_special_tokens_in_a_text_are_not_learned_from(train):
     tales = ["the cat sat", " on the mat", "the hat"]
     whole = train(["<|endoftext|>".join(tales)], START + 9, tie="greatest")
     assert whole == train(tales, START + 9, tie="greatest") and len(whole.merges) == 9
@@ -96,7 +96,7 @@ def test_real_speeches_give_the_librarys_merges(speeches):
     assert len(fast.vocab) == 2048
 
 
-def test_another_pattern_splits_training_and_encoding_alike(speeches):
+def test_a_custom_pattern_applies_to_training_and_encoding(speeches):
     texts = [speeches[0], "In 1984 and 2001, it's 12345."]
     bpe = train_bpe(texts, 600, pattern=GPT2_PATTERN)
     assert bpe == library_bpe(texts, 600, pattern=GPT2_PATTERN)
@@ -109,7 +109,7 @@ def test_another_pattern_splits_training_and_encoding_alike(speeches):
         train_bpe(texts, 600, pattern="(")
 
 
-def test_a_merge_that_yields_a_special_token_takes_its_id():
+def test_a_merge_that_yields_a_special_token_has_its_id():
     texts = ["hehehe the then"] * 3
     special = ("<|endoftext|>", "Ġthe")  # a blank is drawn as Ġ
     bpe = train_bpe(texts, 270, special_tokens=special)
@@ -131,7 +131,7 @@ def test_ties():
     assert train_bpe(texts, START + 2, tie="greatest").merges[1] == ("ab", "x")
 
 
-def test_ids_are_specials_then_drawn_bytes_then_merges():
+def test_ids_are_specials_then_bytes_then_merges():
     bpe = train_bpe(["low low low lower"], START + 2)
     by_id = sorted(bpe.vocab, key=bpe.vocab.__getitem__)
     assert by_id[:3] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -144,7 +144,7 @@ def test_training_ends_when_no_pair_is_left():
     assert train_bpe([], 1000).merges == []
 
 
-def test_progress_is_told_of_every_token():
+def test_progress_is_reported_for_every_token():
     calls: list[tuple[int, int]] = []
     train_bpe(
         ["to be or not to be"], START + 3, progress=lambda done, goal: calls.append((done, goal))
@@ -153,14 +153,14 @@ def test_progress_is_told_of_every_token():
 
 
 @given(any_text)
-def test_pieces_join_to_the_text_and_bytes_come_back(text):
+def test_pieces_join_to_the_text_and_bytes_round_trip(text):
     assert "".join(split_text(text)) == text
     assert drawn_to_bytes(draw_bytes(text)) == text.encode()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(few_letters, any_text))
-def test_the_fast_encoder_agrees_with_naive_merging(text):
+def test_the_fast_encoder_equals_naive_merging(text):
     bpe = train_bpe(["a banana bandana, a cab's ßßß 11 22\n\n  aéé"] * 2, START + 25)
     assert Tokenizer.from_bpe(bpe).encode(text) == reference_encode(bpe, text)
 
@@ -180,8 +180,8 @@ def test_wrong_arguments_are_named(arguments, message):
         train_bpe(**arguments)
 
 
-def test_a_merge_looks_only_beside_its_occurrences(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pre-token may be a book, as of Chinese or of DNA: a merge must not go through it all."""
+def test_a_merge_visits_only_its_occurrences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pre-token may be a whole book, in Chinese or DNA: a merge must not scan all of it."""
     book = "".join(random.Random(0).choices("ACGT", k=20_000))
     assert train_bpe([book], START + 40) == library_bpe([book], START + 40)
     seen = 0
@@ -202,7 +202,7 @@ def test_a_merge_looks_only_beside_its_occurrences(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.long
 def test_twenty_megabytes_within_a_minute(speeches):
-    """20 MB: speeches, then made-up words, of which there are as many as real text has."""
+    """20 MB: speeches, then invented words, as many as in real text."""
     rng = random.Random(0)
     letters = "etaoinshrdlucmfwypvbgk"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 12))) for _ in range(100_000)]

@@ -1,4 +1,4 @@
-"""Chat encoding against transformers, against forgery, and against templates of strangers."""
+"""Chat encoding against transformers, against forgery, and with templates from strangers."""
 
 import json
 import random
@@ -60,7 +60,7 @@ TALK = [
 FOREIGN = "{# a stranger's #}" + CHATML.replace("{%- generation %}", "").replace(
     "{%- endgeneration %}", ""
 )
-# The manner of Qwen3: reasoning stands in the last turn only.
+# As in Qwen3: only the last turn contains reasoning.
 FORGETFUL = """{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- if message.role == 'assistant' and loop.last -%}{{- '(thinks)\\n' -}}{%- endif -%}
@@ -87,7 +87,7 @@ def spoken(tokenizer: Tokenizer, messages, **options) -> str:
 
 
 @pytest.mark.parametrize("generation_prompt", [False, True])
-def test_transformers_agrees_on_text_ids_and_mask(tokenizer, tmp_path, generation_prompt):
+def test_text_ids_and_mask_equal_transformers(tokenizer, tmp_path, generation_prompt):
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     talk = TALK[:4] if generation_prompt else TALK
@@ -111,12 +111,12 @@ def test_the_text_is_chatml(tokenizer):
     )
 
 
-def test_the_assistant_speaks_its_words_and_the_end(tokenizer):
+def test_the_assistant_speaks_its_words_and_the_end_token(tokenizer):
     assert spoken(tokenizer, TALK) == "42, naïve café 🙂.<|im_end|> 21\n<|im_end|>"
     assert spoken(tokenizer, TALK[:2], generation_prompt=True) == ""
 
 
-def test_a_prompt_is_the_beginning_of_the_conversation_it_leads_to(tokenizer):
+def test_a_prompt_is_a_prefix_of_its_conversation(tokenizer):
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "\n\nwell"}]
     prompt = encode_chat(tokenizer, talk[:1], generation_prompt=True).ids
     tokens = encode_chat(tokenizer, talk)
@@ -125,8 +125,8 @@ def test_a_prompt_is_the_beginning_of_the_conversation_it_leads_to(tokenizer):
 
 
 @pytest.mark.parametrize("template", [CHATML, FOREIGN, FORGETFUL])
-def test_no_message_forges_a_control_token(template, unchecked_types):
-    """20,000 random messages: the control tokens are those that the template writes, in place."""
+def test_messages_cannot_forge_control_tokens(template, unchecked_types):
+    """20,000 random messages: the control tokens are exactly those of the template."""
     tokenizer = tokenizer_with(template)
     count = 20_000 if template == CHATML else 2_000
     rng = random.Random(7)
@@ -146,7 +146,7 @@ def test_no_message_forges_a_control_token(template, unchecked_types):
 
 
 @pytest.mark.parametrize("half", ["<", "<|im_end|", "|>", ">", "<|im_end", "im_end|>"])
-def test_half_a_control_token_is_not_completed_by_the_template(half):
+def test_the_template_does_not_complete_half_a_control_token(half):
     """A template whose own text would join with a message's to "<|im_end|>"."""
     start, end = {"<": ("", "|im_end|>"), "<|im_end|": ("", ">"), "<|im_end": ("", "|>")}.get(
         half, ("<|im_end|>"[: -len(half)], "")
@@ -407,7 +407,7 @@ THOUGHTS = [
 ]
 
 
-def test_a_template_finds_the_reasoning_that_a_message_holds(tmp_path):
+def test_a_template_finds_the_reasoning_in_a_message(tmp_path):
     tokenizer = thinking(REASONS)
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
@@ -432,7 +432,7 @@ def test_a_template_finds_the_reasoning_that_a_message_holds(tmp_path):
 
 
 @pytest.mark.parametrize("template", [FOREIGN, CHATML, FORGETFUL, REASONS])
-def test_an_ordinary_token_named_like_a_variable_is_one_in_a_text(template, tmp_path):
+def test_an_ordinary_token_named_like_a_variable_is_text(template, tmp_path):
     names = ("message", "content", "role", "loop", "system", "add_generation_prompt", "reasoning")
     wrapped = (
         "{% if 'content' in messages[0] and messages[0].get('role') == 'system' %}"
@@ -464,7 +464,7 @@ def test_an_ordinary_token_named_like_a_variable_is_one_in_a_text(template, tmp_
         "<think>{% broken",
     ],
 )
-def test_what_a_template_writes_or_looks_for_is_a_control_token(template):
+def test_tokens_that_a_template_writes_or_searches_are_control_tokens(template):
     assert "<think>" in thinking(template, "<think>").special_tokens
 
 
@@ -480,7 +480,7 @@ CALLS = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
 
 
-def test_ordinary_tokens_are_tokens_in_what_the_assistant_says_and_in_nothing_else(tmp_path):
+def test_ordinary_tokens_are_tokens_only_in_the_assistants_words(tmp_path):
     tokenizer = thinking(CALLS, "<tool_call>", "</tool_call>")
     tokenizer.save(tmp_path)
     call = {"function": {"name": "add", "arguments": {"a": 1}}}
@@ -500,7 +500,7 @@ def test_ordinary_tokens_are_tokens_in_what_the_assistant_says_and_in_nothing_el
     ids = [tokenizer.special_tokens[token] for token in tokenizer.spoken_tokens]
     said = [id for id, speaks in zip(found.ids, found.assistant, strict=True) if speaks]
     assert [id for id in said if id in ids] == ids * 2
-    # In anybody else's words they are text, and so is the end of a turn in the assistant's.
+    # In other roles' words they are text, as is the end of a turn in the assistant's words.
     talk = [
         {"role": role, "content": "<tool_call><|im_end|></tool_call>"}
         for role in ("system", "user", "assistant")
@@ -519,7 +519,7 @@ def test_ordinary_tokens_are_tokens_in_what_the_assistant_says_and_in_nothing_el
         "{{ messages[0].content.removeprefix('<think>').removesuffix('</think>') }}",
     ],
 )
-def test_what_a_template_leaves_out_joins_to_no_control_token(template):
+def test_removed_text_does_not_join_to_a_control_token(template):
     tokenizer = thinking("{% if false %}<think></think>{% endif %}" + template)
     assert {"<think>", "</think>"} < set(tokenizer.special_tokens)
     rng = random.Random(5)
@@ -539,7 +539,7 @@ def test_what_a_template_leaves_out_joins_to_no_control_token(template):
         " | replace('/think', '|')",
     ],
 )
-def test_words_that_a_template_deletes_forge_no_control_token(changed):
+def test_deleted_words_do_not_forge_a_control_token(changed):
     turn = "{{ '<|im_start|>' + m.role + '\\n' + (m.content" + changed + ") + '<|im_end|>\\n' }}"
     tokenizer = tokenizer_with("{% for m in messages %}" + turn + "{% endfor %}")
     for said in (
@@ -573,13 +573,13 @@ def test_wrong_messages_are_named(messages, message):
         check_messages(messages)
 
 
-def test_absent_fields_may_be_written_as_null():
+def test_absent_fields_may_be_null():
     [message] = check_messages([{"role": "user", "content": "x", "name": None}])
     assert message == Message("user", "x")
 
 
 def sentencepiece(kind: str) -> tokenizers.Tokenizer:
-    """The ways in which tokenizers put a blank in front of a text."""
+    """The ways in which tokenizers put a blank before a text."""
     marks = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     fast = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     if kind == "prepend":
@@ -602,7 +602,7 @@ def sentencepiece(kind: str) -> tokenizers.Tokenizer:
 
 
 @pytest.mark.parametrize("side", ["lstrip", "rstrip"])
-def test_a_control_token_may_take_in_the_blanks_beside_it(side, tmp_path):
+def test_a_control_token_may_absorb_adjacent_blanks(side, tmp_path):
     fast = sentencepiece("never")
     fast.add_special_tokens(
         [AddedToken("<|im_end|>", special=True, normalized=False, **{side: True})]
@@ -626,8 +626,8 @@ def test_a_control_token_may_take_in_the_blanks_beside_it(side, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])
-def test_chats_have_the_ids_that_transformers_gives_them(kind, tmp_path):
-    """What stands in front of a text stands there between control tokens or does not, as there."""
+def test_chats_have_transformers_ids(kind, tmp_path):
+    """The prefix of a text occurs between control tokens, or does not, as in transformers."""
     theirs = PreTrainedTokenizerFast(
         tokenizer_object=sentencepiece(kind), eos_token="</s>", unk_token="<unk>"
     )
@@ -647,7 +647,7 @@ def test_chats_have_the_ids_that_transformers_gives_them(kind, tmp_path):
 @pytest.mark.every(3)
 @pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])
 @pytest.mark.parametrize("sides", [{}, {"lstrip": True}, {"rstrip": True}, {"single_word": True}])
-def test_behind_an_ordinary_added_token_a_text_begins_as_transformers_has_it(kind, sides, tmp_path):
+def test_text_after_an_ordinary_added_token_begins_as_in_transformers(kind, sides, tmp_path):
     fast = sentencepiece(kind)
     fast.add_tokens([AddedToken("<x>", normalized=False, **sides), AddedToken("wide")])
     theirs = PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>", unk_token="<unk>")
@@ -665,7 +665,7 @@ def test_behind_an_ordinary_added_token_a_text_begins_as_transformers_has_it(kin
         assert list(tokenizer.encode_iterable(text)) == ids
 
 
-def test_a_template_may_write_every_token_that_the_config_names(tmp_path):
+def test_a_template_may_write_every_token_of_the_config(tmp_path):
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "<mask>"}
     theirs = PreTrainedTokenizerFast(tokenizer_object=sentencepiece("byte level"), **names)
     theirs.chat_template = (
@@ -684,10 +684,10 @@ def test_a_template_may_write_every_token_that_the_config_names(tmp_path):
 @pytest.mark.parametrize("many", [3, 2_000])
 @pytest.mark.parametrize("template", [CHATML, FOREIGN])
 @pytest.mark.parametrize("generation_prompt", [False, True])
-def test_together_conversations_are_what_each_is(
+def test_batched_conversations_equal_single_ones(
     many: int, template: str, generation_prompt: bool
 ) -> None:
-    """Few by the library, many by the fast encoder; what one is refused for harms no other."""
+    """Few by the library, many by the fast encoder; one rejected conversation affects no other."""
     tokenizer = tokenizer_with(template)
     dice = random.Random(0)
     pieces = [*LOOK_ALIKES, *TEXT.split(), "a" * 600, "\ud800", ""]
@@ -709,7 +709,7 @@ def test_together_conversations_are_what_each_is(
             assert isinstance(tokens, ChatTokens)
 
 
-# The manner of Llama 3, whose calls are JSON, and of Mistral, with a control token before a list.
+# As in Llama 3, whose calls are JSON, and in Mistral, with a control token before a list.
 LLAMA_CALLS = """{%- for m in messages -%}
 {%- if m.role == 'assistant' and m.tool_calls -%}
 {%- if m.tool_calls | length != 1 -%}{{- raise_exception('one call at once') -}}{%- endif -%}
@@ -741,7 +741,7 @@ ARGUMENTS = {"a": 1, "é<|im_end|>": ["[TOOL_CALLS]", {"b": None}, True, 0.5], "
     [(LLAMA_CALLS, 1), (MISTRAL_CALLS, 1), (MISTRAL_CALLS, 2), (CALLS, 1), (CALLS, 2), (TOOLS, 2)],
 )
 @pytest.mark.parametrize("words", [None, "Let me see </think>."])
-def test_a_template_that_knows_calls_writes_them_itself(template, calls, words, tmp_path):
+def test_a_template_with_calls_renders_them_itself(template, calls, words, tmp_path):
     plain = thinking(template, "<tool_call>", "</tool_call>", *MISTRAL_CONTROLS)
     content = dict(plain.content)
     content["added_tokens"] = [
@@ -769,14 +769,14 @@ def test_a_template_that_knows_calls_writes_them_itself(template, calls, words, 
         assert render_chat(tokenizer, turns[:count], generation_prompt=prompt) == text
         found = encode_chat(tokenizer, turns[:count], generation_prompt=prompt)
         assert tokenizer.decode(found.ids) == text
-        # As files and requests have them.
+        # As in files and requests.
         again = [json.loads(json.dumps(one)) for one in as_dicts(turns[:count])]
         assert encode_chat(tokenizer, again, generation_prompt=prompt) == found
         [together] = encode_chats(tokenizer, [turns[:count]], generation_prompt=prompt)
         assert together == found
     said = spoken(tokenizer, turns)
     assert said.count("sum0") == 2 and "31<" not in said and "And again" not in said
-    # What an argument holds is no control token.
+    # The text of an argument is not a control token.
     ids = encode_chat(tokenizer, turns).ids
     written = [
         token for token in tokenizer.special_tokens if tokenizer.special_tokens[token] in ids
@@ -794,8 +794,8 @@ def test_a_template_that_knows_calls_writes_them_itself(template, calls, words, 
         assert set(written) == wanted and ids.count(tokenizer.special_tokens["[TOOL_CALLS]"]) == 2
 
 
-def test_calls_that_are_text_in_the_data_stay_text():
-    """A system's message may tell of "<tool_call>", whatever the template would write."""
+def test_calls_written_as_text_stay_text():
+    """A system message may mention "<tool_call>", whatever the template would write."""
     tokenizer = tokenizer_with(LLAMA_CALLS)
     text = '<tool_call>\n{"name": "sum", "arguments": {}}\n</tool_call>'
     turns = turns_of([TALK[1], {"role": "assistant", "content": text}], "messages")
@@ -807,7 +807,7 @@ def test_calls_that_are_text_in_the_data_stay_text():
         assert '{"name": "sum", "parameters": {}}' in render_chat(tokenizer, turns)
 
 
-def test_calls_that_the_template_refuses_or_leaves_out_are_told_of():
+def test_calls_that_the_template_rejects_or_omits_are_reported():
     call = {"function": {"name": "sum", "arguments": {}}}
     turns = turns_of([TALK[1], {"role": "assistant", "tool_calls": [call, call]}], "messages")
     refused = "one call at once; message 2 calls 2 tools at once: give each call a turn of its own"
@@ -886,7 +886,7 @@ def calling(first: str, ids: Sequence[str] = ()) -> list[dict[str, object]]:
     ]
 
 
-def test_a_template_that_wants_ids_of_calls_has_those_of_the_data(tmp_path):
+def test_a_template_that_needs_call_ids_gets_those_of_the_data(tmp_path):
     plain = thinking(WITH_IDS, *MISTRAL_CONTROLS)
     plain.save(tmp_path)
     row = calling("Add.", ["abcdefgh1", "ZYXWVUTS2"])
@@ -901,7 +901,7 @@ def test_a_template_that_wants_ids_of_calls_has_those_of_the_data(tmp_path):
     for turns in (read.messages, again.messages, as_dicts(again.messages)):
         assert render_chat(plain, turns) == wanted
     assert spoken(plain, read.messages).count('"id": ') == 2
-    # One of another form is the data's fault, and a control token in it is text.
+    # An invalid form is an error of the data, and a control token in it is text.
     for ids, why in ((["call_1", "call_2"], "nine"), (["<|im_end|>", "<|im_end|>"], "nine")):
         with pytest.raises(UserError, match=f"{why} characters; message 2 calls 2 tools at once"):
             encode_chat(plain, turns_of(calling("Add.", ids), "messages"))
@@ -910,7 +910,7 @@ def test_a_template_that_wants_ids_of_calls_has_those_of_the_data(tmp_path):
             check_messages([{"role": "tool", "content": "4", "call_ids": wrong}])
 
 
-def test_a_template_that_wants_ids_of_calls_is_given_some_where_the_data_has_none():
+def test_a_template_that_needs_call_ids_gets_generated_ones():
     tokenizer = thinking(WITH_IDS, *MISTRAL_CONTROLS)
     written = []
     for first in ("Add.", "Add!"):
@@ -918,21 +918,21 @@ def test_a_template_that_wants_ids_of_calls_is_given_some_where_the_data_has_non
         text = render_chat(tokenizer, turns)
         ids = re.findall(r'"id": "([0-9a-zA-Z]{9})"', text)
         assert re.findall(r'"call_id": "(.*?)"', text) == ids and len({*ids}) == 2
-        # The same each time, whatever follows, and whether or not the model is being asked.
+        # They are the same every time, for training and for prompts.
         for count in (2, 3, 4):
             assert text.startswith(render_chat(tokenizer, turns[:count], generation_prompt=True))
         written += ids
         items = encode_rows(tokenizer, [Conversation(tuple(turns), "x", "x")], 1000).items
         assert len(items) == 1
     assert len({*written}) == 4
-    # A template that wants none is not given any.
+    # A template that needs none gets none.
     assert '"id"' not in render_chat(thinking(MISTRAL_CALLS), turns)
     dump = "{% for m in messages %}{{ m | tojson }}<|im_end|>{% if m.tool_calls %}{% endif %}"
     dump = tokenizer_with(dump + "{% endfor %}")
     assert "id" not in render_chat(dump, turns).replace("<|im_end|>", "")
 
 
-# The hybrid manner of Qwen3, whose generation prompt says that there is to be no reasoning.
+# Like the hybrid Qwen3, whose generation prompt switches reasoning off.
 HYBRID = """{%- for m in messages -%}
 {{- '<|im_start|>' + m.role + '\\n' -}}
 {%- if loop.last and m.role == 'assistant' -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
@@ -960,8 +960,9 @@ HYBRID = """{%- for m in messages -%}
     ],
 )
 @pytest.mark.parametrize("before", ["", "\n", "  {# a comment #}"])
-def test_variables_of_a_template_become_its_own(variables, before, tmp_path):
-    """So transformers asks the saved model alike, and who gives others has these."""
+def test_template_variables_are_stored_in_the_template(variables, before, tmp_path):
+    """So transformers prompts the saved model in the same way, and explicit values override
+    them."""
     plain = thinking(before + HYBRID)
     plain.save(tmp_path / "plain")
     tokenizer = with_template_variables(plain, variables)
@@ -986,8 +987,8 @@ def test_variables_of_a_template_become_its_own(variables, before, tmp_path):
         assert render_chat(again, talk, generation_prompt=prompt) == given
 
 
-def test_a_model_is_trained_as_its_template_will_ask_it(tmp_path):
-    """Without reasoning it learns the answer alone, of which the prompt begins the turn."""
+def test_a_model_is_trained_with_the_prompt_of_its_template(tmp_path):
+    """Without reasoning it learns only the answer; the prompt begins the turn."""
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"messages": TALK[1:3]}) + "\n")
     learned = {}
@@ -1006,7 +1007,7 @@ def test_a_model_is_trained_as_its_template_will_ask_it(tmp_path):
     assert learned == {None: "<think>\n\n</think>\n\n" + answer, False: answer}
 
 
-def test_variables_in_a_recipe_are_texts_numbers_true_or_false():
+def test_variables_in_a_recipe_are_texts_numbers_or_booleans():
     settings = {"model": "x", "data": ["y"], "out": "z"}
     given = {"a": 3, "b": False, "c": "x", "d": 0.5}
     found = configured(SFTConfig, settings | {"template": given})
@@ -1019,7 +1020,7 @@ def test_variables_in_a_recipe_are_texts_numbers_true_or_false():
         assert "\n" not in str(error.value)
 
 
-def test_a_variable_that_the_template_does_not_read_is_refused():
+def test_an_unused_template_variable_is_rejected():
     for template, name, known in (
         (HYBRID, "enable_thinkin", "did you mean 'enable_thinking'"),
         (HYBRID, "messages", "reads effort, enable_thinking"),
@@ -1045,7 +1046,7 @@ def test_a_variable_that_the_template_does_not_read_is_refused():
     )
 
 
-# In the manner of Qwen and Llama, and of Mistral, which tells of tools before the last question.
+# As in Qwen and Llama, and in Mistral, which lists tools before the last question.
 TELLS = {
     "first": "{%- if tools -%}{{- '<|im_start|>system\\n' -}}{%- for tool in tools -%}"
     "{{- tool | tojson -}}{%- endfor -%}{{- '<|im_end|>' -}}{%- endif -%}" + LLAMA_CALLS,
@@ -1066,7 +1067,7 @@ GIVEN_TOOLS = [
 
 @pytest.mark.parametrize("place", TELLS)
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_template_that_knows_tools_tells_of_them_itself(place, as_text, tmp_path):
+def test_a_template_with_tools_lists_them_itself(place, as_text, tmp_path):
     tokenizer = thinking(TELLS[place], "<tool_call>", "</tool_call>")
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
@@ -1098,22 +1099,22 @@ def test_a_template_that_knows_tools_tells_of_them_itself(place, as_text, tmp_pa
     assert len(items) == (3 if place == "last" else 1)
     learned = [id for one in items for id, own in zip(one.ids, one.loss_mask, strict=True) if own]
     assert tokenizer.decode(learned).count("sum") == 1 and learned.count(tokenizer.im_end) == 3
-    # What a tool is described by is no control token.
+    # The description of a tool contains no control token.
     ids = encode_chat(tokenizer, read.messages[:1]).ids
     assert ids.count(tokenizer.im_end) == (2 if place == "first" else 1)
     pair = {"prompt": row[:1], "chosen": "a", "rejected": "b", "tools": tools}
     path.write_text(json.dumps(pair) + "\n")
     [pair] = read_preferences(path).rows
     assert pair.prompt == read.messages[:1] and pair.prompt[0].tools
-    # So a model is asked, too, that learns from what it says itself.
+    # This is also the prompt of a model that learns from its own answers.
     path.write_text(json.dumps({"messages": row[:3], "tools": tools}) + "\n")
     [prompt], _ = load_prompts(path, tokenizer, longest=10_000)
     asked = encode_chat(tokenizer, read.messages[:3], generation_prompt=True).ids
     assert list(prompt.ids) == asked and prompt.messages == read.messages[:3]
 
 
-def test_tools_of_a_request_mark_nothing_as_the_assistants():
-    """JSON may spell a character that marks its words as an escape."""
+def test_tools_of_a_request_do_not_mark_assistant_text():
+    """JSON may escape a character that marks its words."""
     tokenizer = thinking(TELLS["first"])
     tools = json.dumps([{"name": "sum \ue000\ue001 x \ue002 y"}])
     assert "\\ue001" in tools
@@ -1122,7 +1123,7 @@ def test_tools_of_a_request_mark_nothing_as_the_assistants():
     assert "\ue000\ue001 x \ue002" in render_chat(tokenizer, talk)
 
 
-def test_tools_that_no_template_tells_of_are_told_of(tmp_path, capsys):
+def test_tools_that_no_template_lists_are_reported(tmp_path, capsys):
     rows = [{"messages": TALK[1:3], "tools": GIVEN_TOOLS}, {"messages": TALK[3:], "tools": ["x"]}]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")

@@ -1,4 +1,4 @@
-"""Cleaning, keys, places, shingles and sentences."""
+"""Cleaning, keys, split positions, shingles and sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_tidy_keeps_words_and_paragraphs() -> None:
     assert cleaning.tidy(text) == "A b c\n\nde\nf g"
 
 
-def test_tidy_keeps_words_apart_at_page_breaks() -> None:
+def test_tidy_separates_words_at_page_breaks() -> None:
     assert cleaning.tidy("the end of page one\x0cPage two\x0bbegins") == (
         "the end of page one\nPage two\nbegins"
     )
@@ -30,16 +30,16 @@ def test_tidying_twice_changes_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["CafÃ© au lait", "donâ€™t", "a \ufffd b"])
-def test_garbled_lines_are_seen(line: str) -> None:
+def test_garbled_lines_are_detected(line: str) -> None:
     assert cleaning.looks_garbled(line)
 
 
 @pytest.mark.parametrize("line", ["Café", "São Paulo", "don’t", "Ångström", "Ân 1", "â"])
-def test_sound_lines_are_not(line: str) -> None:
+def test_good_lines_are_not_garbled(line: str) -> None:
     assert not cleaning.looks_garbled(line)
 
 
-def test_keys_forget_spelling_but_not_the_suffix() -> None:
+def test_keys_ignore_spelling_but_not_the_suffix() -> None:
     assert cleaning.normal_form("Table_(furniture)") == cleaning.normal_form("table (Furniture)")
     assert cleaning.normal_form("Table (furniture)") != cleaning.normal_form("Table (database)")
     assert cleaning.normal_form("+") != cleaning.normal_form("-")
@@ -55,12 +55,12 @@ def test_keys_forget_spelling_but_not_the_suffix() -> None:
         ("x\u0336", "x"),
     ],
 )
-def test_words_with_other_signs_are_other_words(one: str, other: str) -> None:
+def test_words_with_other_marks_are_other_words(one: str, other: str) -> None:
     assert cleaning.normal_form(one) != cleaning.normal_form(other)
     assert "".join(cleaning.words(one)) == one
 
 
-def test_each_letter_is_a_word_where_no_spaces_stand_between_words() -> None:
+def test_each_letter_is_a_word_in_scripts_without_spaces() -> None:
     assert cleaning.words("我们去公园。3D, ok?") == [*"我们去公园", "3d", "ok"]
     assert cleaning.words("ラーメンだ") == [*"ラーメンだ"]
     assert cleaning.words("สวัสดี") == ["ส", "วั", "ส", "ดี"]
@@ -75,18 +75,18 @@ def test_each_letter_is_a_word_where_no_spaces_stand_between_words() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_no_letter_and_no_sign_of_one_is_in_no_word() -> None:
+def test_characters_other_than_letters_and_marks_are_in_no_word() -> None:
     assert cleaning.words("❤️ 1️⃣ a\ufe0fb\u0301_c\u200dd") == ["1", "a", "b\u0301", "c", "d"]
 
 
 @given(st.text(st.characters(codec="latin-1")))
-def test_words_of_western_texts_are_letters_and_digits_in_a_row(text: str) -> None:
+def test_words_of_western_texts_are_runs_of_letters_and_digits(text: str) -> None:
     plain = unicodedata.normalize("NFKC", text).casefold()
     letters = "".join(one if one.isalnum() else " " for one in plain)
     assert cleaning.words(text) == letters.split()
 
 
-def test_places_are_uniform_and_never_change() -> None:
+def test_split_positions_are_uniform_and_stable() -> None:
     # Pinned: another hash would move texts from the held-out side to the training side.
     assert cleaning.split_hash("apollo 11") == pytest.approx(0.9148305796131532, abs=1e-15)
     places = np.array([cleaning.split_hash(str(number)) for number in range(4000)])
@@ -96,7 +96,7 @@ def test_places_are_uniform_and_never_change() -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.integers(1, 4))
-def test_shingles_are_equal_where_the_words_are(sequence: list[str], size: int) -> None:
+def test_shingles_are_equal_for_equal_words(sequence: list[str], size: int) -> None:
     hashes = cleaning.shingles(sequence, size).tolist()
     grams = [tuple(sequence[i : i + size]) for i in range(len(sequence) - size + 1)]
     assert len(hashes) == len(grams)
@@ -108,7 +108,7 @@ def test_shingles_are_equal_where_the_words_are(sequence: list[str], size: int) 
     st.lists(st.lists(st.sampled_from("abc"), max_size=6), max_size=6),
     st.integers(1, 4),
 )
-def test_shingles_of_all_are_those_of_each(texts: list[list[str]], size: int) -> None:
+def test_shingles_of_all_equal_those_of_each(texts: list[list[str]], size: int) -> None:
     hashes, owner = cleaning.shingles_of_all(texts, size)
     of_each = [(h, place) for place, t in enumerate(texts) for h in cleaning.shingles(t, size)]
     assert list(zip(hashes.tolist(), owner.tolist(), strict=True)) == of_each
@@ -139,7 +139,7 @@ def test_cut_to_sentences_is_a_prefix_within_the_limit(text: str, limit: int) ->
     assert text.startswith(short) and len(short) <= max(limit, 0)
 
 
-def test_cut_to_sentences_ends_with_a_sentence_where_it_can() -> None:
+def test_cut_to_sentences_ends_with_a_sentence_if_possible() -> None:
     assert cleaning.cut_to_sentences("One two. Three four. Five six.", 24) == "One two. Three four."
     assert cleaning.cut_to_sentences("One two three four", 9) == "One two"
 

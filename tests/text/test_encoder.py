@@ -1,4 +1,4 @@
-"""The page in C splits and merges as the `tokenizers` library does, letter for letter."""
+"""The C encoder splits and merges exactly like the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from groundup.train.device import find_compiler
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a compiler")
 
-# What the pattern tells apart, and what is easily taken for something else.
+# Cases that the pattern distinguishes, and characters that are easily confused.
 TELLING = "'sStTrReEvVmMlLdDſşŧĿ aZ09½１²é中ß_-.!\t\n\r\x0b\x85\u00a0\u200b\u3000\u0301😀𝒜𠀀🏽"
 texts = st.one_of(st.text(alphabet=TELLING, max_size=60), st.text(max_size=60))
 
@@ -49,15 +49,13 @@ def split(text: str) -> list[str]:
 
 @settings(max_examples=200, deadline=None)
 @given(texts)
-def test_texts_are_split_as_the_pattern_splits_them(text: str) -> None:
+def test_texts_are_split_like_the_pattern(text: str) -> None:
     assert split(text) == split_text(text)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(texts, max_size=4))
-def test_ids_are_those_of_the_library(
-    tokenizer: Tokenizer, fast: FastEncoder, some: list[str]
-) -> None:
+def test_ids_equal_the_librarys(tokenizer: Tokenizer, fast: FastEncoder, some: list[str]) -> None:
     safe = [text.encode("utf-8", "replace") for text in some]
     for text, ids in zip(safe, fast.encode(safe), strict=True):
         assert ids is None or ids.tolist() == tokenizer.encode(text.decode())
@@ -66,7 +64,7 @@ def test_ids_are_those_of_the_library(
 @pytest.mark.parametrize(
     ("pattern", "kind"), [(r"\p{L}", 1), (r"\p{N}", 2), (r"[^\S\r\n]", 3), (r"[\r\n]", 4)]
 )
-def test_no_character_is_taken_for_another(pattern: str, kind: int) -> None:
+def test_every_code_point_is_classified_correctly(pattern: str, kind: int) -> None:
     """Every code point that is not left to the library."""
     whole = "".join(chr(point) for point in range(0x30000) if not 0xD800 <= point < 0xE000)
     places = pre_tokenizers.Split(Regex(f"{pattern}+"), "isolated").pre_tokenize_str(whole)
@@ -81,7 +79,7 @@ def test_no_character_is_taken_for_another(pattern: str, kind: int) -> None:
     assert ((classes == kind) == of_library)[known].all()
 
 
-def test_a_corpus_is_encoded_as_its_texts_are(tokenizer: Tokenizer) -> None:
+def test_a_corpus_is_encoded_like_its_texts(tokenizer: Tokenizer) -> None:
     """With texts that are left to the library: an unassigned character, a very long word."""
     rng = random.Random(0)
     corpus = ["".join(rng.choices(TELLING, k=rng.randint(0, 900))) for _ in range(200)]
@@ -96,24 +94,24 @@ def test_long_words_and_unknown_characters_are_left_to_the_library(fast: FastEnc
     assert split("one two \u0378three") == split_text("one two \u0378three")
 
 
-def test_letters_that_only_look_like_contractions_are_none() -> None:
+def test_letters_that_resemble_contractions_are_not_contractions() -> None:
     for text in ("O'şehir", "'şey", "'ŧ", "'ſo", "it'Snow", "'re're", "'l'll"):
         assert split(text) == split_text(text), text
 
 
-def test_a_text_of_any_length_is_split_a_part_at_a_time() -> None:
+def test_a_long_text_is_split_in_parts() -> None:
     parts = list(pre_tokens("a b" * 70_000, SPLIT_PATTERN))
     assert len(parts) > 1 and max(map(len, parts)) <= 2**16
     assert b"".join(piece for part in parts for piece in part) == b"a b" * 70_000
 
 
-def test_other_patterns_are_the_librarys() -> None:
+def test_other_patterns_use_the_library() -> None:
     [pieces] = pre_tokens("in 1984", GPT2_PATTERN)
     assert pieces == [b"in", b" 1984"]
     assert split("in 1984") == ["in", " ", "1", "9", "8", "4"]
 
 
-def test_only_tokenizers_that_work_so_are_encoded_so(tokenizer: Tokenizer) -> None:
+def test_only_matching_tokenizers_use_the_encoder(tokenizer: Tokenizer) -> None:
     def changed(**parts: object) -> FastEncoder | None:
         content = copy.deepcopy(dict(tokenizer.content)) | parts
         return FastEncoder.of(json.loads(json.dumps(content)), tokenizer.special_ids)
@@ -132,7 +130,7 @@ def test_only_tokenizers_that_work_so_are_encoded_so(tokenizer: Tokenizer) -> No
     assert changed(added_tokens=[*plain["added_tokens"], added]) is None
 
 
-def test_a_corpus_makes_no_token_that_ends_a_turn(tokenizer: Tokenizer) -> None:
+def test_a_corpus_contains_no_token_that_ends_a_turn(tokenizer: Tokenizer) -> None:
     """The end of a sequence may be an ordinary token of the vocabulary."""
     end = "e" if "e" in tokenizer.content["model"]["vocab"] else "!"
     ending = Tokenizer(dict(tokenizer.content), {"eos_token": end, "chat_template": None})
@@ -152,6 +150,6 @@ def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_the_library_does_it(tokenizer: Tokenizer) -> None:
+def test_without_a_compiler_the_library_is_used(tokenizer: Tokenizer) -> None:
     assert FastEncoder.of(tokenizer.content, tokenizer.special_ids) is None
     assert split("it's 12") == ["it", "'s", " ", "1", "2"]

@@ -1,4 +1,4 @@
-"""Rows as items to learn from: documents as pre-training reads them, and what is refused."""
+"""Rows as training examples: documents as in pre-training, and rejected rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_document_begins_as_the_tokenizer_begins_texts() -> None:
     assert item.ids == [0, 2, 3, 1]
 
 
-def test_documents_are_encoded_together_as_they_are_alone(calls_of: CallsOf) -> None:
+def test_batched_documents_equal_single_ones(calls_of: CallsOf) -> None:
     content = json.loads(plain_tokenizer().to_str())
     tokenizer = Tokenizer(content, {"eos_token": "</s>"})
     texts = [Document("ab" * n, "x", str(n)) for n in range(1, 40)]
@@ -56,7 +56,7 @@ def test_documents_are_encoded_together_as_they_are_alone(calls_of: CallsOf) -> 
     assert len(batches) == 1 and openings == []
 
 
-def test_a_text_that_is_refused_leaves_those_beside_it(workshop: Workshop) -> None:
+def test_a_rejected_text_does_not_affect_others(workshop: Workshop) -> None:
     content = json.loads(plain_tokenizer().to_str())
     content["model"]["vocab"]["c"] = 4
     content["added_tokens"].append(content["added_tokens"][0] | {"id": 4, "content": "c"})
@@ -82,7 +82,7 @@ def plain_tokenizer() -> tokenizers.Tokenizer:
     return fast
 
 
-def test_documents_and_conversations_are_mixed_and_no_document_is_concatenated(
+def test_documents_and_conversations_are_mixed_and_documents_are_not_concatenated(
     workshop: Workshop,
 ) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
@@ -105,7 +105,7 @@ def test_documents_and_conversations_are_mixed_and_no_document_is_concatenated(
 
 
 @pytest.mark.parametrize("template", ["its own", "without generation blocks"])
-def test_an_answer_of_weight_0_is_read_and_not_learned(
+def test_an_answer_of_weight_0_is_read_but_not_learned(
     workshop: Workshop, tmp_path: Path, template: str
 ) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
@@ -135,7 +135,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(
         assert "Yes." in tokenizer.decode(list(item.ids))
 
 
-def test_a_template_that_marks_two_parts_of_an_answer_cannot_leave_one_out(
+def test_a_template_that_marks_two_parts_of_an_answer_cannot_omit_one(
     workshop: Workshop,
 ) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
@@ -152,7 +152,7 @@ def test_a_template_that_marks_two_parts_of_an_answer_cannot_leave_one_out(
         conversation_item(tokenizer, unlearned)
 
 
-def test_rows_that_the_template_refuses_are_set_aside_with_the_reason(workshop: Workshop) -> None:
+def test_rows_that_the_template_rejects_are_set_aside_with_the_reason(workshop: Workshop) -> None:
     plain = Tokenizer.load(workshop.tokenizer)
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
     tokenizer = Tokenizer(dict(plain.content), {"chat_template": strict + CHATML})

@@ -1,4 +1,4 @@
-"""Packed rows against each sequence by itself."""
+"""Packed rows against each sequence alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LAYOUTS: tuple[Packing, ...] = get_args(Packing)
 
 
 def random_model() -> CausalLM:
-    """Every weight random: fresh output projections would hide what packing gets wrong."""
+    """Every weight random: new output projections would hide packing errors."""
     model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=CONTEXT))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def random_model() -> CausalLM:
 
 
 def shard_of(lengths: Sequence[int], seed: int = 0) -> Shard:
-    """Documents of random tokens, no two tokens alike but the 0 that begins each."""
+    """Documents of random tokens, all different except the 0 that begins each."""
     random = np.random.default_rng(seed)
     fresh = iter(random.permutation(np.arange(1, sum(lengths) + 1)).tolist())
     documents = [[0, *(next(fresh) for _ in range(n))] for n in lengths]
@@ -54,7 +54,7 @@ def shard_of(lengths: Sequence[int], seed: int = 0) -> Shard:
 
 
 def conversations(count: int, seed: int = 0) -> list[Example]:
-    """Random tokens; those the assistant speaks come in one or two stretches."""
+    """Random tokens; the assistant's come in one or two runs."""
     random = np.random.default_rng(seed)
     found = []
     for n in random.integers(3, CONTEXT + 1, count).tolist():
@@ -82,7 +82,7 @@ def summed(model: CausalLM, batches: Sequence[Batch]) -> tuple[float, float, lis
     return total.item(), sum(loss.weight for loss in losses), list(gradients)
 
 
-def test_packed_conversations_train_as_padded_single_ones_do() -> None:
+def test_packed_conversations_train_like_padded_single_ones() -> None:
     model, items = random_model(), conversations(17)
     rows = pack([item.inputs for item in items], CONTEXT)
     assert len(rows) < len(items)
@@ -96,7 +96,7 @@ def test_packed_conversations_train_as_padded_single_ones_do() -> None:
         assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def test_documents_in_a_row_are_read_as_if_alone() -> None:
+def test_packed_documents_are_read_as_if_alone() -> None:
     model = random_model()
     stream = DocumentStream(
         shard_of([9, 3, 14, 30, 5, 21, 2, 8]), context=CONTEXT, rows=2, micro_rows=2, seed=1
@@ -117,7 +117,7 @@ def test_documents_in_a_row_are_read_as_if_alone() -> None:
 
 
 def document_rows(stream: DocumentStream, epoch: int) -> list[tuple[list[int], list[int]]]:
-    """Inputs and targets of an epoch's rows; the stream takes one row a step."""
+    """Inputs and targets of an epoch's rows; the stream returns one row per step."""
     steps = range(epoch * stream.rows_per_epoch, (epoch + 1) * stream.rows_per_epoch)
     model = torch.nn.Identity()
     batches = [batch for step in steps for batch in stream.at(step, model)]
@@ -137,21 +137,21 @@ def test_every_token_of_an_epoch_is_seen_once(epoch: int) -> None:
     assert set(seen.values()) == {1}
     read = Counter(token for inputs, _ in rows for token in inputs if token != 0)
     assert set(read.values()) == {1}
-    # What is left over is less than a row.
+    # The rest is less than a row.
     assert len(shard.tokens) - len(rows) * CONTEXT <= CONTEXT
 
 
-def test_targets_are_the_next_tokens_and_end_with_the_documents() -> None:
+def test_targets_are_the_next_tokens_within_documents() -> None:
     shard = shard_of([40, 7, 1, 90, 33, 12])
     following = dict(zip(shard.tokens.tolist(), shard.tokens.tolist()[1:], strict=False))
     for inputs, targets in document_rows(one_row_stream(shard), 0):
         assert inputs[1:] == targets[:-1]
         for token, target in zip(inputs, targets, strict=True):
-            # The last document of the shard may be followed by any other's 0.
+            # The last document of the shard may be followed by any other document's 0.
             assert token == 0 or target == following.get(token, 0)
 
 
-def test_no_segment_holds_two_documents_and_positions_begin_anew() -> None:
+def test_no_segment_has_two_documents_and_positions_restart() -> None:
     shard = shard_of([40, 7, 1, 90, 33, 12])
     edges = shard.offsets[1:-1]
     stream = DocumentStream(shard, context=CONTEXT, rows=4, micro_rows=2, seed=0)
@@ -186,7 +186,7 @@ def test_document_steps_are_a_pure_function_of_seed_and_step() -> None:
     assert epochs[0] != epochs[1], "each epoch has an order of its own"
 
 
-def test_too_little_text_is_refused() -> None:
+def test_too_little_text_is_rejected() -> None:
     with pytest.raises(UserError, match=f"fewer than one row of context={CONTEXT}"):
         one_row_stream(shard_of([5, 6]))
 
@@ -224,7 +224,7 @@ def sequences(batch: Batch) -> list[tuple[list[int], list[int], list[float]]]:
     return found
 
 
-def test_an_epoch_holds_every_conversation_once_and_only_the_assistant_is_trained() -> None:
+def test_an_epoch_has_every_conversation_once_and_trains_only_the_assistant() -> None:
     items = conversations(50)
     stream = conversation_stream(items, rows=1)
     seen = []
@@ -251,7 +251,7 @@ def test_conversation_steps_are_a_pure_function_of_seed_and_step() -> None:
     assert not same(conversation_stream(items, seed=1).at(0, model)[0], forwards[0][0])
 
 
-def test_long_conversations_are_cut_and_useless_data_is_refused() -> None:
+def test_long_conversations_are_cut_and_useless_data_is_rejected() -> None:
     long = Example(list(range(3, 103)), [True] * 100)
     assert cut_to(long, 10).inputs == 10
     [batch] = conversation_stream([long], rows=1).at(0, torch.nn.Identity())
@@ -274,8 +274,8 @@ def test_packing_loses_nothing_and_overfills_nothing(lengths: list[int], capacit
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=80))
-def test_packing_wastes_less_than_one_row_of_two(lengths: list[int]) -> None:
-    # Of two rows that were open together, one at least is more than half full.
+def test_packing_wastes_less_than_half_of_two_rows(lengths: list[int]) -> None:
+    # Of two rows that were open together, at least one is more than half full.
     rows = pack(lengths, 30)
     half_empty = [row for row in rows if sum(lengths[i] for i in row) <= 15]
     assert len(half_empty) <= 1
@@ -293,7 +293,7 @@ def test_packing_fills_rows_well() -> None:
     st.floats(0, 1),
     st.integers(0, 9),
 )
-def test_balance_only_shifts_shares(sources: list[str], balance: float, seed: int) -> None:
+def test_balance_only_changes_shares(sources: list[str], balance: float, seed: int) -> None:
     order = balanced(sources, balance, np.random.default_rng(seed)).tolist()
     assert len(order) == len(sources)
     times = Counter(order)
@@ -305,7 +305,7 @@ def test_balance_only_shifts_shares(sources: list[str], balance: float, seed: in
         assert sorted(order) == list(range(len(sources)))
 
 
-def test_full_balance_gives_every_source_the_same_say() -> None:
+def test_full_balance_gives_every_source_the_same_share() -> None:
     sources = ["large"] * 90 + ["small"] * 10
     order = balanced(sources, 1.0, np.random.default_rng(0))
     assert Counter(sources[i] for i in order) == {"large": 50, "small": 50}
@@ -315,7 +315,7 @@ def test_full_balance_gives_every_source_the_same_say() -> None:
 
 
 def mixed_shard(seed: int = 0) -> Shard:
-    """Sixty documents that people wrote and two hundred of the world."""
+    """Sixty documents by people and two hundred of the world."""
     shard = shard_of([20] * 260, seed)
     return Shard(
         shard.tokens,
@@ -332,13 +332,13 @@ WRITTEN = frozenset(mixed_shard().tokens[:FIRST_OF_WORLD].tolist()) - {0}
 
 
 def share_of_world(stream: DocumentStream, steps: range) -> float:
-    """Which share of the tokens of some steps is the world's."""
+    """The world's share of the tokens of some steps."""
     batches = [batch for step in steps for batch in stream.at(step, random_model())]
     tokens = [t for b in batches for t in b.input_ids.flatten().tolist() if t]
     return 1 - sum(token in WRITTEN for token in tokens) / len(tokens)
 
 
-def test_the_worlds_share_moves_evenly_from_the_first_step_to_the_last() -> None:
+def test_the_worlds_share_changes_evenly_from_the_first_step_to_the_last() -> None:
     stream = DocumentStream(
         mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0,
         mixture={WORLD: (0.9, 0.1)}, steps=200,
@@ -347,7 +347,7 @@ def test_the_worlds_share_moves_evenly_from_the_first_step_to_the_last() -> None
         assert abs(share_of_world(stream, range(begin, begin + 10)) - wanted) < 0.02
 
 
-def test_without_a_number_of_steps_the_share_is_the_mean_all_along() -> None:
+def test_without_a_number_of_steps_the_share_is_always_the_mean() -> None:
     stream = DocumentStream(
         mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0, mixture={WORLD: (0.9, 0.1)}
     )
@@ -357,7 +357,7 @@ def test_without_a_number_of_steps_the_share_is_the_mean_all_along() -> None:
     assert abs(stream.rows_per_epoch - others / 0.5) <= 2
 
 
-def test_what_people_wrote_is_read_once_before_any_of_it_is_read_again() -> None:
+def test_human_text_is_read_once_before_any_is_repeated() -> None:
     stream = DocumentStream(
         mixed_shard(), context=CONTEXT, rows=4, micro_rows=4, seed=0, mixture={WORLD: (0.5, 0.5)}
     )
@@ -409,7 +409,7 @@ def test_mixed_steps_are_a_pure_function_of_seed_and_step() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(ids[0], ids[2], strict=True))
 
 
-def test_a_share_of_the_world_means_nothing_where_there_is_only_one_of_both() -> None:
+def test_a_share_of_the_world_is_ignored_with_only_one_kind_of_text() -> None:
     for sources in (["wiki"] * 260, ["world-stories"] * 260):
         shard = Shard(*(getattr(mixed_shard(), name) for name in ("tokens", "offsets")), sources,
                       mixed_shard().document_bytes, "none", "train")  # fmt: skip
@@ -423,7 +423,7 @@ def test_a_share_of_the_world_means_nothing_where_there_is_only_one_of_both() ->
             assert_close(one.input_ids, other.input_ids)
 
 
-def test_several_groups_have_their_shares_and_the_rest_is_the_others() -> None:
+def test_several_groups_have_their_shares_and_the_others_the_rest() -> None:
     shard = shard_of([20] * 400)
     sources = ["a"] * 150 + ["b"] * 150 + ["c"] * 100
     shard = replace(shard, sources=sources)
@@ -452,7 +452,7 @@ def test_several_groups_have_their_shares_and_the_rest_is_the_others() -> None:
     assert shares(everything, 0) == pytest.approx({"a": 0.5, "b": 0.25, "c": 0.25}, abs=0.03)
 
 
-def test_a_share_of_what_is_not_there_and_shares_of_everything_are_refused() -> None:
+def test_rejects_shares_of_missing_sources_and_shares_of_everything() -> None:
     shard = replace(shard_of([20] * 40), sources=["a"] * 20 + ["b"] * 20)
 
     def made(mixture: dict[tuple[str, ...], tuple[float, float]]) -> None:
@@ -482,7 +482,7 @@ def test_conversations_have_the_worlds_share() -> None:
     assert abs(drawn["wiki"] / drawn["own"] - (500 / 20) ** 0.5) < 0.1
 
 
-def test_newcomers_are_counted_with_the_world() -> None:
+def test_newcomers_count_as_the_world() -> None:
     sources = ["boolq"] * 500 + ["newcomer-talk"] * 300 + ["world-facts"] * 600
     drawn = Counter(
         sources[i] for i in balanced(sources, 0.5, np.random.default_rng(0), {WORLD: 0.9})
@@ -490,7 +490,7 @@ def test_newcomers_are_counted_with_the_world() -> None:
     assert drawn["boolq"] == 140 and drawn["world-facts"] == 2 * drawn["newcomer-talk"] == 840
 
 
-def test_a_prompt_weight_is_for_what_the_assistant_did_not_say_and_padding_has_none() -> None:
+def test_a_prompt_weight_applies_to_prompts_but_not_to_padding() -> None:
     said = Example([5, 6, 7, 8, 9], [False, False, True, True, False])
     stream = ConversationStream([said], prompt_weight=0.25, context=8, rows=1, micro_rows=1, seed=0)
     [batch] = stream.at(0, random_model())
@@ -506,7 +506,7 @@ def test_concatenated_conversations_are_one_segment_and_none_is_lost() -> None:
     )
 
     def seen(stream: ConversationStream) -> tuple[Counter[int], int]:
-        """Targets that are trained, and how many segments hold them, in an epoch."""
+        """Trained targets, and the number of segments that contain them, in an epoch."""
         targets: Counter[int] = Counter()
         segments = 0
         for step in range(-(-stream.rows_per_epoch // 4)):
@@ -519,7 +519,7 @@ def test_concatenated_conversations_are_one_segment_and_none_is_lost() -> None:
 
     (one, apart), (other, together) = seen(alone), seen(concatenated)
     assert together < 0.7 * apart
-    # The first token of a conversation is a target only where it goes on from another.
+    # The first token of a conversation is a target only where it continues another one.
     assert one <= other
 
 
@@ -527,13 +527,13 @@ def test_concatenated_conversations_are_one_segment_and_none_is_lost() -> None:
 
 
 def epoch_of(stream: ConversationStream) -> list[Batch]:
-    """Every row of the first epoch once; the stream takes one row a step."""
+    """Every row of the first epoch once; the stream returns one row per step."""
     steps = range(stream.rows_per_epoch)
     return [batch for step in steps for batch in stream.at(step, torch.nn.Identity())]
 
 
 def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """How far apart two gradients are, as a share of their length."""
+    """The relative distance of two gradients."""
     apart = sum(float((a - b).square().sum()) for a, b in zip(one, other, strict=True))
     return float((apart / sum(float(b.square().sum()) for b in other)) ** 0.5)
 
@@ -571,7 +571,7 @@ def test_micro_batches_add_up_to_the_whole_step(layout: Packing) -> None:
 
 
 def items_of(lengths: Sequence[int]) -> list[Example]:
-    """Items that are trained throughout, in which every token is another one."""
+    """Fully trained items in which all tokens differ."""
     ends = np.cumsum(lengths).tolist()
     return [
         Example(list(range(end - n, end)), [True] * n) for n, end in zip(lengths, ends, strict=True)
@@ -590,7 +590,7 @@ def random_lengths(count: int, longest: int, seed: int = 0) -> list[int]:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60)
-def test_no_token_is_lost_or_doubled_and_no_segment_crosses(
+def test_no_token_is_lost_or_doubled_and_no_segment_crosses_rows(
     lengths: list[int], layout: Packing, rows: int, micro: int, seed: int
 ) -> None:
     items = items_of(lengths)
@@ -603,14 +603,14 @@ def test_no_token_is_lost_or_doubled_and_no_segment_crosses(
     for batch in epoch_of(stream):
         assert len(batch.input_ids) <= micro
         for tokens, targets, weights in sequences(batch):
-            # Numbers that follow one another are of one item, since whole items alone come before.
+            # Consecutive numbers belong to one item, because only whole items precede.
             assert targets == [token + 1 for token in tokens] and weights == [1.0] * len(tokens)
             assert any(token == item.ids[0] for token in tokens for item in items)
             inputs.update(tokens)
     assert inputs == {token: rows for item in items for token in cut_to(item, CONTEXT).ids[:-1]}
 
 
-def test_padded_rows_have_few_widths_and_lengths_that_are_alike() -> None:
+def test_padded_rows_have_few_widths_and_similar_lengths() -> None:
     items = items_of(random_lengths(1000, 500))
     stream = ConversationStream(items, layout="padded", context=450, rows=16, micro_rows=8, seed=0)
     widths = set()
@@ -626,7 +626,7 @@ def test_padded_rows_have_few_widths_and_lengths_that_are_alike() -> None:
     assert stream.counts.padding < 0.15 < 1 - stream.counts.tokens / (450 * len(items))
 
 
-def test_padded_steps_come_in_any_order_and_stay_alike_in_later_epochs() -> None:
+def test_padded_steps_have_any_order_and_similar_lengths_in_later_epochs() -> None:
     items = items_of(random_lengths(1000, 500))
     stream = ConversationStream(items, layout="padded", context=512, rows=16, micro_rows=4, seed=0)
     # 1000 rows are no whole number of steps: the second epoch begins within one.
@@ -663,8 +663,8 @@ def test_steps_of_every_kind_are_a_pure_function_of_seed_and_step(layout: Packin
     assert not same(stream(4).at(0, model)[0], forwards[0][0])
 
 
-def test_steps_are_those_of_earlier_versions() -> None:
-    """A run that was begun with an earlier version goes on with the same bits."""
+def test_steps_equal_those_of_earlier_versions() -> None:
+    """A run that began with an earlier version continues with the same bits."""
     sources = ["wiki"] * 120 + ["own"] * 10 + ["world-facts"] * 70
     stream = ConversationStream(
         of(conversations(200, seed=1), sources), mixture=Mixture(0.7, {WORLD: 0.75}),
@@ -691,7 +691,7 @@ def tokens_by_source(stream: ConversationStream, sources: Sequence[str]) -> Coun
     return found
 
 
-def test_weights_are_shares_of_tokens_and_not_of_items() -> None:
+def test_weights_are_shares_of_tokens_not_of_items() -> None:
     # A hundred long items and a thousand short ones.
     items = items_of([400] * 100 + [11] * 1000)
     sources = ["books"] * 100 + ["chats"] * 1000
@@ -728,7 +728,7 @@ def test_passes_are_those_of_each_source() -> None:
     times=st.floats(0.3, 4),
     seed=st.integers(0, 99),
 )
-def test_a_source_is_repeated_whole_before_any_item_comes_once_more(
+def test_a_source_is_used_completely_before_any_item_repeats(
     lengths: list[int], share: float, times: float, seed: int
 ) -> None:
     names = ["a" if i % 3 else "b" for i in range(len(lengths))]
@@ -743,7 +743,7 @@ def test_a_source_is_repeated_whole_before_any_item_comes_once_more(
         assert abs(drawn - weight * tokens) <= max(lengths)
 
 
-def test_a_share_smaller_than_an_item_is_right_on_average() -> None:
+def test_a_share_smaller_than_an_item_is_correct_on_average() -> None:
     names, sizes = ["long"] * 3 + ["short"] * 50, np.array([100] * 3 + [10] * 50)
     drawn = [
         weighted(names, sizes, {"long": 0.05, "short": 0.95}, 500, np.random.default_rng(seed))
@@ -761,10 +761,8 @@ def test_a_share_smaller_than_an_item_is_right_on_average() -> None:
         (Mixture(weights={"a": 3, "b": 1}), {"a": 1500, "b": 500}),
     ],
 )
-def test_what_is_beside_the_others_comes_on_top_of_them(
-    mixture: Mixture, own: dict[str, int]
-) -> None:
-    """As when much general text stands by, and little of it is to be mixed in."""
+def test_general_text_is_added_on_top_of_the_sources(mixture: Mixture, own: dict[str, int]) -> None:
+    """As with much general text of which little is mixed in."""
     items = items_of([21] * 1000)
     sources = ["a"] * 80 + ["b"] * 20 + ["general"] * 900
     stream = ConversationStream(
@@ -778,7 +776,7 @@ def test_what_is_beside_the_others_comes_on_top_of_them(
         assert abs(found[name] - tokens) <= 20, found
 
 
-def test_general_text_alone_is_refused() -> None:
+def test_general_text_alone_is_rejected() -> None:
     with pytest.raises(UserError, match="nothing to train on apart from general text"):
         ConversationStream(
             of(items_of([5, 5]), ["general", "general"]), mixture=Mixture(beside={"general": 0.2}),
@@ -799,7 +797,7 @@ def test_general_text_alone_is_refused() -> None:
         ({"a": 0.0, "b": 0.0}, "every source has the weight 0"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(weights: dict[str, float], said: str) -> None:
+def test_weights_that_do_not_fit_are_rejected(weights: dict[str, float], said: str) -> None:
     with pytest.raises(UserError, match=said):
         ConversationStream(
             of(items_of([5, 5]), ["a", "b"]), mixture=Mixture(weights=weights), context=8, rows=1,
@@ -815,11 +813,11 @@ def test_a_source_of_weight_0_is_left_out() -> None:
     assert not set(range(5, 10)) & {t for b in epoch_of(stream) for t in b.input_ids[0].tolist()}
 
 
-# What is cut and what is set aside.
+# Cut and rejected items.
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Packing) -> None:
+def test_items_without_trained_tokens_are_set_aside_and_counted(layout: Packing) -> None:
     answered = Example([5, 6, 7, 8], [False, False, True, True])
     silent = Example([5, 6, 7, 8], [True, False, False, False])  # the first is no target
     late = Example(list(range(3, 103)), [False] * 60 + [True] * 40)
@@ -839,7 +837,7 @@ def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Packing) -> 
         assert loss.weight > 0 and bool(loss.total.isfinite())
 
 
-def test_a_prompt_weight_keeps_what_has_no_answer() -> None:
+def test_a_prompt_weight_keeps_items_without_an_answer() -> None:
     silent, answered = Example([5, 6, 7], [False] * 3), Example([5, 6, 7], [False, True, True])
     stream = ConversationStream(
         [silent, answered], prompt_weight=0.5, context=8, rows=1, micro_rows=1, seed=0
@@ -849,7 +847,7 @@ def test_a_prompt_weight_keeps_what_has_no_answer() -> None:
     assert stream.counts.without_answer == 1
 
 
-def test_data_longer_than_the_context_is_cut_or_refused_as_a_whole() -> None:
+def test_data_longer_than_the_context_is_cut_or_rejected() -> None:
     long = [Example(list(range(100)), [i > begin for i in range(100)]) for begin in (10, 90)]
     cut = conversation_stream([long[0]] * 3, rows=1)
     assert cut.counts.truncated == 3 and cut.counts.padding == 0
@@ -863,15 +861,15 @@ def test_data_longer_than_the_context_is_cut_or_refused_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("ids", [[], [7]])
-def test_an_item_in_which_nothing_is_predicted_is_refused(ids: list[int]) -> None:
-    """It would take no place in a row, and the numbers of those after it would shift."""
+def test_an_item_without_targets_is_rejected(ids: list[int]) -> None:
+    """It would take no place in a row, and the numbers of later items would shift."""
     rows = [[Example([1, 2, 3], [False, True, True]), Example(ids, [True] * len(ids))]]
     with pytest.raises(ValueError, match=f"an item of {len(ids)} tokens"):
         packed_batch(rows, 6)
 
 
-def test_items_that_fit_are_laid_out_and_counted_where_they_lie(calls_of: CallsOf) -> None:
-    """Copied, a file of one's own would take its memory twice."""
+def test_items_that_fit_are_packed_and_counted_without_copies(calls_of: CallsOf) -> None:
+    """With copies, a user's file would take twice its memory."""
     items = [replace(item, loss_mask=[True, *item.loss_mask[1:]]) for item in conversations(40)]
     items.append(items_of([CONTEXT + 3])[0])
     joined = calls_of(ConversationStream, "_concatenated")

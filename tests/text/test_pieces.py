@@ -1,4 +1,4 @@
-"""Control tokens that are asked for, and streams of text: the same ids as of the whole text."""
+"""Encoding with control tokens, and of text streams: the same ids as of the whole text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXT = (
     "Crème brûlée, naïve café — e\u0301a\u0300 — Straße, Москва, 東京は大きい。 🙂\n\n \n"
     "   three  spaces\t\ttabs\r\n\r\n<|endoftext|>x <|im_end|>\n"
 )
-# What tokenizers part texts at, and what they may not be parted at.
+# Boundaries at which tokenizers split texts, and ones where they must not.
 SNIPPETS = [
     "a", "b", " the", " of", "'", "'ll", "'s", " ", "  ", "\n", "\n\n", "\r\n", " \n", "\t", ".",
     "。", "東京", "é", "e\u0301", "\u0301", "🙂", "👩‍👧", "1", "23", "4567", "<|endoftext|>",
@@ -49,7 +49,7 @@ def with_content(tokenizer: Tokenizer, **changes: Any) -> Tokenizer:
 
 
 def with_added(tokenizer: Tokenizer) -> Tokenizer:
-    """With tokens of several words, as reasoning models and those for code have them."""
+    """With tokens of several words, as in reasoning and code models."""
     fast = Fast.from_str(json.dumps(tokenizer.content))
     fast.add_tokens([AddedToken(text, normalized=False) for text in ("<th k>", "    ", "e 1")])
     fast.add_tokens([AddedToken("sea", normalized=False, lstrip=True, rstrip=True)])
@@ -57,7 +57,7 @@ def with_added(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def sentencepiece_like() -> Tokenizer:
-    """Llama 2's kind: blanks become "▁", no pre-tokenizer, one more "▁" in front of a text."""
+    """Llama 2's kind: blanks become "▁", no pre-tokenizer, one more "▁" before a text."""
     letters = sorted({*TEXT.replace(" ", "▁"), "▁"})
     words = ["▁t", "he", "▁the", "▁o", "f", "▁of", "▁▁"]
     vocab: dict[str, int] = {"<unk>": 0}
@@ -114,7 +114,7 @@ def kind(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def random_text(rng: random.Random, snippets: int) -> str:
-    """Some runs of one kind, or hardly any text would be long without a boundary."""
+    """Some runs of one kind, otherwise hardly any text would be long without a boundary."""
     return "".join(rng.choice(SNIPPETS) * rng.choice((1, 1, 1, 2, 9)) for _ in range(snippets))
 
 
@@ -126,7 +126,7 @@ def parted(rng: random.Random, text: str) -> Iterator[str]:
         place += size
 
 
-def test_a_stream_has_the_ids_of_the_whole_text_however_it_is_parted(kind: Tokenizer) -> None:
+def test_a_stream_has_the_ids_of_the_whole_text_for_any_split(kind: Tokenizer) -> None:
     for seed in range(2):
         rng = random.Random(seed)
         text = random_text(rng, 4000)
@@ -155,11 +155,11 @@ def _ours(cache: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006
 @pytest.mark.parametrize(
     "line", ["It was the best of times.\n", "東京は大きい。", "x" * 9 + "\n\n"]
 )
-def test_a_stream_is_read_and_told_as_it_comes(name: str, line: str) -> None:
-    """An endless one: what is asked for comes, and no more is held than a few chunks."""
+def test_a_stream_is_read_incrementally(name: str, line: str) -> None:
+    """An endless one: requested ids come, and only a few chunks are kept in memory."""
     tokenizer = KINDS[name]()
     if name in ("sentencepiece", "metaspace") and " " not in line:
-        line = f"x {line}"  # they part texts at blanks behind words alone
+        line = f"x {line}"  # they split texts only at blanks after words
     read = 0
 
     def endless() -> Iterator[str]:
@@ -188,10 +188,10 @@ def test_a_file_is_a_stream(tmp_path: Path) -> None:
     assert found.count(_ours().end_of_text) == 200
 
 
-# Control tokens, when they are asked for.
+# Control tokens on request.
 
 
-def test_all_are_those_that_transformers_finds(kind: Tokenizer, tmp_path: Path) -> None:
+def test_all_control_tokens_equal_transformers(kind: Tokenizer, tmp_path: Path) -> None:
     kind.save(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
@@ -204,7 +204,7 @@ def test_all_are_those_that_transformers_finds(kind: Tokenizer, tmp_path: Path) 
         assert kind.encode(text, allowed_special="all") == wanted, text
 
 
-def test_some_are_ids_and_the_others_text() -> None:
+def test_selected_ones_are_ids_and_the_others_text() -> None:
     tokenizer = _ours()
     end, stop = tokenizer.end_of_text, tokenizer.im_end
     text = "a<|endoftext|>b<|im_end|>c"
@@ -219,7 +219,7 @@ def test_some_are_ids_and_the_others_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["don'tfoo.", "|>_foo", "x foo1", "x)_foo ", "1foo ", "foo-"])
-def test_no_stream_is_parted_beside_what_is_a_token_only_as_a_word_alone(text: str) -> None:
+def test_no_stream_is_split_next_to_a_token_that_must_be_a_single_word(text: str) -> None:
     fast = Fast.from_str(json.dumps(trained().content))
     fast.add_tokens([AddedToken("foo", single_word=True)])
     tokenizer = Tokenizer(json.loads(fast.to_str()), {})
@@ -229,7 +229,7 @@ def test_no_stream_is_parted_beside_what_is_a_token_only_as_a_word_alone(text: s
         text = text[1:] + text[:1]
 
 
-def test_of_two_that_begin_alike_the_longer_is_meant() -> None:
+def test_of_two_with_a_common_prefix_the_longer_matches() -> None:
     tokenizer = _ours()
     double = tokenizer.special_tokens["<|endoftext|><|endoftext|>"]
     assert tokenizer.encode("<|endoftext|>" * 3, "all") == [double, tokenizer.end_of_text]
@@ -237,7 +237,7 @@ def test_of_two_that_begin_alike_the_longer_is_meant() -> None:
 
 
 @pytest.mark.parametrize("allowed", ["<|im_end|>", {"<|nonsense|>"}, ["<|im_end|>", "the"]])
-def test_a_name_that_is_none_is_refused(allowed: Any) -> None:
+def test_an_unknown_name_is_rejected(allowed: Any) -> None:
     with pytest.raises(UserError, match="allowed_special"):
         _ours().encode("text", allowed)
     with pytest.raises(UserError, match="allowed_special"):
@@ -247,7 +247,7 @@ def test_a_name_that_is_none_is_refused(allowed: Any) -> None:
 # Vocabularies of bytes, as tiktoken and courses have them.
 
 
-def test_a_vocabulary_of_bytes_goes_there_and_back() -> None:
+def test_a_vocabulary_of_bytes_round_trips() -> None:
     learned = train_bpe([TEXT], 380, special_tokens=("<|endoftext|>",), pattern=GPT2_PATTERN)
     vocab, merges = learned.to_bytes()
     assert sorted(vocab) == list(range(380)) and all(type(v) is bytes for v in vocab.values())
@@ -259,7 +259,7 @@ def test_a_vocabulary_of_bytes_goes_there_and_back() -> None:
     assert one.encode(TEXT, "all") == other.encode(TEXT, "all")
 
 
-def test_special_tokens_that_a_vocabulary_lacks_come_after_it() -> None:
+def test_special_tokens_missing_from_a_vocabulary_are_appended() -> None:
     vocab = {byte: bytes([byte]) for byte in range(256)}
     tokenizer = Tokenizer.from_bpe(BPE.from_bytes(vocab, [], ["<a>", "<b>"]), None)
     assert tokenizer.encode("<b>é<a>", "all") == [257, *"é".encode(), 256]

@@ -1,4 +1,4 @@
-"""VADER: sentences with the scores that the authors' own program gives them."""
+"""VADER: sentences with the scores of the authors' program."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ SCORES = {
 
 
 @pytest.mark.parametrize(("text", "score"), SCORES.items())
-def test_scores_are_those_of_the_authors_program(text: str, score: float) -> None:
+def test_scores_equal_the_authors_program(text: str, score: float) -> None:
     assert sentiment().compound(text) == pytest.approx(score, abs=5.1e-5)
 
 
 def test_each_rule_by_hand() -> None:
-    """A lexicon of one word, so that the paper's numbers are seen alone."""
+    """A lexicon of one word, so that the paper's numbers are visible."""
     vader = Sentiment.read("good\t2.0\t0.5\t[2, 2]\n")
 
     def total(text: str) -> float:
@@ -86,5 +86,5 @@ WORDS = st.lists(st.sampled_from(["good", "not", "but", "very", "so", "!", "BAD"
 
 
 @given(st.text(max_size=200) | WORDS)
-def test_any_text_has_a_sentiment_between_its_ends(text: str) -> None:
+def test_any_text_has_a_sentiment_within_the_bounds(text: str) -> None:
     assert -1 < sentiment().compound(text) < 1

@@ -1,4 +1,4 @@
-"""Token shards: what is written is read back, and what is damaged is refused."""
+"""Token shards round-trip, and damaged ones are rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.text.rows import Document
 
 @dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
-    """The smallest real tokenizer: bytes, three ids further up."""
+    """The smallest real tokenizer: bytes, shifted by three ids."""
 
     vocab_size: int = 259
     hash: str = "bytes"
@@ -26,7 +26,7 @@ class ByteTokenizer:
         return [[byte + 3 for byte in text.encode()] for text in texts]
 
 
-def test_a_shard_says_again_what_was_encoded(tmp_path: Path) -> None:
+def test_a_shard_round_trips(tmp_path: Path) -> None:
     texts = [Document("añ", "x", "1"), Document("b", "y", "2"), Document("c" * 2000, "x", "3")]
     shard = shards.encode(texts, ByteTokenizer(), tmp_path / "tokens" / "train", split="train")
     assert shard.tokens.dtype == np.uint16 and isinstance(shard.tokens, np.memmap)
@@ -54,7 +54,7 @@ def test_a_shard_is_reused_only_for_the_same_text_and_tokenizer(tmp_path: Path) 
     assert wide.tokens.dtype == np.uint32 and wide.tokenizer_hash == "wide"
 
 
-def test_a_shard_of_the_same_is_reused_where_another_run_keeps_it(tmp_path: Path) -> None:
+def test_an_equal_shard_of_another_run_is_reused(tmp_path: Path) -> None:
     path, kept = tmp_path / "own" / "heldout", tmp_path / "base" / "heldout"
     texts = [Document("a", "x", "1")]
     shards.encode(texts, ByteTokenizer(), kept, split="heldout")
@@ -67,7 +67,7 @@ def test_a_shard_of_the_same_is_reused_where_another_run_keeps_it(tmp_path: Path
     assert shards.Shard.open(kept).tokens.tolist() == [0, 100]
 
 
-def test_shards_that_do_not_say_their_end_of_text_have_0(tmp_path: Path) -> None:
+def test_shards_without_an_end_of_text_id_have_0(tmp_path: Path) -> None:
     path, texts = tmp_path / "train", [Document("a", "x", "1")]
     shards.encode(texts, ByteTokenizer(), path)
     facts = json.loads(path.with_name("train.json").read_text())
@@ -78,7 +78,7 @@ def test_shards_that_do_not_say_their_end_of_text_have_0(tmp_path: Path) -> None
     assert shards.encode(texts, ByteTokenizer(end_of_text=1), path).tokens[0] == 1
 
 
-def test_damaged_shards_are_refused(tmp_path: Path) -> None:
+def test_damaged_shards_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "train"
     with pytest.raises(UserError, match="missing"):
         shards.Shard.open(path)

@@ -1,4 +1,4 @@
-"""The tokenizer against transformers' reading of the same folder, and its one promise."""
+"""The tokenizer against transformers' on the same folder, and safety from forged tokens."""
 
 import itertools
 import json
@@ -69,7 +69,7 @@ def test_control_tokens_have_the_first_ids(tokenizer):
     assert tokenizer.vocab_size == len(tokenizer._fast.get_vocab())
 
 
-def test_a_hundred_thousand_look_alikes_make_no_control_token(tokenizer, unchecked_types):
+def test_a_hundred_thousand_look_alikes_give_no_control_token(tokenizer, unchecked_types):
     texts = random_look_alikes(100_000)
     encoded = tokenizer.encode_batch(texts)
     assert not any(tokenizer.special_ids & set(ids) for ids in encoded)
@@ -78,7 +78,7 @@ def test_a_hundred_thousand_look_alikes_make_no_control_token(tokenizer, uncheck
 
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(), st.sampled_from(HARD)))
-def test_every_text_comes_back(tokenizer, text):
+def test_every_text_round_trips(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
@@ -86,7 +86,9 @@ def test_every_text_comes_back(tokenizer, text):
     assert "".join(map(stream.push, ids)) + stream.finish() == text
 
 
-def test_transformers_reads_the_folder_without_a_word_and_gives_our_ids(tokenizer, folder, caplog):
+def test_transformers_reads_the_folder_without_warnings_and_gives_our_ids(
+    tokenizer, folder, caplog
+):
     transformers_logging.enable_propagation()
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
@@ -113,7 +115,7 @@ def _auto(folder, cache={}):  # noqa: B006  (one reading a session is enough)
     return cache[folder]
 
 
-def test_saved_loaded_and_saved_again_is_the_same(tokenizer, folder, tmp_path):
+def test_saving_a_loaded_tokenizer_gives_the_same_files(tokenizer, folder, tmp_path):
     again = Tokenizer.load(folder)
     again.save(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -122,11 +124,11 @@ def test_saved_loaded_and_saved_again_is_the_same(tokenizer, folder, tmp_path):
     assert again.chat_template == tokenizer.chat_template
 
 
-def test_the_hash_knows_another_vocabulary(tokenizer):
+def test_the_hash_depends_on_the_vocabulary(tokenizer):
     assert Tokenizer.from_bpe(train_bpe([TEXT], 300)).hash != tokenizer.hash
 
 
-def test_tokens_are_the_same_where_transformers_maps_them_to_the_same_ids(folder, tmp_path):
+def test_tokens_are_equal_if_transformers_maps_them_to_the_same_ids(folder, tmp_path):
     theirs = {}
     for added in ((), ("zebra",), ("horse",), ("zebra", "horse"), ("horse", "zebra")):
         theirs[added] = AutoTokenizer.from_pretrained(folder)
@@ -139,7 +141,7 @@ def test_tokens_are_the_same_where_transformers_maps_them_to_the_same_ids(folder
         assert ours[one].same_tokens(ours[other]) == alike == (one == other)
 
 
-def test_decoding_can_leave_out_control_tokens(tokenizer):
+def test_decoding_can_omit_control_tokens(tokenizer):
     ids = [1, *tokenizer.encode("hi"), 2, 0]
     assert tokenizer.decode(ids) == "<|im_start|>hi<|im_end|><|endoftext|>"
     assert tokenizer.decode(ids, skip_special=True) == "hi"
@@ -148,7 +150,7 @@ def test_decoding_can_leave_out_control_tokens(tokenizer):
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_what_is_no_text_is_not_blamed_on_the_folder(tokenizer):
+def test_an_invalid_text_is_not_reported_as_an_error_of_the_folder(tokenizer):
     for wrong in (b"ab", None, ["ab"]):
         for allowed in ((), "all"):
             with pytest.raises(UserError, match=r"is of type (bytes|NoneType|list); give a str"):
@@ -167,7 +169,7 @@ def test_what_is_no_text_is_not_blamed_on_the_folder(tokenizer):
                 tokenizer.decode(ids, skip)
 
 
-def test_added_tokens_with_letters_of_the_byte_alphabet_come_back(tokenizer):
+def test_added_tokens_with_letters_of_the_byte_alphabet_round_trip(tokenizer):
     fast = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.content))
     fast.add_tokens(["é", "naïve", " §", "Ġx", "日本é"])
     fast.add_special_tokens(["<ü>"])
@@ -183,8 +185,8 @@ def test_added_tokens_with_letters_of_the_byte_alphabet_come_back(tokenizer):
     assert added.decode(half) == "é\ufffd"
 
 
-def test_a_stream_of_what_a_normalizer_turns_to_bytes_has_the_ids_of_the_whole():
-    """Without a pre-tokenizer its tokens go over blanks, which it writes as bytes are written."""
+def test_a_stream_with_a_byte_normalizer_has_the_ids_of_the_whole_text():
+    """Without a pre-tokenizer its tokens cross blanks, which it writes like bytes."""
     fast = tokenizers.Tokenizer(models.BPE())
     fast.normalizer, fast.decoder = normalizers.ByteLevel(), decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False,
@@ -210,18 +212,18 @@ def _ids_of_byte(tokenizer, byte):
     return [id for id in range(tokenizer.vocab_size) if tokenizer.token_bytes(id) == bytes([byte])]
 
 
-def test_ids_past_the_vocabulary_stand_for_nothing(tokenizer):
-    # A model's vocabulary may be rounded up, and an untrained model samples such rows.
+def test_ids_beyond_the_vocabulary_decode_to_nothing(tokenizer):
+    # A model's vocabulary may be rounded up, and an untrained model samples such ids.
     assert tokenizer.token_bytes(tokenizer.vocab_size + 3) == b""
     assert tokenizer.decode([tokenizer.vocab_size + 3]) == ""
 
 
-def test_lone_surrogates_do_not_stop_it(tokenizer):
+def test_lone_surrogates_are_accepted(tokenizer):
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
 
 
 def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
-    """Qwen3's manner: "<think>" is said to be ordinary, but the template writes it."""
+    """As in Qwen3: "<think>" is declared ordinary, but the template writes it."""
     fast = tokenizers.Tokenizer(models.BPE(vocab=_bytes_vocab(), merges=[]))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
@@ -243,7 +245,7 @@ def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
     assert tokenizer.decode(tokenizer.encode("<think><eos>")) == "<think><eos>"
     with pytest.raises(UserError, match="im_start"):
         _ = tokenizer.im_start
-    # What the file calls special is left out of what is said, and nothing else.
+    # Only tokens that the file calls special are omitted from decoded text.
     ids = [258, *tokenizer.encode("hm"), 257, 256]
     stream = StreamDecoder(tokenizer)
     said = fast.decode(ids, skip_special_tokens=True)
@@ -268,7 +270,7 @@ def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
         ("special_tokens_map.json", {"additional_special_tokens": ["<x>", "<b>"]}),
     ],
 )  # fmt: skip
-def test_tokens_beside_tokenizer_json_are_added_as_transformers_adds_them(
+def test_tokens_in_files_next_to_tokenizer_json_are_added_as_in_transformers(
     tokenizer, tmp_path, file, said
 ):
     tokenizer.save(tmp_path)
@@ -291,8 +293,8 @@ def test_tokens_beside_tokenizer_json_are_added_as_transformers_adds_them(
     assert back.added_tokens_decoder == theirs.added_tokens_decoder
 
 
-def test_a_map_of_tokens_is_passed_over_beside_a_list_of_all_added_ones(tokenizer, tmp_path):
-    """transformers wrote the map for its older versions, and reads it in older folders alone."""
+def test_a_token_map_is_ignored_if_a_list_of_added_tokens_exists(tokenizer, tmp_path):
+    """transformers wrote the map for older versions, and reads it only in older folders."""
     tokenizer.save(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<|endoftext|>"}')
     assert Tokenizer.load(tmp_path).eos_id == tokenizer.end_of_text
@@ -303,8 +305,8 @@ def test_a_map_of_tokens_is_passed_over_beside_a_list_of_all_added_ones(tokenize
     assert Tokenizer.load(tmp_path).eos_id == theirs.eos_token_id == tokenizer.im_end
 
 
-def test_extra_tokens_that_a_map_has_as_objects_are_written_as_text(tokenizer, tmp_path):
-    """transformers 4 wrote them so, and version 5 opens no such folder."""
+def test_extra_tokens_that_are_objects_are_written_as_text(tokenizer, tmp_path):
+    """transformers 4 wrote them as objects, and version 5 rejects such folders."""
     tokenizer.save(tmp_path)
     extra = [{"content": "<x>", "lstrip": True}, "<b>"]
     (tmp_path / "special_tokens_map.json").write_text(
@@ -339,7 +341,7 @@ def test_chat_templates_of_other_names_are_kept(tokenizer, tmp_path, place):
         found = Tokenizer.load(again)
         assert found.chat_template == templates["default"]
         assert AutoTokenizer.from_pretrained(again).chat_template == templates
-    if place != "files beside the config":  # there transformers knows the other one alone
+    if place != "files beside the config":  # transformers has only the other one there
         assert AutoTokenizer.from_pretrained(folder).chat_template == templates
 
 
@@ -357,7 +359,7 @@ def test_bytes_of_a_sentencepiece_vocabulary(tmp_path):
     assert b"".join(map(tokenizer.token_bytes, tokenizer.encode("a a\na"))) == b"a a\na"
 
 
-def test_a_vocabulary_that_spells_a_control_token_is_refused(tmp_path):
+def test_a_vocabulary_that_contains_a_control_token_is_rejected(tmp_path):
     """With `ignore_merges`, a pre-token that is a vocabulary entry becomes it without any merge."""
     vocab = _bytes_vocab() | {"stop": 256}
     fast = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
@@ -369,7 +371,7 @@ def test_a_vocabulary_that_spells_a_control_token_is_refused(tmp_path):
 
 
 def _words(kind: str) -> tokenizers.Tokenizer:
-    """A vocabulary of a few letters that knows no others."""
+    """A vocabulary of a few letters without any others."""
     if kind == "unigram":
         fast = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -2.0)], 0))
         fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
@@ -393,7 +395,7 @@ def _words(kind: str) -> tokenizers.Tokenizer:
 
 
 @pytest.mark.parametrize("kind", ["word pieces", "suffix", "no decoder"])
-def test_a_vocabulary_whose_tokens_are_not_the_text_is_refused(tmp_path, kind):
+def test_a_vocabulary_whose_tokens_differ_from_the_text_is_rejected(tmp_path, kind):
     _words(kind).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="no text of their own"):
         Tokenizer.load(tmp_path)
@@ -427,7 +429,7 @@ def test_a_bad_folder_is_named(tmp_path, content, message):
         Tokenizer.load(tmp_path)
 
 
-def test_a_normalizer_that_fails_is_refused_where_texts_begin(capfd):
+def test_a_normalizer_that_fails_is_rejected(capfd):
     plain = Tokenizer.from_bpe(train_bpe([TEXT], 300))
     nothing = {"type": "Replace", "pattern": {"String": ""}, "content": "aaaa"}
     tokenizer = Tokenizer({**plain.content, "normalizer": nothing}, {})
@@ -436,8 +438,8 @@ def test_a_normalizer_that_fails_is_refused_where_texts_begin(capfd):
     capfd.readouterr()  # the library's own last words
 
 
-def test_a_split_pattern_that_takes_for_ever_is_refused_at_the_text(capfd):
-    """The regular expressions of a tokenizer.json are a stranger's, too."""
+def test_a_catastrophic_split_pattern_is_stopped(capfd):
+    """The regular expressions of a tokenizer.json come from strangers, too."""
     bpe = train_bpe([TEXT], 300, pattern=r"(a+a+)+[bc]")
     tokenizer = Tokenizer.from_bpe(bpe)
     start = time.monotonic()

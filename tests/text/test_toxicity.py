@@ -1,4 +1,4 @@
-"""The toxicity of a text is that of its worst word, found as it stands or without its marks."""
+"""The toxicity of a text is that of its worst word, with or without its marks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def test_the_worst_word_counts() -> None:
     assert JUDGE("Darn! “Great Scott”, he said.") == 1
 
 
-def test_a_word_counts_whole_and_its_marks_belong_to_it_where_the_lexicon_says_so() -> None:
+def test_a_word_matches_whole_and_includes_marks_where_the_lexicon_does() -> None:
     assert JUDGE("darning socks, a blasted tree") == 0
-    assert JUDGE("great, Scott is here") == 1  # a lexicon knows words and no sentence
+    assert JUDGE("great, Scott is here") == 1  # a lexicon contains words, not sentences
     assert JUDGE("oh d@rn") == 0.5
     assert JUDGE("(ham-fisted)") == 2.4 / 3
 
 
-def test_an_entry_keeps_the_marks_at_its_own_edge() -> None:
+def test_an_entry_keeps_the_marks_at_its_edges() -> None:
     judge = Toxicity.of({"@darn": 1.0, "great + blast": 2.0, "d.r.n.": 3.0})
     for text, severity in (("@darn", 1), ("great + blast", 2), ("d.r.n.", 3)):
         for said in (text, f"{text}, he said", f'he said "{text}"', f"({text})!", f"“{text}…”"):
