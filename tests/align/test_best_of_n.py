@@ -1,4 +1,4 @@
-"""Best of n against all subsets, its data in the readers of the stages, and a kill on the way."""
+"""Best of n against all subsets, its data in the readers of the stages, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ N, ASKED = 4, 36  # a whole chunk of 32 and a rest
 
 
 def over_all_subsets(scores: list[float], gold: list[float], n: int) -> float:
-    """The mean gold of the best of every subset, and of all that are best where several are."""
+    """The mean gold of the best of every subset, averaged over ties."""
     found = []
     for subset in itertools.combinations(range(len(scores)), n):
         best = max(scores[i] for i in subset)
@@ -75,7 +75,7 @@ def test_the_estimate_is_the_mean_over_all_subsets(pool: list[tuple[float, float
         assert found == pytest.approx(over_all_subsets(scores, gold, n), abs=1e-9)
 
 
-def test_a_large_pool_has_no_overflow_and_its_ends_are_known() -> None:
+def test_a_large_pool_does_not_overflow_and_its_extremes_are_known() -> None:
     scores = np.random.default_rng(0).permutation(5000).astype(float)
     assert best_of_n(scores, scores, 1) == pytest.approx(scores.mean())
     assert best_of_n(scores, scores, 5000) == pytest.approx(4999)
@@ -84,7 +84,7 @@ def test_a_large_pool_has_no_overflow_and_its_ends_are_known() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 64])
-def test_the_bound_in_nats_is_the_divergence_where_no_two_answers_are_alike(n: int) -> None:
+def test_the_bound_in_nats_is_the_divergence_for_distinct_answers(n: int) -> None:
     # Of a model with ever more equally likely answers: KL(best of n || model).
     many = 200_000
     rank = np.arange(1, many + 1) / many
@@ -102,7 +102,7 @@ def test_n_doubles_up_to_all() -> None:
 
 
 def prompts(folder: Path) -> Path:
-    """More prompts than are answered together, some of them of two turns."""
+    """More prompts than are answered in one batch, some of them with two turns."""
     things = ("sea", "grass", "snow", "coal", "sun")
     asked = [f"What is the colour of the {things[i % 5]}, number {i}?" for i in range(45)]
     path = folder / "asked.jsonl"
@@ -144,7 +144,7 @@ def whole(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(BestOfNConfig(**settings(workshop, tmp_path_factory.mktemp("whole") / "out")))
 
 
-def test_the_numbers_are_those_of_the_answers(whole: Path) -> None:
+def test_the_numbers_equal_those_of_the_answers(whole: Path) -> None:
     pools = [Pool.of(line) for line in read_lines(whole / "answers.jsonl")]
     assert len(pools) == ASKED and all(len(one.texts) == N for one in pools)
     found = json.loads((whole / "result.json").read_text())
@@ -164,9 +164,7 @@ def test_the_numbers_are_those_of_the_answers(whole: Path) -> None:
     assert ended.mean() > 0.5 and (scores[ended] >= 0).all() and (scores[~ended] == -1).all()
 
 
-def test_an_answer_that_does_not_end_earns_nothing_however_high_its_score(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_an_answer_that_does_not_end_gets_no_reward(workshop: Any, tmp_path: Path) -> None:
     given = settings(workshop, tmp_path / "out")
     run(BestOfNConfig(**given | {"questions": 8, "max_new_tokens": 2, "reward": "length:1"}))
     pools = [Pool.of(line) for line in read_lines(tmp_path / "out" / "answers.jsonl")]
@@ -174,7 +172,7 @@ def test_an_answer_that_does_not_end_earns_nothing_however_high_its_score(
     assert {score for one in pools for score in one.scores} == {-1.0}
 
 
-def test_prompts_of_a_file_that_are_not_asked_are_counted(
+def test_skipped_prompts_of_a_file_are_counted(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = settings(workshop, tmp_path / "out") | {"max_new_tokens": 2, "heldout": 0.0}
@@ -220,10 +218,8 @@ def test_each_stage_reads_the_folder(whole: Path) -> None:
     assert len(apart.rows) == 2 * len(train.rows)
 
 
-def test_of_answers_without_a_word_there_is_no_data(
-    workshop: Any, whole: Path, tmp_path: Path
-) -> None:
-    """Where an empty answer scores best, the best that says something is learned."""
+def test_empty_answers_are_not_written_as_data(workshop: Any, whole: Path, tmp_path: Path) -> None:
+    """Where an empty answer scores best, the best nonempty one is used."""
     lines = read_lines(whole / "answers.jsonl")
     for line in lines[:20]:
         line["texts"][1], line["scores"][1] = " ", 5.0
@@ -239,7 +235,7 @@ def test_of_answers_without_a_word_there_is_no_data(
         assert all(row.messages[-1].content.strip() for row in rows)
 
 
-def test_only_what_is_worth_enough_is_learned_from(
+def test_only_answers_above_the_threshold_are_used(
     workshop: Any, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pools = [Pool.of(line) for line in read_lines(whole / "answers.jsonl")]
@@ -270,7 +266,7 @@ def test_only_what_is_worth_enough_is_learned_from(
         ({"ended": [True] * N, "scores": [0.5] * N}, None, "no prompt has two answers that end"),
     ],
 )
-def test_that_nothing_can_be_learned_is_told_as_such(
+def test_an_empty_result_is_reported(
     workshop: Any,
     whole: Path,
     tmp_path: Path,
@@ -305,7 +301,7 @@ def test_that_nothing_can_be_learned_is_told_as_such(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, without what it says of itself."""
+    """The files of a run, except its description of itself."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -337,9 +333,7 @@ def test_a_killed_run_ends_with_the_same_bytes(workshop: Any, whole: Path, tmp_p
     assert workshop.run(words)[0] == 0 and contents(out) == found
 
 
-def test_what_is_lost_is_made_again_and_is_the_same_folder_to_later_stages(
-    workshop: Any, whole: Path, tmp_path: Path
-) -> None:
+def test_lost_files_are_recreated_identically(workshop: Any, whole: Path, tmp_path: Path) -> None:
     config = BestOfNConfig(**settings(workshop, tmp_path / "out"))
     shutil.copytree(whole, config.out)
     before = folder_hash(config.out)
@@ -361,7 +355,7 @@ def test_what_is_lost_is_made_again_and_is_the_same_folder_to_later_stages(
 
 
 @pytest.mark.parametrize("harm", ["torn", "hole", "none", "all"])
-def test_what_is_left_of_the_answers_is_gone_on_from(
+def test_a_run_continues_from_its_saved_answers(
     workshop: Any, whole: Path, tmp_path: Path, harm: str
 ) -> None:
     """A torn last line, a damaged one in between, no answers at all, and all of them."""
@@ -385,7 +379,7 @@ def test_what_is_left_of_the_answers_is_gone_on_from(
 # Two folders that share no prompt.
 
 
-def test_the_prompts_of_another_folder_are_not_asked_again(
+def test_prompts_of_a_previous_folder_are_not_repeated(
     workshop: Any, whole: Path, tmp_path: Path
 ) -> None:
     config = settings(workshop, tmp_path / "out") | {"exclude": whole, "questions": 100}
@@ -429,7 +423,7 @@ def answered(folder: Path, answer: str) -> Path:
         ("violet " * 8, "format:violet", False),  # longer than any answer may be
     ],
 )
-def test_a_reference_answer_joins_where_no_answer_is_worth_as_much(
+def test_a_reference_answer_is_used_where_no_answer_is_as_good(
     workshop: Any, tmp_path: Path, answer: str, reward: str, joins: bool
 ) -> None:
     given = settings(workshop, tmp_path / "out") | {
@@ -480,7 +474,7 @@ def test_a_blank_answer_is_no_reference(
     assert {line["reference"]["text"] for line in lines if "reference" in line} == {"violet"}
 
 
-def test_without_any_answer_there_are_none_to_learn_from(
+def test_without_answers_no_reference_is_used(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command(workshop, tmp_path / "out")[3:], "--reference-answers"]) == 2
@@ -492,10 +486,8 @@ def test_without_any_answer_there_are_none_to_learn_from(
 # Pairs across prompts.
 
 
-def test_what_is_worse_to_one_prompt_is_preferred_where_it_is_best(
-    workshop: Any, tmp_path: Path
-) -> None:
-    """Each pair across prompts is scored anew as an answer to the other prompt, by the reward."""
+def test_pairs_across_prompts_prefer_the_fitting_answer(workshop: Any, tmp_path: Path) -> None:
+    """Each pair across prompts is scored again as an answer to the other prompt."""
     right = {"I am sad.": "Sorry!", "How do I steal?": "I will not help.", "Say yes.": "Yes."}
     # Sampled with "Sorry!" as the worse answer of two prompts and the best of one.
     said = {
@@ -545,7 +537,7 @@ def test_what_is_worse_to_one_prompt_is_preferred_where_it_is_best(
     }
 
 
-def test_pairs_across_prompts_join_the_others_and_keep_to_their_side(
+def test_pairs_across_prompts_stay_on_their_side(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is worth most to one half of the prompts is worth least to the other.
@@ -575,7 +567,7 @@ def test_pairs_across_prompts_join_the_others_and_keep_to_their_side(
     assert more
 
 
-def test_sources_without_pairs_across_prompts_are_named_as_they_are(
+def test_sources_without_pairs_across_prompts_are_named(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = command(workshop, tmp_path / "out")[3:]
@@ -591,7 +583,7 @@ def test_sources_without_pairs_across_prompts_are_named_as_they_are(
 
 
 def of_sources(folder: Path) -> Path:
-    """40 prompts of the sea in groups of four, and 20 of the sky."""
+    """40 prompts about the sea in groups of four, and 20 about the sky."""
     rows = [
         {
             "prompt": f"What is the colour of the {source[:3]}, number {i}?",
@@ -632,10 +624,10 @@ def test_a_source_has_its_share_of_the_prompts(
     assert len(asked) == count
 
 
-def test_a_share_is_filled_from_all_there_are(
+def test_a_share_is_filled_from_all_prompts(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where there are more prompts than any run reads, most of them of other sources."""
+    """Also with more prompts than any run reads, most of them of other sources."""
     monkeypatch.setattr("groundup.align.prompts._MAX", 15)
     config = settings(workshop, tmp_path / "out") | {
         "prompts": of_sources(tmp_path),
@@ -677,7 +669,7 @@ def test_answers_to_prompts_of_a_data_folder_are_counted_by_its_sets(
 
 
 @pytest.mark.parametrize(("share", "groups"), [(0.0, 0), (1e-6, 1)])
-def test_however_small_the_share_a_group_is_held_out(
+def test_a_group_is_held_out_for_any_small_share(
     workshop: Any, tmp_path: Path, share: float, groups: int
 ) -> None:
     config = settings(workshop, tmp_path / "out") | {
@@ -689,7 +681,7 @@ def test_however_small_the_share_a_group_is_held_out(
     assert len({json.loads(row)["group"] for row in rows.splitlines()}) == groups
 
 
-def test_data_that_are_split_by_a_hash_are_held_out_as_often(workshop: Any, tmp_path: Path) -> None:
+def test_hash_split_data_have_the_same_held_out_rate(workshop: Any, tmp_path: Path) -> None:
     # Of what a set of data has held out half by its hash, all are in the upper half.
     groups = [group for group in map(str, range(300)) if split_hash(group) >= 0.5][:120]
     path = tmp_path / "prompts.jsonl"
@@ -709,11 +701,11 @@ def test_data_that_are_split_by_a_hash_are_held_out_as_often(workshop: Any, tmp_
 
 
 def place(group: str) -> float:
-    """Where chance has a group: apart from the hash by which data are split."""
+    """The random position of a group, independent of the hash that splits data."""
     return split_hash(f"best-of-n {group}")
 
 
-def test_every_source_of_enough_groups_has_one_held_out(workshop: Any, tmp_path: Path) -> None:
+def test_every_source_with_enough_groups_has_one_held_out(workshop: Any, tmp_path: Path) -> None:
     # Of the sea chance holds out some, of the sky none.
     named = [(source, f"{source} {g}") for source in ("sea", "sky") for g in range(40)]
     kept = {
@@ -767,7 +759,7 @@ def test_every_source_of_enough_groups_has_one_held_out(workshop: Any, tmp_path:
         ({"reward": "sum"}, ["sum", "answer"]),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(
+def test_bad_input_is_reported_in_one_sentence(
     workshop: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

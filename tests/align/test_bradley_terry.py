@@ -1,4 +1,4 @@
-"""Bradley and Terry's ratings, against closed forms, another optimizer and known truth."""
+"""Bradley-Terry ratings against closed forms, another optimizer and known truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def wins(*rows: list[float]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("won", "lost"), [(7, 3), (1, 99), (5, 5), (2.5, 1.5), (999, 1)])
-def test_two_players_rate_as_the_log_of_the_odds(won: float, lost: float) -> None:
+def test_two_players_rate_as_the_log_odds(won: float, lost: float) -> None:
     first, second = bradley_terry(wins([0, won], [lost, 0]))
     assert first == 0 and second == pytest.approx(log(lost / won), abs=1e-9)
 
@@ -32,7 +32,7 @@ def by_another_optimizer(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], found.x])
 
 
-def test_many_players_rate_as_another_optimizer_finds() -> None:
+def test_many_players_rate_as_with_another_optimizer() -> None:
     dice = np.random.default_rng(0)
     for _ in range(60):
         n = int(dice.integers(3, 7))
@@ -43,13 +43,13 @@ def test_many_players_rate_as_another_optimizer_finds() -> None:
         assert bradley_terry(counts) == pytest.approx(by_another_optimizer(counts), abs=1e-5)
 
 
-def test_many_logs_at_once_are_each_as_alone() -> None:
+def test_batched_logs_equal_single_ones() -> None:
     logs = np.random.default_rng(1).integers(1, 20, (50, 4, 4)).astype(float)
     alone = np.stack([bradley_terry(one) for one in logs])
     assert np.allclose(bradley_terry(logs), alone, atol=1e-9)
 
 
-def test_who_never_lost_or_won_has_a_rating_without_end() -> None:
+def test_a_player_with_only_wins_or_losses_has_an_infinite_rating() -> None:
     assert bradley_terry(wins([0, 0], [7, 0])).tolist() == [0, inf]
     assert bradley_terry(wins([0, 7], [0, 0])).tolist() == [0, -inf]
     # The other two are rated as if the third were not there.
@@ -61,7 +61,7 @@ def test_who_never_lost_or_won_has_a_rating_without_end() -> None:
     assert ratings[1] == pytest.approx(log(1 / 3)) and ratings[2:].tolist() == [-inf, -inf]
 
 
-def test_a_rating_may_be_very_far_and_have_an_end() -> None:
+def test_a_rating_may_be_large_but_finite() -> None:
     """A ladder of players, each of whom wins 99 of 100 against the next."""
     ladder = np.zeros((6, 6))
     for i in range(5):
@@ -69,15 +69,15 @@ def test_a_rating_may_be_very_far_and_have_an_end() -> None:
     assert bradley_terry(ladder) == pytest.approx(-log(99) * np.arange(6), abs=1e-6)
 
 
-def test_who_lost_to_the_same_player_alone_is_not_told_apart() -> None:
-    """Nothing says how the first and the third compare, who both lost to the second."""
+def test_players_without_a_connection_are_not_ranked() -> None:
+    """Nothing compares the first and the third, who both lost to the second."""
     lost = wins([0, 0, 0], [4, 0, 9], [0, 0, 0])
     ratings = bradley_terry(lost)
     assert ratings[1] == inf and np.isfinite(ratings[2])
     assert compared(lost).tolist() == [True, True, False]
 
 
-def test_who_was_never_compared_with_the_first_is_known() -> None:
+def test_players_never_compared_with_the_first_are_rated() -> None:
     apart = wins([0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 3], [0, 0, 1, 0])
     assert compared(apart).tolist() == [True, True, False, False]
     assert np.isfinite(bradley_terry(apart)).all()
@@ -95,7 +95,7 @@ def drawn(truth: np.ndarray, votes: int, seed: int) -> np.ndarray:
     return matches
 
 
-def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+def test_the_intervals_have_about_their_stated_coverage() -> None:
     truth = np.array([0.0, 0.8, -0.5])
     logs = [drawn(truth, 200, seed) for seed in range(100)]
     hits = [[one.low <= r <= one.high for one, r in zip(rate(m), truth, strict=True)] for m in logs]
@@ -104,7 +104,7 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert np.all(np.array(hits)[:, 0])
 
 
-def test_votes_on_one_prompt_are_drawn_together() -> None:
+def test_votes_on_one_prompt_are_resampled_together() -> None:
     votes = drawn(np.array([0.0, 0.5]), 240, 0)
     alone, by_prompt = rate(votes)[1], rate(votes.reshape(12, 20, 2, 2).sum(1))[1]
     assert alone.estimate == pytest.approx(by_prompt.estimate)
@@ -115,7 +115,7 @@ def test_votes_on_one_prompt_are_drawn_together() -> None:
     assert honest.high - honest.low > 3 * (narrow.high - narrow.low)
 
 
-def test_samples_without_a_players_prompts_say_nothing_of_it() -> None:
+def test_samples_without_a_players_prompts_are_ignored_for_it() -> None:
     """The third player won 19 of 20 on each of a few prompts; the second played on all of them."""
     for few in (1, 2, 8):
         matches = np.zeros((40, 3, 3))
@@ -133,7 +133,7 @@ def test_samples_without_a_players_prompts_say_nothing_of_it() -> None:
             assert log(18) <= third.low < third.estimate < third.high <= log(19) + 1e-6
 
 
-def test_samples_that_all_agree_leave_both_ends_open() -> None:
+def test_unanimous_samples_give_unbounded_intervals() -> None:
     ties, lost = np.zeros((3, 3, 3)), np.zeros((3, 3, 3))
     ties[:] = 0.5 * (1 - np.eye(3))
     lost[:, 0, 1:] = lost[:, 1, 2] = 1
@@ -144,5 +144,5 @@ def test_samples_that_all_agree_leave_both_ends_open() -> None:
             assert (one.low, one.estimate, one.high) == (-inf, estimate, inf)
 
 
-def test_a_hundred_elo_points_win_as_is_said() -> None:
+def test_a_hundred_elo_points_have_the_stated_win_rate() -> None:
     assert 1 / (1 + np.exp(-100 / ELO)) == pytest.approx(0.64, abs=0.001)

@@ -1,4 +1,4 @@
-"""What answers are worth: the same prompts for every model, wins and nats against the first."""
+"""Rewards of answers: the same prompts for every model; wins and nats against the first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from groundup.train.loop import step_seed
 SMALL = ["--questions", "6", "--max-new-tokens", "8", "--threads", "1"]
 
 
-def test_models_answer_the_same_prompts_and_are_held_against_the_first(
+def test_models_answer_the_same_prompts_and_are_compared_with_the_first(
     workshop: Any, tmp_path: Path
 ) -> None:
     base, sft = workshop.finished("pretrain"), workshop.finished("sft")
@@ -91,7 +91,7 @@ def test_models_that_differ_in_an_added_token_are_not_compared(
     assert f"{horse} has another tokenizer than {zebra}" in capsys.readouterr().err
 
 
-def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
+def test_nats_equal_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
     from groundup.align.comparison import _log_ratios
 
     first, tokenizer = load(workshop.finished("sft"))
@@ -109,9 +109,7 @@ def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(_log_ratios(other, first, rollouts), expected, atol=1e-3)
 
 
-def test_passes_of_several_answers_are_chances_counted_over_all_subsets(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_pass_at_k_equals_the_count_over_all_subsets(workshop: Any, tmp_path: Path) -> None:
     models = [str(workshop.finished(stage)) for stage in ("sft", "pretrain")]
     out = tmp_path / "out"
     words = ["eval", "rewards", *models, "--reward", "format:[ae]", "--samples", "10"]
@@ -135,14 +133,14 @@ def test_passes_of_several_answers_are_chances_counted_over_all_subsets(
 
 
 def compare(out: Path, workshop: Any, *words: str) -> dict[str, Any]:
-    """The result of `groundup eval rewards` with these words."""
+    """The result of `groundup eval rewards` with these arguments."""
     given = ["eval", "rewards", *words, "--reward", "length:4", "--prompts", str(workshop.data)]
     assert main([*given, "--out", str(out), *SMALL]) == 0
     found: dict[str, Any] = json.loads((out / "result.json").read_text())
     return found
 
 
-def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price(
+def test_a_judge_is_a_second_reward_and_unended_answers_are_penalized(
     workshop: Any, tmp_path: Path
 ) -> None:
     sft, judge = workshop.finished("sft"), workshop.finished("reward")
@@ -165,7 +163,7 @@ def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price
     assert parents["judge"]["path"] == str(judge)
 
 
-def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path) -> None:
+def test_the_best_of_n_is_chosen_by_the_reward(workshop: Any, tmp_path: Path) -> None:
     sft = workshop.finished("sft")
     gold = ["--gold", "format:blue"]
     found = compare(tmp_path / "out", workshop, str(sft), *gold, "--best-of", "5")["models"]
@@ -189,7 +187,7 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
     assert best["nats"] == {"at_most": kl_bound(5)}
 
 
-def test_variants_of_one_prompt_are_drawn_together(workshop: Any, tmp_path: Path) -> None:
+def test_variants_of_one_prompt_are_resampled_together(workshop: Any, tmp_path: Path) -> None:
     rows = [{"prompt": f"Is it {n // 4}?{' ' * (n % 4)}", "group": f"g{n // 4}"} for n in range(40)]
     alone = [row | {"group": f"{n}"} for n, row in enumerate(rows)]
     for name, some in (("alone", alone), ("grouped", rows)):
@@ -203,7 +201,7 @@ def test_variants_of_one_prompt_are_drawn_together(workshop: Any, tmp_path: Path
         assert groups | {found["sft"]["nats"]["groups"]} == {10 if name == "grouped" else 40}
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_the_seed_are_one_method(workshop: Any, tmp_path: Path) -> None:
     runs = []
     for name, changes in {"dpo-0": {}, "dpo-1": {"seed": 1}, "hot": {"beta": 0.7}}.items():
         runs.append(tmp_path / name)
@@ -226,8 +224,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_
     assert found["models"]["dpo-0"]["minutes"] == pytest.approx(sum(spent) / 60)
 
 
-def test_only_a_reward_that_says_right_or_wrong_has_passes(workshop: Any, tmp_path: Path) -> None:
-    """Also where all answers happen to be worth 0 or 1 by one that knows more."""
+def test_only_a_binary_reward_has_pass_at_k(workshop: Any, tmp_path: Path) -> None:
+    """Also where all answers happen to have 0 or 1 by another reward."""
     sft, out = str(workshop.finished("sft")), tmp_path / "out"
     words = ["eval", "rewards", sft, "--reward", "format:blue", "--judge", "length:1"]
     words += ["--samples", "8", "--missing-eos-penalty", "0", "--prompts", str(workshop.data)]
@@ -239,7 +237,7 @@ def test_only_a_reward_that_says_right_or_wrong_has_passes(workshop: Any, tmp_pa
     assert page.count("best of 8") == 1
 
 
-def test_each_source_has_a_row_and_models_stand_side_by_side() -> None:
+def test_each_source_has_a_row_and_models_are_columns() -> None:
     prompts = [Prompt((1,), source=source) for source in ("b", "a", "b")]
     rollouts = [Rollout(prompt, (2,), (0.0,), "", ended=True) for prompt in prompts]
     models = [
@@ -252,7 +250,7 @@ def test_each_source_has_a_row_and_models_stand_side_by_side() -> None:
     assert shown == [["a (1)", "3.000", "6.000"], ["b (2)", "1.500", "6.000"]]
 
 
-def test_an_interval_needs_some_prompts_and_a_spread_and_has_the_digits_of_its_estimate() -> None:
+def test_an_interval_needs_prompts_and_spread_and_has_the_digits_of_its_estimate() -> None:
     # The gain of the first prompt is greater by so much, and of the last less.
     for count, apart in ((1, 0.0), (5, 0.5), (6, 0.5), (6, 0.0)):
         more = np.zeros(count)
@@ -290,7 +288,7 @@ def test_names_of_methods() -> None:
     assert names == ["sft", "sft-2", "ppo-0, ppo-1", "ppo-2, ppo-3", "0, 1"]
 
 
-def test_a_model_that_is_named_twice_is_refused(
+def test_a_model_that_is_given_twice_is_rejected(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sft = str(workshop.finished("sft"))

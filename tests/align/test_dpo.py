@@ -1,4 +1,4 @@
-"""DPO against the paper's formula in float64, and on a tiny model that it must teach."""
+"""DPO against the paper's formula in float64, and on a tiny model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def paper(policy: np.ndarray, reference: np.ndarray, beta: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
-def test_the_loss_is_the_papers(beta: float) -> None:
+def test_the_loss_equals_the_papers(beta: float) -> None:
     random = np.random.default_rng(0)
     policy, reference = random.normal(-30, 8, (2, 50, 2))
     given = torch.from_numpy(np.concatenate([policy, reference], 1)).requires_grad_()
@@ -95,7 +95,7 @@ def test_a_packed_batch_gives_the_papers_loss(workshop: Any) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_chosen_answers_own_loss_is_a_mean_over_its_tokens(workshop: Any) -> None:
+def test_the_sft_term_is_a_mean_over_the_chosen_answers_tokens(workshop: Any) -> None:
     model, _ = load(workshop.finished("pretrain"))
     batch, pairs = first_batch(workshop)
     plain, added = (preference_loss(model, batch, 0.3, nll).total.item() for nll in (0.0, 0.5))
@@ -103,7 +103,7 @@ def test_the_chosen_answers_own_loss_is_a_mean_over_its_tokens(workshop: Any) ->
     assert added - plain == pytest.approx(-0.5 * sum(means), rel=1e-4)
 
 
-def test_a_policy_that_is_its_own_reference_pays_log_2(workshop: Any) -> None:
+def test_a_policy_equal_to_its_reference_has_loss_log_2(workshop: Any) -> None:
     model, _ = load(workshop.finished("sft"))
     _, pairs = first_batch(workshop)
     batch, _ = first_batch(workshop, pair_logprobs(model, pairs, 64))
@@ -111,15 +111,15 @@ def test_a_policy_that_is_its_own_reference_pays_log_2(workshop: Any) -> None:
     assert found.total.item() / 6 == pytest.approx(math.log(2), rel=1e-4)
 
 
-def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:
+def test_pair_logprobs_equal_those_of_each_answer_alone(workshop: Any) -> None:
     model, _ = load(workshop.finished("sft"))
     _, pairs = first_batch(workshop)
     expected = [[slow_logprob(model, s) for s in (p.chosen, p.rejected)] for p in pairs]
     np.testing.assert_allclose(pair_logprobs(model, pairs, 64), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_pairs_of_a_group_are_drawn_together() -> None:
-    """50 groups of 6 pairs that gain or lose together say as much as 50 pairs."""
+def test_pairs_of_a_group_are_resampled_together() -> None:
+    """50 groups of 6 identical pairs have the information of 50 pairs."""
     gained = np.repeat(np.arange(50) < 31, 6).astype(float)
     groups = [str(place // 6) for place in range(300)]
     found = gained_by_source(gained, ["mine"] * 300, groups)
@@ -134,7 +134,7 @@ def test_pairs_of_a_group_are_drawn_together() -> None:
     assert of_one.low < found["mine"].low and of_one.high > found["mine"].high
 
 
-def test_the_runs_evaluations_draw_whole_groups(workshop: Any) -> None:
+def test_the_runs_evaluations_resample_whole_groups(workshop: Any) -> None:
     heldout = split(workshop.data, "preferences", read_preferences)[1].rows
     groups = {row.group for row in heldout}
     for stage in ("dpo", "kto", "reward"):
@@ -145,8 +145,8 @@ def test_the_runs_evaluations_draw_whole_groups(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto", "reward"])
-def test_columns_that_are_not_read_are_told_once(stage: str, workshop: Any, tmp_path: Path) -> None:
-    """Beside what else there is to know, as how many votes make pairs."""
+def test_unused_columns_are_reported_once(stage: str, workshop: Any, tmp_path: Path) -> None:
+    """Together with other facts, such as the number of votes behind the pairs."""
     rows = [
         {"prompt": f"{word}?", "chosen": "yes", "rejected": "no", "margin": 2.0, "notes": None}
         for word in ("sea", "grass", "snow", "coal")
@@ -185,7 +185,7 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
-def test_a_minute_reads_few_pairs_three_times_at_most(
+def test_a_minute_reads_few_pairs_at_most_three_times(
     method: str, workshop: Any, tmp_path: Path
 ) -> None:
     rows = (workshop.data / "preferences" / "train.jsonl").read_text().splitlines()[:30]
@@ -198,7 +198,7 @@ def test_a_minute_reads_few_pairs_three_times_at_most(
     assert json.loads((out / "status.json").read_text())["steps"] < 3 * 30
 
 
-def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) -> None:
+def test_reference_logprobs_are_computed_only_for_pairs_that_are_read(workshop: Any) -> None:
     def kept(name: str, steps: int) -> torch.Tensor:
         out = workshop.folder / name
         code, said = workshop.run_here(workshop.command("dpo", out, steps=steps))
@@ -212,7 +212,7 @@ def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) ->
     assert_close(few[asked], more[asked])
 
 
-def test_the_reference_computes_in_the_type_of_the_run(workshop: Any) -> None:
+def test_the_reference_computes_in_the_dtype_of_the_run(workshop: Any) -> None:
     def kept(dtype: str) -> torch.Tensor:
         out = workshop.folder / f"dpo-in-{dtype}"
         code, said = workshop.run_here(workshop.command("dpo", out, steps=1, dtype=dtype))
@@ -228,7 +228,7 @@ def test_the_reference_computes_in_the_type_of_the_run(workshop: Any) -> None:
     assert (kept("float32") - rounded).abs().max() > 1e-2
 
 
-def test_the_folder_tells_its_story_and_is_a_model(workshop: Any) -> None:
+def test_the_folder_records_its_lineage_and_is_a_model(workshop: Any) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = workshop.finished("dpo")

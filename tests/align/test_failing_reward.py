@@ -1,4 +1,4 @@
-"""A reward that fails once, as a service may, costs a run nothing that it has learned."""
+"""A reward that fails once, as a service may, costs a run none of its progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXACT = ("kind", "step", "loss", "reward", "kl", "gradient_norm")
         (GRPOConfig, {"group_size": 4}),
     ],
 )
-def test_what_was_learned_before_is_kept(
+def test_progress_before_the_failure_is_kept(
     tmp_path: Path, kind: type[RolloutConfig], changes: dict[str, Any]
 ) -> None:
     changes = {"iterations": 4, "evaluations": 1, **changes}
@@ -61,7 +61,7 @@ def test_what_was_learned_before_is_kept(
         assert torch.equal(parameter, whole.get_parameter(name))
 
 
-def test_a_reward_that_never_works_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
+def test_a_reward_that_always_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
     def broken(rollouts: Sequence[Rollout], /) -> list[float]:
         raise UserError("the service does not answer")
 

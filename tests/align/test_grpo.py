@@ -1,4 +1,4 @@
-"""GRPO against the papers' formulas, written over padded answers and slow loops."""
+"""GRPO against the papers' formulas, in padded form and slow loops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_two_groups_by_hand() -> None:
 
 
 @given(arrays(np.float64, (4, 5), elements=st.floats(-10, 10, width=32)))
-def test_advantages_are_those_of_each_group_alone(rewards: np.ndarray) -> None:
+def test_advantages_depend_on_each_group_alone(rewards: np.ndarray) -> None:
     expected = []
     for group in torch.from_numpy(rewards):
         expected += ((group - group.mean()) / (group.std() + 1e-4)).tolist()
@@ -53,7 +53,7 @@ def test_advantages_are_those_of_each_group_alone(rewards: np.ndarray) -> None:
     np.testing.assert_allclose(plain, rewards - rewards.mean(1, keepdims=True), atol=1e-9)
 
 
-def test_a_group_that_agrees_teaches_nothing() -> None:
+def test_a_group_of_equal_rewards_has_no_gradient() -> None:
     assert group_advantages(np.array([3.0, 3, 3, 0, 1, 2]), 3)[:3].tolist() == [0, 0, 0]
     # Also where the mean of three tenths is not a tenth.
     assert group_advantages(np.full(6, 0.1), 3).tolist() == [0] * 6
@@ -81,7 +81,7 @@ def test_the_estimate_is_k3_and_its_mean_is_the_exact_kl() -> None:
     assert bool((kl_estimate(*close) >= 0).all())
 
 
-def test_the_estimate_of_a_token_that_the_policy_gave_up_is_finite() -> None:
+def test_the_estimate_is_finite_for_a_token_with_vanishing_probability() -> None:
     below = [-1.0, -40.0, -75.0]
     ours = torch.tensor([*below, -95.0, -200.0], requires_grad=True)
     theirs = torch.full((5,), -1.0)
@@ -97,7 +97,7 @@ def test_the_estimate_of_a_token_that_the_policy_gave_up_is_finite() -> None:
     assert kl_estimate(theirs, ours.detach())[4] == 198
 
 
-def test_a_group_of_one_has_nothing_to_compare_with() -> None:
+def test_a_group_of_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="group_size=1"):
         group_advantages(np.array([1.0, 2.0]), 1)
 
@@ -129,7 +129,7 @@ def moved(policy: CausalLM) -> CausalLM:
 
 
 def padded(batch: RolloutBatch, *columns: torch.Tensor) -> list[torch.Tensor]:
-    """A row for each answer, and the mask of its tokens in front: as the papers write it."""
+    """One row per answer, with the mask of its tokens first, as in the papers."""
     segments = batch.rows.segment_ids[batch.rows.weights > 0]
     parts = [segments == number for number in segments.unique()]
     longest = max(int(part.sum()) for part in parts)
@@ -143,7 +143,7 @@ def padded(batch: RolloutBatch, *columns: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @pytest.mark.parametrize("high", [None, 0.28])
-def test_the_loss_is_the_papers(loss_type: str, high: float | None) -> None:
+def test_the_loss_equals_the_papers(loss_type: str, high: float | None) -> None:
     policy = small_policy()
     config = settings(loss_type=loss_type, kl_coef=0.3, clip_range_high=high)
     [batch] = minibatches(policy, config, reference=small_policy(1))
@@ -187,7 +187,7 @@ def test_weights_of_tokens_by_hand(loss_type: str) -> None:
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_how_a_step_is_cut_into_micro_batches_changes_nothing(loss_type: str) -> None:
+def test_micro_batches_do_not_change_a_step(loss_type: str) -> None:
     policy = small_policy()
 
     def gradient(**layout: Any) -> torch.Tensor:
@@ -204,7 +204,7 @@ def test_how_a_step_is_cut_into_micro_batches_changes_nothing(loss_type: str) ->
     assert float((whole - cut).norm()) < 1e-5 * float(whole.norm())
 
 
-def test_nothing_has_moved_at_the_first_minibatch() -> None:
+def test_ratios_are_one_at_the_first_minibatch() -> None:
     policy = small_policy()
     config = settings(kl_coef=0.1, micro_rows=2, minibatches=2)
     for batch in minibatches(policy, config):
@@ -215,7 +215,7 @@ def test_nothing_has_moved_at_the_first_minibatch() -> None:
         assert float(found.total.detach()) == expected
 
 
-def test_groups_without_signal_leave_the_policy_alone() -> None:
+def test_groups_without_signal_do_not_change_the_policy() -> None:
     policy = small_policy()
     config = settings(missing_eos_penalty=0.0)
     made = GRPORollouts(config, online(config, policy, lambda some, /: [0.0] * len(some)))
@@ -225,7 +225,7 @@ def test_groups_without_signal_leave_the_policy_alone() -> None:
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
 
 
-def test_the_share_of_groups_that_teach_is_told(tmp_path: Path) -> None:
+def test_the_share_of_groups_with_signal_is_reported(tmp_path: Path) -> None:
     prompts = PROMPTS[:2]
 
     def reward(rollouts: Any, /) -> list[float]:
@@ -241,8 +241,8 @@ def test_the_share_of_groups_that_teach_is_told(tmp_path: Path) -> None:
     assert 0 < line["best_of_group"] <= 4
 
 
-def test_a_groups_answers_have_their_own_advantages() -> None:
-    """Each answer's tokens have one advantage, that of the answer in its group."""
+def test_answers_of_a_group_have_their_own_advantages() -> None:
+    """All tokens of an answer have the answer's advantage in its group."""
     policy = small_policy()
     config = settings(missing_eos_penalty=0.0)
     parts = online(config, policy, length_reward)

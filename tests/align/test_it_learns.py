@@ -1,4 +1,4 @@
-"""PPO and GRPO raise what they should where the best is known, and no further than its price."""
+"""PPO and GRPO reach the known optimum, as far as the KL coefficient allows."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_a_bandits_best_arm_is_found_by_every_seed(method: str, seed: int, tmp_p
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0])
-def test_a_critic_learns_what_an_answer_is_worth(tmp_path: Path, weight: float) -> None:
-    """Where the prompt alone decides, nothing is left to explain."""
+def test_a_critic_learns_the_value_of_an_answer(tmp_path: Path, weight: float) -> None:
+    """Where the prompt alone decides, all variance is explained."""
 
     def reward(rollouts: Sequence[Rollout], /) -> list[float]:
         return [1.0 if one.prompt.ids[0] == 15 else -2.0 for one in rollouts]
@@ -107,7 +107,7 @@ def test_a_critic_learns_what_an_answer_is_worth(tmp_path: Path, weight: float) 
 # Graphs whose shortest paths are known.
 
 
-def test_a_graphs_rewards_are_those_of_its_paths() -> None:
+def test_a_graphs_rewards_equal_those_of_its_paths() -> None:
     edges = np.zeros((21, 21), bool)
     edges[[1, 2, 2, 3], [0, 0, 1, 2]] = True  # 1 -> 0, 2 -> 0, 2 -> 1, 3 -> 2
     graph = Graph(edges, (0, 1, 1, 2, *[21] * 17))
@@ -119,7 +119,7 @@ def test_a_graphs_rewards_are_those_of_its_paths() -> None:
     assert graph.reward([3, 40]) == 0  # no node
 
 
-def test_a_drawn_graphs_distances_are_the_fewest_steps() -> None:
+def test_a_random_graphs_distances_are_shortest_paths() -> None:
     graph = Graph.drawn(np.random.default_rng(0))
     # Paths of n steps are the entries of the n-th power.
     for node, steps in enumerate(graph.distance):
@@ -127,7 +127,7 @@ def test_a_drawn_graphs_distances_are_the_fewest_steps() -> None:
         assert min(n for n, paths in enumerate(reach) if paths) == steps
 
 
-def test_a_miniature_has_two_graphs_unless_another_number_is_given(tmp_path: Path) -> None:
+def test_a_miniature_has_two_graphs_by_default(tmp_path: Path) -> None:
     assert ShortestPathsConfig(out=tmp_path).graphs == 10
     assert ShortestPathsConfig(out=tmp_path, quick=True).graphs == 2
     assert ShortestPathsConfig(out=tmp_path, quick=True, seeds=3).graphs == 3
@@ -156,7 +156,7 @@ def test_ppo_may_have_one_iteration_on_a_graph(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("unchecked_types")  # walks have no tokenizer
 @pytest.mark.parametrize("method", KINDS)
-def test_graphs_are_walked_nearly_as_well_as_can_be(tmp_path: Path, method: str) -> None:
+def test_policies_on_graphs_are_nearly_optimal(tmp_path: Path, method: str) -> None:
     """One graph; ten of them are `groundup experiment shortest-paths --seeds 10`."""
     config = ShortestPathsConfig(out=tmp_path / "out", seed=1, threads=1, iterations=100)
     graph = Graph.drawn(np.random.default_rng((1, 0)))
@@ -177,7 +177,7 @@ def count(prompts, completions):
 def stops(
     workshop: Any, tmp_path: Path, stage: str, kl_coef: float, iterations: int = 120
 ) -> list[dict[str, Any]]:
-    """PPO that is paid for full stops, by the command line; the lines of its iterations."""
+    """PPO that is rewarded for full stops, by the command line; the lines of its iterations."""
     (tmp_path / "stops.py").write_text(STOPS)
     command = workshop.command(
         "ppo",
@@ -203,13 +203,15 @@ def stops(
     return [line for line in lines if line["kind"] == "rollout"]
 
 
-def test_a_price_of_ten_a_nat_keeps_the_policy_where_it_is(workshop: Any, tmp_path: Path) -> None:
+def test_a_kl_coefficient_of_ten_keeps_the_policy_at_the_reference(
+    workshop: Any, tmp_path: Path
+) -> None:
     lines = stops(workshop, tmp_path, "sft", 10.0, iterations=12)
     assert 0 < max(line["exact_kl"] for line in lines) < 0.1
 
 
 @pytest.mark.long
-def test_without_a_price_the_reward_is_all_there_is(workshop: Any, tmp_path: Path) -> None:
+def test_without_a_kl_coefficient_only_the_reward_counts(workshop: Any, tmp_path: Path) -> None:
     # The base says full stops by chance; fine-tuned it may say one and never another.
     free = stops(workshop, tmp_path, "pretrain", 0.0)
     held = stops(workshop, tmp_path, "sft", 10.0)
@@ -219,8 +221,8 @@ def test_without_a_price_the_reward_is_all_there_is(workshop: Any, tmp_path: Pat
 
 
 @pytest.mark.long
-def test_the_price_decides_how_far_the_policy_goes(tmp_path: Path) -> None:
-    """The best policy is known: pi(y) is as ref(y) exp(r(y) / beta) (Ziegler et al. 2019, 2.1)."""
+def test_the_kl_coefficient_limits_the_policy(tmp_path: Path) -> None:
+    """The best policy is known: pi(y) ∝ ref(y) exp(r(y) / beta) (Ziegler et al. 2019, 2.1)."""
     policy = small_policy(0, ends=range(VOCAB), spread=0.1)
     before, beta, worth = chances(policy), 0.5, 1.5
     raised = [p * math.exp(worth / beta) for p in before]

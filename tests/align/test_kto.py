@@ -1,4 +1,4 @@
-"""KTO against its paper's formula, its batches, the rows it reads, and what it teaches."""
+"""KTO against its paper's formula, its batches and rows, and on a tiny model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def paper(
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 1.5), (0.0, 2.0)])
 @pytest.mark.parametrize("z0", [0.0, 3.5])
-def test_the_loss_is_the_papers(z0: float, weights: tuple[float, float]) -> None:
+def test_the_loss_equals_the_papers(z0: float, weights: tuple[float, float]) -> None:
     random = np.random.default_rng(0)
     gained, desirable = random.normal(0, 8, 60), random.random(60) < 0.6
     given = torch.from_numpy(gained).requires_grad_()
@@ -70,7 +70,7 @@ def test_the_loss_is_the_papers(z0: float, weights: tuple[float, float]) -> None
     assert torch.autograd.gradcheck(lambda x: kto_loss(x, labels, point, 0.2, *weights), given)
 
 
-def test_the_reference_point_is_a_mean_that_is_never_below_0_and_learns_nothing() -> None:
+def test_the_reference_point_is_a_nonnegative_mean_without_gradient() -> None:
     gained = torch.tensor([1.0, -2.0, 7.0], requires_grad=True)
     assert reference_point(gained).item() == 2 and not reference_point(gained).requires_grad
     assert reference_point(-gained).item() == 0
@@ -80,7 +80,7 @@ def test_the_reference_point_is_a_mean_that_is_never_below_0_and_learns_nothing(
 
 
 def side(number: int, length: int) -> Example:
-    """Tokens that name their sequence; the second half is the answer."""
+    """Tokens that identify their sequence; the second half is the answer."""
     return Example([number] * length, [i >= length // 2 for i in range(length)])
 
 
@@ -106,7 +106,7 @@ Lengths = st.lists(
 
 @settings(deadline=None, max_examples=40)
 @given(Lengths, st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
-def test_an_answer_travels_with_its_mismatched_one_and_is_seen_once(
+def test_an_answer_is_batched_with_its_mismatched_one_and_occurs_once(
     lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int
 ) -> None:
     answers = stream(lengths, rows, micro_rows, seed)
@@ -133,9 +133,7 @@ def test_an_answer_travels_with_its_mismatched_one_and_is_seen_once(
 
 
 @pytest.mark.parametrize(("rows", "micro_rows"), [(16, 12), (16, 9), (1, 1), (3, 2), (7, 4)])
-def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_answer_once(
-    rows: int, micro_rows: int
-) -> None:
+def test_a_step_has_its_rows_and_one_pass_has_every_answer_once(rows: int, micro_rows: int) -> None:
     answers = stream([(2 + 7 * i % 24, 2 + 5 * i % 24) for i in range(200)], rows, micro_rows)
     steps = -(-answers.rows_per_epoch // rows)
     for step in range(2 * steps):
@@ -193,7 +191,7 @@ def test_a_packed_batch_gives_the_papers_loss(tiny_model: TinyModel) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_packed_is_padded_and_padding_may_hold_anything(tiny_model: TinyModel) -> None:
+def test_packed_equals_padded_with_any_padding(tiny_model: TinyModel) -> None:
     model = tiny_model()
     batch, answers, _ = small_batch(model)
     found = labeled_loss(model, batch, 0.3)
@@ -227,7 +225,7 @@ def row(asked: str, said: str, label: bool) -> UnpairedPreference:
     return UnpairedPreference((Message("user", asked),), said, label, "s", asked)
 
 
-def test_mismatched_answers_are_of_other_prompts_and_each_is_drawn_about_once() -> None:
+def test_mismatched_answers_are_of_other_prompts_and_used_about_once() -> None:
     rows = [row(f"Is it {i // 2}?", f"Yes {i}.", i % 2 > 0) for i in range(40)]
     found = mismatch(rows, seed=3)
     assert all(rows[i].prompt != rows[j].prompt for i, j in enumerate(found))
@@ -245,7 +243,7 @@ def test_one_prompt_with_most_of_the_answers_takes_no_longer() -> None:
     assert found[:-1] == [len(rows)] * len(rows) and found[-1] < len(rows)
 
 
-def test_the_mismatched_answer_stands_after_the_own_prompt(workshop: Any) -> None:
+def test_the_mismatched_answer_follows_the_own_prompt(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
     rows = [row("Is it?", "Yes.", True), row("Why so?", "Never.", False)]
     found, _ = tokenize_labeled(tokenizer, rows, 256, seed=0)
@@ -340,9 +338,7 @@ def test_it_learns_to_prefer(workshop: Any) -> None:
     assert "40 desirable and 40 undesirable" in workshop.said("kto")
 
 
-def test_labeled_files_are_learned_from_and_bad_lines_counted(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_labeled_files_are_trained_on_and_bad_lines_counted(workshop: Any, tmp_path: Path) -> None:
     colours = {"sea": ("blue", "red"), "grass": ("green", "pink"), "snow": ("white", "black")}
     rows = [
         {
@@ -361,7 +357,7 @@ def test_labeled_files_are_learned_from_and_bad_lines_counted(
     assert "1 bad line set aside" in said and "held out" in said
 
 
-def test_votes_are_learned_from_as_dpo_does(workshop: Any, tmp_path: Path) -> None:
+def test_votes_are_read_as_in_dpo(workshop: Any, tmp_path: Path) -> None:
     rows = [
         {
             "prompt": f"{i}: the sea?",
@@ -385,7 +381,7 @@ def test_votes_are_learned_from_as_dpo_does(workshop: Any, tmp_path: Path) -> No
     assert kto in told["kto"]
 
 
-def test_labels_of_one_class_are_refused(workshop: Any, tmp_path: Path) -> None:
+def test_labels_of_one_class_are_rejected(workshop: Any, tmp_path: Path) -> None:
     rows = [{"prompt": f"Is it {i}?", "completion": "Yes.", "label": True} for i in range(9)]
     path = written(tmp_path / "rows.jsonl", rows)
     code, said = workshop.run_here(workshop.command("kto", tmp_path / "out", data=path))
@@ -394,7 +390,7 @@ def test_labels_of_one_class_are_refused(workshop: Any, tmp_path: Path) -> None:
     assert "label=true" in error and "add answers with label=false" in error
 
 
-def test_no_weight_at_all_is_refused() -> None:
+def test_all_zero_weights_are_rejected() -> None:
     with pytest.raises(UserError, match="leave nothing to learn"):
         configured(
             KTOConfig,
@@ -409,7 +405,7 @@ def test_no_weight_at_all_is_refused() -> None:
 
 
 @pytest.mark.parametrize("stage", ["kto", "dpo", "reward"])
-def test_of_one_pair_nothing_is_held_out_and_that_is_said(
+def test_a_single_pair_is_not_held_out_and_this_is_reported(
     workshop: Any, tmp_path: Path, stage: str
 ) -> None:
     path = written(tmp_path / "a.jsonl", [{"prompt": "Why?", "chosen": "So.", "rejected": "No."}])
@@ -427,8 +423,9 @@ def test_of_one_pair_nothing_is_held_out_and_that_is_said(
         assert "1 desirable and 1 undesirable answers to train on, 0 held out" in said
 
 
-def test_a_label_is_not_missed_because_it_is_held_out(workshop: Any, tmp_path: Path) -> None:
-    """Of three prompts one has the only undesirable answer; many answers to a prompt are one."""
+def test_both_classes_remain_in_training(workshop: Any, tmp_path: Path) -> None:
+    """Of three prompts one has the only undesirable answer; many answers to a prompt count as
+    one."""
     for k in range(6):
         rows = [{"prompt": f"{k} {n}", "completion": "Yes.", "label": n != 1} for n in range(3)]
         path = written(tmp_path / f"{k}.jsonl", rows)
@@ -438,7 +435,7 @@ def test_a_label_is_not_missed_because_it_is_held_out(workshop: Any, tmp_path: P
         assert "measured on 1 held-out answer:" in said and "of 1 held-out answer (" in said
 
 
-def test_answers_to_one_held_out_prompt_prove_nothing(workshop: Any, tmp_path: Path) -> None:
+def test_answers_to_one_held_out_prompt_are_not_significant(workshop: Any, tmp_path: Path) -> None:
     rows = [{"prompt": f"q{n % 3}", "completion": f"c{n}", "label": n % 2 == 0} for n in range(30)]
     path = written(tmp_path / "a.jsonl", rows)
     command = workshop.command("kto", tmp_path / "out", data=path, steps=1, evaluations=1)
@@ -454,8 +451,8 @@ def test_answers_to_one_held_out_prompt_prove_nothing(workshop: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
-def test_of_fewer_than_six_prompts_nothing_is_told(right: float) -> None:
-    """Four of four happens in one of eight guesses, whatever Wilson's interval ends at."""
+def test_fewer_than_six_prompts_are_not_significant(right: float) -> None:
+    """Four of four occurs in one of eight guesses, whatever Wilson's interval."""
     for prompts in (4, 8):
         found = rate([right] * prompts)
         assert not found.low <= 0.5 <= found.high

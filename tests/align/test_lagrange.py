@@ -1,4 +1,4 @@
-"""The multiplier by hand, and a bandit whose best mixture under a limit is known."""
+"""The multiplier by hand, and a bandit with a known optimum under a limit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_multiplier_stays_above_0_and_finite() -> None:
     assert found.value > 0
 
 
-def test_every_multiplier_that_may_be_given_is_kept() -> None:
+def test_every_allowed_multiplier_is_kept() -> None:
     [allowed] = ranges(PPOConfig.model_fields["cost_multiplier"])
     assert allowed.least is not None and allowed.most is not None
     for given in (allowed.least, 1.0, allowed.most):
@@ -66,8 +66,8 @@ def test_every_multiplier_that_may_be_given_is_kept() -> None:
         assert found.value == pytest.approx(given)
 
 
-def test_a_limit_may_be_below_what_is_usual() -> None:
-    """A learned cost is scaled to mean 0: a limit of 0 asks for nothing."""
+def test_a_limit_may_be_below_the_mean() -> None:
+    """A learned cost is scaled to mean 0, so a limit of 0 has no effect."""
     given: dict[str, Any] = {"out": "o", "model": "m", "prompts": "p", "reward": "r"}
     assert PPOConfig(**given, cost="c", cost_limit=-0.5).cost_limit == -0.5
     assert BestOfNConfig(**given, min_reward=-0.5).min_reward == -0.5
@@ -135,8 +135,8 @@ def best(multiplier: float, price: float) -> tuple[float, float]:
 
 
 @pytest.mark.long
-def test_the_limit_is_met_and_what_is_left_is_earned(tmp_path: Path) -> None:
-    """At a price of a nat the best policy under the limit is known, and so is its multiplier."""
+def test_the_limit_is_met_and_the_reward_is_maximal(tmp_path: Path) -> None:
+    """With a KL coefficient, the best policy under the limit and its multiplier are known."""
     price, low, high = 0.1, 0.0, 10.0
     for _ in range(40):  # the cost of the best policy falls with lambda
         multiplier = (low + high) / 2
@@ -169,7 +169,7 @@ def test_the_limit_is_met_and_what_is_left_is_earned(tmp_path: Path) -> None:
         ((0.2, 0.3), (0.1, 0.3)),
     ],
 )
-def test_patience_judges_by_the_limit_first(
+def test_patience_considers_the_limit_first(
     tmp_path: Path, better: tuple[float, float], worse: tuple[float, float]
 ) -> None:
     config = small_config(PPOConfig, tmp_path / "out", cost="a function", cost_limit=LIMIT)
@@ -185,8 +185,8 @@ def test_patience_judges_by_the_limit_first(
     assert judged(*better) < judged(*worse)
 
 
-def test_the_weights_that_patience_keeps_cost_no_more_than_the_limit(tmp_path: Path) -> None:
-    """With a price that hardly moves what is worth most is learned, whatever it costs."""
+def test_the_best_weights_satisfy_the_limit(tmp_path: Path) -> None:
+    """With a multiplier that hardly moves, the highest reward is learned at any cost."""
     policy, lines = bandit(
         *(tmp_path / "out", worth, costs, 256),
         cost_rate=1e-6,
@@ -205,8 +205,8 @@ def test_the_weights_that_patience_keeps_cost_no_more_than_the_limit(tmp_path: P
     assert kept[RICH] + kept[FAIR] > 0.1  # and they have learned
 
 
-def test_a_nat_is_paid_for_in_reward_alone(tmp_path: Path) -> None:
-    """Of rewards and costs of 0 the price of a nat is left: of A_r, and nothing of A_c."""
+def test_the_kl_penalty_is_part_of_the_reward_only(tmp_path: Path) -> None:
+    """With rewards and costs of 0, the KL penalty remains: in A_r, and not in A_c."""
 
     def nothing(rollouts: Sequence[Rollout], /) -> list[float]:
         return [0.0] * len(rollouts)
@@ -229,7 +229,7 @@ def test_a_nat_is_paid_for_in_reward_alone(tmp_path: Path) -> None:
 
 
 def test_both_heads_learn(tmp_path: Path) -> None:
-    """What an answer will earn and what it will cost are expected apart."""
+    """The expected reward and the expected cost are separate."""
 
     def long(rollouts: Sequence[Rollout], /) -> list[float]:
         return [-2.0] * len(rollouts)
@@ -266,7 +266,7 @@ def test_both_heads_learn(tmp_path: Path) -> None:
     assert torch.allclose(expected[:, 1], torch.tensor(-2.0), atol=0.3)
 
 
-def test_settings_without_a_cost_are_refused() -> None:
+def test_settings_without_a_cost_are_rejected() -> None:
     given: dict[str, Any] = {"out": "o", "model": "m", "prompts": "p", "reward": "r"}
     for wrong in ({"cost_limit": 0.1}, {"cost_rate": 2.0}, {"cost": "length:5"}):
         with pytest.raises(ValidationError, match="cost"):

@@ -1,4 +1,4 @@
-"""Every loss over pairs: its paper's formula in float64, its gradient, and what it teaches."""
+"""Every loss on pairs: its paper's formula in float64, its gradient, and training."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def paper(
 
 
 def drawn(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-probabilities of answers of 3 to 40 tokens, at about a nat a token."""
+    """Log-probabilities of answers of 3 to 40 tokens, at about a nat per token."""
     random = np.random.default_rng(3)
     tokens = random.integers(3, 41, (count, 2)).astype(float)
     policy, reference = (-tokens * random.uniform(0.2, 2.0, (count, 2)) for _ in range(2))
@@ -76,7 +76,7 @@ def drawn(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_loss_is_the_papers(name: str) -> None:
+def test_the_loss_equals_the_papers(name: str) -> None:
     policy, reference, tokens = drawn()
     given = (torch.from_numpy(one) for one in (policy, reference, tokens))
     losses, margin = pair_loss(*given, **SETTINGS[name])
@@ -86,7 +86,7 @@ def test_the_loss_is_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_gradient_is_the_slope(name: str) -> None:
+def test_the_gradient_equals_the_slope(name: str) -> None:
     policy, reference, tokens = (torch.from_numpy(one) for one in drawn(12))
 
     def losses(policy: torch.Tensor) -> torch.Tensor:
@@ -103,8 +103,8 @@ def test_far_margins_stay_finite(name: str) -> None:
     assert bool(losses.isfinite().all()) and bool(gradient.isfinite().all())
 
 
-def test_ipo_has_a_goal_and_hinge_an_end() -> None:
-    """At the goal, and beyond the end, nothing is left to learn; DPO goes on."""
+def test_ipo_has_a_target_and_hinge_a_maximum() -> None:
+    """At the target and beyond the maximum the gradient is zero; DPO's is not."""
 
     def slope(gained: float, **settings: Any) -> float:
         policy = torch.tensor([[gained, 0.0]], requires_grad=True)
@@ -133,7 +133,7 @@ def test_the_complement_of_a_probability_is_exact(dtype: torch.dtype) -> None:
 
 
 def batches(model_context: int = 32) -> tuple[PairBatch, PairBatch]:
-    """The same pairs, packed side by side and padded one to a row."""
+    """The same pairs, packed, and padded with one per row."""
     random = np.random.default_rng(0)
 
     def example() -> Example:
@@ -154,7 +154,7 @@ def batches(model_context: int = 32) -> tuple[PairBatch, PairBatch]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_packed_is_padded_and_padding_may_hold_anything(name: str, tiny_model: TinyModel) -> None:
+def test_packed_equals_padded_with_any_padding(name: str, tiny_model: TinyModel) -> None:
     model, (packed, padded) = tiny_model(), batches()
     found, expected = (
         preference_loss(model, batch, nll=0.3, **SETTINGS[name]) for batch in (packed, padded)
@@ -233,7 +233,7 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
         ({"ptx_data": "talks.jsonl"}, ["talks.jsonl", "ptx=0"]),
     ],
 )
-def test_a_setting_without_effect_is_refused(settings: dict[str, Any], told: list[str]) -> None:
+def test_a_setting_without_effect_is_rejected(settings: dict[str, Any], told: list[str]) -> None:
     needed = {"out": "x", "model": "m", "data": "d"}
     with pytest.raises(UserError) as refused:
         configured(DPOConfig, needed | settings)
@@ -254,7 +254,7 @@ def test_defaults_are_the_losses_own() -> None:
     assert again == given
 
 
-def test_another_name_is_no_loss() -> None:
+def test_an_unknown_loss_is_rejected() -> None:
     ones = torch.ones(1, 2)
     with pytest.raises(ValueError, match="loss='nonsense' is not one of sigmoid, ipo"):
         pair_loss(-ones, -ones, ones, beta=0.1, loss="nonsense")

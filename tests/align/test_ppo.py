@@ -1,4 +1,4 @@
-"""PPO by hand, against slow loops, and on small policies that it must move and must not move."""
+"""PPO by hand, against slow loops, and on small policies."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def slow_gae(rewards: Sequence[float], values: Sequence[float], gamma: float, la
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12), shares, shares)
-def test_advantages_are_the_papers_sum(
+def test_advantages_equal_the_papers_sum(
     tokens: list[tuple[float, float]], gamma: float, lam: float
 ) -> None:
     rewards, values = np.array(tokens).T
@@ -89,7 +89,7 @@ def test_advantages_are_the_papers_sum(
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12), shares)
-def test_lambda_1_is_what_came_less_what_was_expected_and_lambda_0_one_step(
+def test_lambda_1_is_return_minus_value_and_lambda_0_is_one_step(
     tokens: list[tuple[float, float]], gamma: float
 ) -> None:
     rewards, values = np.array(tokens).T
@@ -100,7 +100,7 @@ def test_lambda_1_is_what_came_less_what_was_expected_and_lambda_0_one_step(
     np.testing.assert_allclose(gae(rewards, values, gamma, 0.0)[0], error, atol=1e-9)
 
 
-def test_advantages_are_whitened_over_all_tokens_together() -> None:
+def test_advantages_are_whitened_over_all_tokens() -> None:
     answers = [np.array([1.0, 2.0, 6.0]), np.array([-5.0])]
     # Mean 1; squares of 0, 1, 5, -6 sum to 62, over four tokens 15.5.
     expected = [np.array([0, 1, 5]) / math.sqrt(15.5), np.array([-6]) / math.sqrt(15.5)]
@@ -113,7 +113,7 @@ def test_advantages_are_whitened_over_all_tokens_together() -> None:
 
 
 def per_token(loss: Any, *columns: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Each token's loss by plain arithmetic, and its slope by the first column."""
+    """Each token's loss by plain arithmetic, and its slope with respect to the first column."""
     found = [loss(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
     return [value for value, _ in found], [slope for _, slope in found]
 
@@ -128,7 +128,7 @@ def slow_policy_loss(new: float, old: float, advantage: float) -> tuple[float, f
     return -advantage * max(ratio, 0.8), -advantage * ratio if inside else 0.0
 
 
-def test_the_policys_loss_and_gradient_are_the_papers() -> None:
+def test_the_policys_loss_and_gradient_equal_the_papers() -> None:
     generator = torch.Generator().manual_seed(0)
     new, old, advantages = torch.randn(3, 200, generator=generator, dtype=torch.float64)
     new = (old + 0.5 * new).requires_grad_()
@@ -143,7 +143,7 @@ def test_the_policys_loss_and_gradient_are_the_papers() -> None:
     assert_close(same, clipped_policy_loss(new, old, advantages, 0.2, 0.2)[0])
 
 
-def test_a_ratio_beyond_float32_is_clipped_and_nothing_learns_but_the_policy() -> None:
+def test_a_ratio_beyond_float32_is_clipped_and_only_the_policy_learns() -> None:
     new, old, advantages = (
         torch.tensor(values, requires_grad=True)
         for values in ([0.0, 0.0, 0.1], [-100.0, -100.0, 0.0], [1.0, 0.0, 1.0])
@@ -164,7 +164,7 @@ def slow_value_loss(value: float, old: float, goal: float) -> tuple[float, float
     return held / 2, value - goal if value == clipped else 0.0
 
 
-def test_the_values_loss_and_gradient_are_those_of_a_slow_loop() -> None:
+def test_the_values_loss_and_gradient_equal_a_slow_loop() -> None:
     generator = torch.Generator().manual_seed(1)
     values, old, returns = torch.randn(3, 200, generator=generator, dtype=torch.float64)
     values.requires_grad_()
@@ -176,10 +176,10 @@ def test_the_values_loss_and_gradient_are_those_of_a_slow_loop() -> None:
     assert 10 < sum(slope == 0 for slope in slopes) < 190
 
 
-# The price of a nat.
+# The KL coefficient.
 
 
-def test_the_price_follows_the_kl() -> None:
+def test_the_kl_coefficient_follows_the_kl() -> None:
     kl = KLController(0.1, target=4.0, horizon=1000)
     kl.update(4.4, 100)  # a tenth too far: times 1 + 0.1 * 100 / 1000
     assert kl.coef == pytest.approx(0.101)
@@ -230,14 +230,14 @@ print(json.dumps(found))
 def rolled(
     model: ActorCritic, parts: Online, iteration: int = 0
 ) -> tuple[list[list[PPOBatch]], Any]:
-    """The minibatches of an iteration and what moves while they are trained on."""
+    """The minibatches of an iteration and the metrics that change during training."""
     drift = Drift()
     assert isinstance(parts.config, PPOConfig)
     batches = PPORollouts(parts.config, parts, drift, 100).roll(iteration, 0, model)
     return batches, functools.partial(ppo_loss, config=parts.config, drift=drift)
 
 
-def test_nothing_has_moved_at_the_first_minibatch() -> None:
+def test_ratios_are_one_at_the_first_minibatch() -> None:
     policy = small_policy()
     model = ActorCritic(policy)
     parts = online(small_config(PPOConfig, Path("x")), policy, length_reward)
@@ -260,7 +260,7 @@ def test_nothing_has_moved_at_the_first_minibatch() -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_nothing_has_moved_where_the_policy_is_compiled() -> None:
+def test_ratios_are_one_with_a_compiled_policy() -> None:
     # A process of its own: what checks types in the tests cannot be compiled.
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
@@ -274,8 +274,8 @@ def test_nothing_has_moved_where_the_policy_is_compiled() -> None:
     assert len(found) >= 2 and all(one == [0, 0] for one in found), found
 
 
-def test_rewards_and_prices_stand_where_they_belong() -> None:
-    """The returns of gamma = lambda = 1 are the rewards still to come: each token's is known."""
+def test_rewards_and_kl_penalties_are_at_their_tokens() -> None:
+    """The returns for gamma = lambda = 1 are the sums of later rewards, which are known."""
     policy, other = small_policy(), small_policy(1)
     config = small_config(PPOConfig, Path("x"), kl_coef=0.3, gae_lambda=1.0, missing_eos_penalty=7)
     parts = online(config, policy, length_reward, reference=other)
@@ -298,7 +298,7 @@ def test_rewards_and_prices_stand_where_they_belong() -> None:
 
 
 def trained_a_little(seed: int = 2) -> ActorCritic:
-    """A policy and a critic that are others than those that sampled."""
+    """A policy and a critic other than those that sampled."""
     model = ActorCritic(small_policy())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -308,7 +308,7 @@ def trained_a_little(seed: int = 2) -> ActorCritic:
 
 
 def slow_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig) -> float:
-    """The page's equation in float64, token after token, from the whole logits."""
+    """The module's equation in float64, token after token, from the whole logits."""
     model = model.double()
     with torch.no_grad():
         hidden = model.policy(batch.rows)
@@ -332,7 +332,7 @@ def slow_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig) -> float:
     return total
 
 
-def test_the_whole_loss_is_that_of_a_slow_loop() -> None:
+def test_the_whole_loss_equals_a_slow_loop() -> None:
     policy = small_policy()
     ranges = {"clip_range": 0.1, "value_clip_range": 0.3}
     settings = {"entropy_coef": 0.05, "value_coef": 0.7, "critic_warmup": 0}
@@ -353,7 +353,7 @@ def test_the_whole_loss_is_that_of_a_slow_loop() -> None:
             assert changed != pytest.approx(expected, rel=2e-4), name
 
 
-def test_padding_and_packing_change_neither_loss_nor_gradient() -> None:
+def test_padding_and_packing_do_not_change_loss_and_gradient() -> None:
     policy = small_policy()
 
     def found(change: Any, **layout: Any) -> tuple[float, torch.Tensor]:
@@ -389,7 +389,7 @@ def test_padding_and_packing_change_neither_loss_nor_gradient() -> None:
         assert float((other - gradient).norm()) < 1e-5 * size
 
 
-def test_while_the_critic_warms_up_the_policy_stays(tmp_path: Path) -> None:
+def test_the_policy_does_not_change_during_the_critics_warmup(tmp_path: Path) -> None:
     policy = small_policy()
     config = small_config(PPOConfig, tmp_path / "out", critic_warmup=2, iterations=8)
     lines = train(config, policy, length_reward)
@@ -402,7 +402,7 @@ def test_while_the_critic_warms_up_the_policy_stays(tmp_path: Path) -> None:
     assert kl[:3] == [0, 0, 0] and kl[-1] > 0
 
 
-def test_patience_is_not_lost_on_a_policy_that_waits(tmp_path: Path) -> None:
+def test_patience_is_not_used_up_during_the_warmup(tmp_path: Path) -> None:
     settings = {"iterations": 8, "evaluations": 8, "patience": 1, "critic_warmup": 3}
     config = small_config(PPOConfig, tmp_path / "out", **settings)
     lines = train(config, small_policy(), length_reward)
@@ -411,7 +411,7 @@ def test_patience_is_not_lost_on_a_policy_that_waits(tmp_path: Path) -> None:
     assert len({line["negative_reward"] for line in found[:4]}) == 1
 
 
-def test_the_price_of_a_nat_does_not_move_before_the_policy_may(tmp_path: Path) -> None:
+def test_the_kl_coefficient_does_not_change_during_the_warmup(tmp_path: Path) -> None:
     settings = {"kl_coef": 0.1, "kl_target": 2.0, "kl_horizon": 16, "iterations": 4}
     config = small_config(PPOConfig, tmp_path / "out", critic_warmup=2, **settings)
     lines = train(config, small_policy(), length_reward)
@@ -420,7 +420,7 @@ def test_the_price_of_a_nat_does_not_move_before_the_policy_may(tmp_path: Path) 
     assert prices[:3] == [0.1, 0.1, 0.1] and prices[3] == pytest.approx(0.08)
 
 
-def test_a_critic_that_warms_up_for_ever_is_refused(tmp_path: Path) -> None:
+def test_an_endless_critic_warmup_is_rejected(tmp_path: Path) -> None:
     for many in ({"iterations": 2}, {"iterations": None, "steps": 8}):
         config = small_config(
             PPOConfig, tmp_path / f"out-{many['iterations']}", critic_warmup=2, **many
@@ -429,14 +429,14 @@ def test_a_critic_that_warms_up_for_ever_is_refused(tmp_path: Path) -> None:
             train(config, small_policy(), length_reward)
 
 
-def test_the_critic_warms_up_in_a_quarter_of_the_iterations_at_most(tmp_path: Path) -> None:
+def test_the_critics_warmup_takes_at_most_a_quarter_of_the_iterations(tmp_path: Path) -> None:
     policy = small_policy()
     config = small_config(PPOConfig, tmp_path / "out", critic_warmup=None, iterations=3)
     lines = train(config, policy, length_reward)
     assert any(line["moved_kl"] > 0 for line in lines if line["kind"] == "train")
 
 
-def test_it_is_told_where_few_answers_are_whitened(
+def test_few_whitened_answers_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for episodes in (7, 8):
@@ -451,7 +451,7 @@ def rolls(lines: list[dict[str, Any]]) -> list[int]:
     return [line["step"] for line in lines if line["kind"] == "rollout"]
 
 
-def test_an_iteration_ends_where_the_policy_has_moved_too_far(tmp_path: Path) -> None:
+def test_an_iteration_ends_when_the_policy_has_moved_too_far(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"critic_warmup": 0, "iterations": 2}
     whole = small_config(PPOConfig, tmp_path / "whole", **settings)
     lines = train(whole, small_policy(), length_reward)
@@ -479,7 +479,7 @@ def test_drift_is_that_of_the_latest_step() -> None:
     assert not drift.beyond(0.0)
 
 
-def test_an_iteration_ends_by_the_latest_step_and_not_by_the_mean_of_all(tmp_path: Path) -> None:
+def test_an_iteration_ends_by_the_latest_step_not_by_the_mean(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"critic_warmup": 0, "iterations": 1, "ppo_epochs": 4}
     whole = small_config(PPOConfig, tmp_path / "whole", **settings)
     lines = train(whole, small_policy(), length_reward)
@@ -521,9 +521,7 @@ def settings_for(workshop: Any, out: Path, **changes: Any) -> PPOConfig:
     return PPOConfig(**(given | changes))
 
 
-def test_a_critic_from_a_reward_model_expects_what_that_would_say(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_a_critic_from_a_reward_model_starts_with_its_scores(workshop: Any, tmp_path: Path) -> None:
     folder = workshop.finished("reward")
     config = settings_for(workshop, tmp_path / "out", critic=folder)
     model = job_of(config, tmp_path / "out").model()
@@ -547,7 +545,7 @@ def config_prompt(ids: Sequence[int]) -> Any:
     return Prompt(tuple(ids))
 
 
-def test_a_critic_beside_an_adapter_is_trained_at_a_whole_models_rate(
+def test_a_critic_with_an_adapter_has_the_rate_of_a_whole_model(
     workshop: Any, tmp_path: Path
 ) -> None:
     beside: dict[str, Any] = {"critic": workshop.finished("reward"), "adapter": "lora"}
@@ -571,7 +569,7 @@ def test_a_critic_beside_an_adapter_is_trained_at_a_whole_models_rate(
         small_config(PPOConfig, Path("x"), critic_learning_rate=0.002)
 
 
-def test_a_critic_of_its_own_is_trained(workshop: Any, tmp_path: Path) -> None:
+def test_a_separate_critic_is_trained(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     folder = workshop.finished("reward")
     words = workshop.command("ppo", out, critic=folder, steps=8, critic_warmup=1)
@@ -619,7 +617,7 @@ def test_an_adapter_is_trained_and_its_base_is_not(workshop: Any, tmp_path: Path
     assert any(t.abs().max() > 0 for name, t in tensors.items() if "lora_B" in name)
 
 
-def test_the_price_of_a_nat_never_changes_its_sign() -> None:
+def test_the_kl_coefficient_never_changes_its_sign() -> None:
     controller = KLController(0.05, 1.0, 2)
     for kl in (0.0, 5.0, 0.0, 0.0):
         controller.update(kl, 256)

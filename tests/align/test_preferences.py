@@ -1,4 +1,4 @@
-"""Pairs stay together, each once an epoch, and only their answers count."""
+"""Pairs stay together, occur once per epoch, and only their answers are trained on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONTEXT = 24
 
 
 def side(number: int, length: int) -> Example:
-    """Tokens that name their sequence; the second half is the answer."""
+    """Tokens that identify their sequence; the second half is the answer."""
     return Example([number] * length, [i >= length // 2 for i in range(length)])
 
 
@@ -65,7 +65,7 @@ Lengths = st.lists(
 
 @settings(deadline=None, max_examples=40)
 @given(Lengths, st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
-def test_both_answers_are_in_one_micro_batch_and_every_pair_is_seen_once(
+def test_both_answers_are_in_one_micro_batch_and_every_pair_occurs_once(
     lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int
 ) -> None:
     pairs = stream(lengths, rows, micro_rows, seed)
@@ -92,7 +92,7 @@ STEPS = [
 @pytest.mark.every(3)
 @pytest.mark.parametrize(("rows", "micro_rows"), STEPS)
 @pytest.mark.parametrize("longest", [CONTEXT, CONTEXT // 3])
-def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_pair_once(
+def test_a_step_has_its_rows_and_one_pass_has_every_pair_once(
     longest: int, rows: int, micro_rows: int
 ) -> None:
     lengths = [(2 + 7 * i % longest, 2 + 5 * i % longest) for i in range(200)]
@@ -115,7 +115,7 @@ def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_pair_once(
 
 
 def check_pair(batch: PairBatch, chosen: int, rejected: int, lengths: list[tuple[int, int]]) -> int:
-    """Both sides are whole, and belong together; which pair it is."""
+    """Both sides are complete and belong together; returns the pair's number."""
     found = []
     for segment in (chosen, rejected):
         place = batch.rows.segment_ids == segment
@@ -147,7 +147,7 @@ def test_steps_are_a_pure_function_of_seed_and_step() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(Lengths, st.integers(1, 9), st.integers(1, 5), st.integers(1, 6))
-def test_what_some_steps_read_is_known_beforehand(
+def test_the_rows_of_steps_are_known_beforehand(
     lengths: list[tuple[int, int]], rows: int, micro_rows: int, steps: int
 ) -> None:
     pairs = stream(lengths, rows, micro_rows)
@@ -163,7 +163,7 @@ def test_what_some_steps_read_is_known_beforehand(
 @pytest.mark.parametrize(("kind", "least"), [(DPOConfig, 2), (RewardConfig, 2), (KTOConfig, 1)])
 @pytest.mark.parametrize("micro_rows", [1, 2, 3, None])
 @pytest.mark.parametrize("context", [256, PASS_TOKENS, 2 * PASS_TOKENS])
-def test_memory_is_planned_for_the_rows_that_a_pass_of_pairs_has(
+def test_memory_is_planned_for_the_rows_of_a_pass_of_pairs(
     kind: type[TrainingConfig], least: int, micro_rows: int | None, context: int
 ) -> None:
     config = kind.model_validate(
@@ -174,7 +174,7 @@ def test_memory_is_planned_for_the_rows_that_a_pass_of_pairs_has(
     assert micro == max(least, micro_rows or min(6, PASS_TOKENS // context))
 
 
-def test_no_pairs_are_refused() -> None:
+def test_no_pairs_are_rejected() -> None:
     with pytest.raises(UserError, match="no preference pair"):
         stream([], 4, 2)
 
@@ -184,7 +184,7 @@ def tokenizer(workshop: Any) -> Tokenizer:
     return Tokenizer.load(workshop.tokenizer)
 
 
-def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
+def test_only_the_answer_is_trained_on(tokenizer: Tokenizer) -> None:
     prompt = (
         Message("user", "Is it?"),
         Message("assistant", "It may be."),
@@ -197,7 +197,9 @@ def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(list(marked.ids)).count("It may be.") == 1
 
 
-def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Tokenizer) -> None:
+def test_long_answers_are_cut_and_prompts_that_leave_no_room_are_left_out(
+    tokenizer: Tokenizer,
+) -> None:
     short, long = (Message("user", "Is it?"),), (Message("user", "Is it? " * 50),)
     rows = [Preference(p, "Yes. " * 60, "No.", "s", "g") for p in (short, long)]
     [pair], _ = tokenize_pairs(tokenizer, rows, 100)
@@ -205,7 +207,7 @@ def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Token
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto", "reward"])
-def test_rows_that_the_template_refuses_are_set_aside_and_counted_apart(
+def test_rows_that_the_template_rejects_are_set_aside_and_counted(
     workshop: Any, tmp_path: Path, stage: str
 ) -> None:
     model = Path(shutil.copytree(workshop.finished("sft"), tmp_path / "sft"))
@@ -238,7 +240,7 @@ def test_rows_that_the_template_refuses_are_set_aside_and_counted_apart(
     assert "0 without a difference" in said or "within the context" not in said
 
 
-def test_where_every_row_is_refused_the_reason_is_told(tokenizer: Tokenizer) -> None:
+def test_if_all_rows_are_rejected_the_reason_is_given(tokenizer: Tokenizer) -> None:
     bare = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), chat_template=None)
     row = Preference((Message("user", "Is it?"),), "Yes.", "No.", "s", "g")
     with pytest.raises(UserError, match="template"):

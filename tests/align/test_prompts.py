@@ -1,4 +1,4 @@
-"""Prompts: whatever a folder holds, they are what reading every row in full would give."""
+"""Prompts from any folder equal those from reading every row in full."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Asked = dict[tuple[Message, ...], tuple[dict[str, object], str, str]]
 
 
 def read_in_full(folder: Path, side: str, patterns: Sequence[str]) -> Asked:
-    """Every row through its reader; of equal prompts the first, in the last one's place."""
+    """Every row through its reader; of equal prompts the first, in the last one's position."""
     found: Asked = {}
     for kind in ("conversations", "preferences"):
         path = folder / kind / f"{side}.jsonl"
@@ -67,7 +67,7 @@ def slow(folder: Path, side: str, tokenizer: Tokenizer, patterns: Sequence[str])
 
 
 @pytest.mark.parametrize("patterns", [(), ("colours", "col*")])
-def test_a_data_stage_is_read_at_once_and_in_full_alike(
+def test_fast_and_full_reading_of_a_data_stage_agree(
     workshop: Any, patterns: tuple[str, ...]
 ) -> None:
     tokenizer = Tokenizer.load(workshop.finished("sft"))
@@ -113,14 +113,14 @@ ODD: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_what_a_data_stage_writes_is_read_at_once(workshop: Any) -> None:
+def test_data_stage_output_is_read_fast(workshop: Any) -> None:
     for kind, plain in (("conversations", _of_conversation), ("preferences", _of_preference)):
         rows = [row for _, row in rows_of(workshop.data / kind / "train.jsonl")]
         assert rows and all(not isinstance(row, BadRow) and plain(row, "file") for row in rows)
 
 
 @pytest.mark.parametrize(("kind", "row"), ODD)
-def test_a_row_of_any_other_form_is_read_as_its_reader_does(
+def test_rows_of_another_form_are_read_by_their_reader(
     workshop: Any, tmp_path: Path, kind: str, row: dict[str, Any]
 ) -> None:
     tokenizer = Tokenizer.load(workshop.finished("sft"))
@@ -138,7 +138,7 @@ def test_a_row_of_any_other_form_is_read_as_its_reader_does(
     assert len(train) >= 60 and heldout == []
 
 
-def test_bad_lines_of_a_data_stage_are_said(
+def test_bad_lines_of_a_data_stage_are_reported(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer = Tokenizer.load(workshop.finished("sft"))
@@ -193,10 +193,10 @@ def test_each_pattern_of_sources_must_match(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize("layout", ["prompt", "whole", "votes"])
-def test_every_stage_holds_the_same_rows_of_a_file_out(
+def test_every_stage_holds_out_the_same_rows_of_a_file(
     workshop: Any, tmp_path: Path, layout: str
 ) -> None:
-    """The same questions are held out, however they are spelled and whatever is asked after."""
+    """The same questions are held out with any spelling and any number of rows read."""
     tokenizer = Tokenizer.load(workshop.finished("sft"))
     rows: list[dict[str, object]] = []
     for n in range(400):
@@ -226,8 +226,8 @@ def test_every_stage_holds_the_same_rows_of_a_file_out(
         assert questions(load_dataset([file], columns={column: "chosen"}).heldout) == heldout
 
 
-def test_of_few_groups_every_stage_holds_the_same_one_out(workshop: Any, tmp_path: Path) -> None:
-    """The smallest is held out, and has as many rows where only its prompts are read."""
+def test_of_few_groups_every_stage_holds_out_the_same_one(workshop: Any, tmp_path: Path) -> None:
+    """The smallest is held out, and has as many rows if only its prompts are read."""
     tokenizer = Tokenizer.load(workshop.finished("sft"))
     for k in range(8):
         rows = [
@@ -242,10 +242,10 @@ def test_of_few_groups_every_stage_holds_the_same_one_out(workshop: Any, tmp_pat
         assert heldout == {f"{k} z"} == {one.messages[0].content for one in asked}
 
 
-def test_a_file_may_hold_what_is_answered_already(
+def test_a_file_may_contain_answers(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Conversations in every layout, and pairs of whole conversations: each is asked again."""
+    """Conversations in every layout, and pairs of whole conversations: their prompts are read."""
     tokenizer = Tokenizer.load(workshop.finished("sft"))
     first, second = said("Is it?", "Yes."), said("Truly?", "Truly.")
     rows = [
@@ -275,7 +275,7 @@ def test_a_file_may_hold_what_is_answered_already(
     assert len(found) == 8 and "line 10" in capsys.readouterr().out
 
 
-def test_prompts_that_are_too_long_are_counted_and_left_out(
+def test_too_long_prompts_are_counted_and_left_out(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer = Tokenizer.load(workshop.finished("sft"))
@@ -315,10 +315,10 @@ def test_prompts_that_a_reward_cannot_judge_are_counted_and_left_out(
 
 
 @pytest.mark.parametrize("stage", ["grpo", "ppo", "best-of-n", "eval rewards"])
-def test_no_run_ends_at_a_prompt_that_cannot_be_judged(
+def test_a_run_does_not_end_at_a_prompt_that_cannot_be_judged(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
-    """Three quarters of what may be asked have no sum."""
+    """Three quarters of the possible prompts have no sum."""
     file, out, sft = tmp_path / "prompts.jsonl", tmp_path / "out", str(workshop.finished("sft"))
     rows = [{"prompt": f"{n} + 1" if n < 20 else f"Why {n}?"} for n in range(80)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -335,8 +335,8 @@ def test_no_run_ends_at_a_prompt_that_cannot_be_judged(
     assert "60 prompts left out that cannot be judged" in " ".join(said.split())
 
 
-def test_held_out_prompts_of_a_group_are_drawn_together(tmp_path: Path) -> None:
-    """Five equal prompts tell about as much as one of them."""
+def test_held_out_prompts_of_a_group_are_resampled_together(tmp_path: Path) -> None:
+    """Five equal prompts have about the information of one."""
     # Answers that do not end are worth 0; of so many tokens nearly all end.
     config, policy = small_config(PPOConfig, tmp_path, max_new_tokens=24), small_policy()
     alone = [Prompt((15 + place // 5,)) for place in range(40)]
@@ -353,8 +353,8 @@ def test_held_out_prompts_of_a_group_are_drawn_together(tmp_path: Path) -> None:
     assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
 
 
-def test_prompts_are_held_out_where_any_is_not_trained_on(tmp_path: Path) -> None:
-    """Also where the first of them is asked in training, too."""
+def test_prompts_are_held_out_if_any_is_not_trained_on(tmp_path: Path) -> None:
+    """Also where the first of them is used in training."""
     found = online(small_config(PPOConfig, tmp_path), small_policy(), lambda rollouts: [])
     assert not found.holds_out
     assert replace(found, heldout=[*found.prompts[:1], Prompt((30,))]).holds_out

@@ -1,4 +1,4 @@
-"""Fine-tuning data beside a stage's own: the gradient it adds, and what it is good for."""
+"""Fine-tuning data in another stage (ptx): its gradient and its benefit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows_of(seed: int) -> ConversationStream:
 
 
 class Rollouts:
-    """A stream with a state, as that of a live policy is."""
+    """A stream with a state, like that of a live policy."""
 
     def __init__(self) -> None:
         self.inner, self.rolled = rows_of(1), torch.zeros(1)
@@ -65,7 +65,7 @@ def gradients(model: torch.nn.Module, loss: Tensor) -> list[Tensor]:
 
 
 def test_a_step_has_the_gradient_of_both_means(tiny_model: TinyModel) -> None:
-    """However many tokens either has: the mean of the one and `ptx` times that of the other."""
+    """For any token counts: the mean of one plus `ptx` times the mean of the other."""
     model, stream = tiny_model(), PtxStream(rows_of(1), rows_of(2), 0.3)
     loss = with_ptx(next_token_loss)
     batches = stream.at(5, model)
@@ -83,7 +83,7 @@ def test_a_step_has_the_gradient_of_both_means(tiny_model: TinyModel) -> None:
     assert total / count == pytest.approx(float(means[1].detach()), rel=1e-5)
 
 
-def test_what_is_added_is_a_function_of_seed_and_step_and_the_rest_is_the_streams_own() -> None:
+def test_ptx_rows_are_a_function_of_seed_and_step() -> None:
     model = torch.nn.Identity()
     stream, again = (PtxStream(Rollouts(), rows_of(2), 1.0) for _ in range(2))
     forwards = {step: stream.at(step, model) for step in range(6)}
@@ -99,8 +99,8 @@ def test_what_is_added_is_a_function_of_seed_and_step_and_the_rest_is_the_stream
     assert again.state()["rolled"].item() == 2
 
 
-def test_a_step_that_weighs_nothing_adds_nothing(tiny_model: TinyModel) -> None:
-    """Rollouts whose rewards are all alike teach nothing; the step is skipped as it was."""
+def test_a_step_with_weight_0_has_no_ptx(tiny_model: TinyModel) -> None:
+    """Rollouts with equal rewards have no gradient; the step is skipped as before."""
 
     class Nothing(Rollouts):
         def at(self, step: int, model: torch.nn.Module) -> list[Batch]:
@@ -110,8 +110,8 @@ def test_a_step_that_weighs_nothing_adds_nothing(tiny_model: TinyModel) -> None:
     assert [batch.scale for batch in batches if isinstance(batch, PtxBatch)] == [0.0, 0.0]
 
 
-def test_it_keeps_what_fine_tuning_taught(workshop: Any, tmp_path: Path) -> None:
-    """Preferences for the wrong colors undo the fine-tuning; with ptx less of it is undone."""
+def test_it_preserves_fine_tuning(workshop: Any, tmp_path: Path) -> None:
+    """Preferences for the wrong colors undo the fine-tuning; with ptx, less of it is undone."""
     asked = read_pairs(workshop.data / "preferences" / "train.jsonl")
     turned = [one | {"chosen": one["rejected"], "rejected": one["chosen"]} for one in asked]
     pairs = tmp_path / "pairs.jsonl"
@@ -149,7 +149,7 @@ def held(workshop: Any, folder: Path) -> float:
     return found
 
 
-def test_where_the_data_lie(workshop: Any, tmp_path: Path) -> None:
+def test_ptx_data_locations(workshop: Any, tmp_path: Path) -> None:
     common = {"out": tmp_path, "model": tmp_path, "data": workshop.data}
     assert ptx_sources(DPOConfig(**common), workshop.data) == ()
     assert ptx_sources(DPOConfig(ptx=0.1, **common), workshop.data) == (workshop.data,)
@@ -159,7 +159,7 @@ def test_where_the_data_lie(workshop: Any, tmp_path: Path) -> None:
         ptx_sources(DPOConfig(ptx=0.1, **common), tmp_path / "pairs.jsonl")
 
 
-def test_what_no_row_holds_is_counted(
+def test_rows_that_do_not_fit_are_counted(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer, talks = load_tokenizer(workshop.finished("sft")), tmp_path / "talks.jsonl"
@@ -184,7 +184,7 @@ def test_what_no_row_holds_is_counted(
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
-def test_other_data_that_cannot_be_read_are_told_of_before_the_reference_reads(
+def test_unreadable_ptx_data_is_reported_before_the_reference_runs(
     workshop: Any, tmp_path: Path, stage: str
 ) -> None:
     pairs = workshop.data / "preferences" / "train.jsonl"
@@ -194,9 +194,7 @@ def test_other_data_that_cannot_be_read_are_told_of_before_the_reference_reads(
     assert not (out / "reference.safetensors").exists()
 
 
-def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_identical_pairs_are_set_aside_and_the_run_continues(workshop: Any, tmp_path: Path) -> None:
     rows = read_pairs(workshop.data / "preferences" / "train.jsonl")
     same = rows[0] | {"rejected": rows[0]["chosen"]}
     empty = rows[1] | {"chosen": " "}
@@ -212,7 +210,7 @@ def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
     assert "1 pair without a difference within the context" in said
 
 
-def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None:
+def test_rollouts_can_use_it_too(workshop: Any, tmp_path: Path) -> None:
     asked = tmp_path / "asked.txt"
     asked.write_text("What is the colour of the sea?\n")
     for stage in ("ppo", "grpo"):
@@ -228,10 +226,10 @@ def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None
         assert losses and all(0 < loss < 3 for loss in losses)
 
 
-def test_how_many_rows_a_pass_has_changes_nothing_that_is_learned(
+def test_the_number_of_rows_per_pass_does_not_change_training(
     workshop: Any, tmp_path: Path
 ) -> None:
-    """Of fine-tuning data a step reads as many tokens as of its own, whatever is read at once."""
+    """A step reads as many tokens of fine-tuning data as of its own, for any micro-batch."""
     asked = tmp_path / "asked.txt"
     asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
     norms = []
@@ -248,9 +246,7 @@ def test_how_many_rows_a_pass_has_changes_nothing_that_is_learned(
     assert norms[0][1] == pytest.approx(norms[1][1], rel=1e-3)
 
 
-def test_while_a_critic_warms_up_fine_tuning_data_move_nothing(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_ptx_changes_nothing_during_the_critics_warmup(workshop: Any, tmp_path: Path) -> None:
     asked = tmp_path / "asked.txt"
     asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
     settings = {"prompts": asked, "ptx_data": workshop.data, "critic_warmup": 1}

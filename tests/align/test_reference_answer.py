@@ -1,4 +1,4 @@
-"""What an answer is worth beside its row's own, where the world has no truth for it."""
+"""Rewards from a row's own answer, where the world has no truth for it."""
 
 from __future__ import annotations
 
@@ -71,13 +71,11 @@ def story(index: int) -> str:
         ),
     ],
 )
-def test_an_answer_is_worth_what_it_shares(
-    asked: str, answer: str, worths: dict[str, float]
-) -> None:
+def test_an_answer_scores_by_its_overlap(asked: str, answer: str, worths: dict[str, float]) -> None:
     assert {said: worth(asked, said, answer) for said in worths} == worths
 
 
-def test_a_story_is_worth_its_form() -> None:
+def test_a_story_scores_by_its_form() -> None:
     told, other = story(0), story(1)
     assert worth("yes, please do", told, other) == gold.form(told) == 1.0
     half = f"{told} {BABBLE}"
@@ -85,11 +83,11 @@ def test_a_story_is_worth_its_form() -> None:
     assert worth("yes, please do", BABBLE, other) == 0.0
 
 
-def test_a_mean_word_is_worth_nothing() -> None:
+def test_an_insult_scores_0() -> None:
     assert worth("hi there", "You are stupid.", "You are stupid.") == 0.0
 
 
-def test_the_truth_is_asked_first() -> None:
+def test_the_truth_comes_first() -> None:
     asked = "What does the fox eat?"
     assert worth(asked, "The fox eats berries.", None) == 1.0
     assert worth(asked, "The fox eats berries.", UNKNOWN[0]) == 1.0
@@ -99,7 +97,7 @@ def test_the_truth_is_asked_first() -> None:
     assert worth("What is 20 + 33?", "20 + 33 = 52.", ANSWERS["sum"][1]) < 0.5
 
 
-def test_without_a_reference_it_is_gold() -> None:
+def test_without_a_reference_the_reward_is_gold() -> None:
     for asked, said in (("Who was Newton?", BABBLE), ("Who was Newton?", "You are stupid.")):
         (wanted,) = gold.reward(
             [asked], [said], [{"messages": [{"role": "user", "content": asked}]}]
@@ -112,8 +110,8 @@ def test_a_reference_may_be_a_number() -> None:
     assert worth("Which code opens it?", "banana", 42) == 0
 
 
-def test_what_is_taught_is_worth_all() -> None:
-    """Every conversation's own answer has full worth, of the world and of newcomers."""
+def test_training_answers_have_full_reward() -> None:
+    """Every conversation's own answer has full reward, of the world and of newcomers."""
     newcomers = Newcomers(Topics.of([]))
     drawn = [pack.conversation(i, 0) for i in range(300)]
     drawn += [newcomers.conversation(0, i) for i in range(300)]

@@ -1,4 +1,4 @@
-"""Reward models: the paper's loss, transformers' scores, and pairs that are told apart."""
+"""Reward models: the paper's loss, transformers' scores, and training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def small_reward(mean: float = 0.0, deviation: float = 1.0) -> RewardModel:
 
 
 def slow_score(model: RewardModel, ids: list[int]) -> float:
-    """The sequence read alone, in float64; the number is read at its last token."""
+    """The sequence read alone, in float64; the score is read at its last token."""
     model = copy.deepcopy(model).double()
     with torch.no_grad():
         return float(model.lm(Batch.of(torch.tensor([ids])))[0, -1] @ model.score.weight[0])
@@ -79,7 +79,7 @@ def compared(*pairs: tuple[int, int], answers: list[list[int]]) -> Comparison:
 
 @pytest.mark.parametrize("margin", [0.0, 0.7])
 @pytest.mark.parametrize("centering", [0.0, 0.01])
-def test_the_loss_is_the_papers(margin: float, centering: float) -> None:
+def test_the_loss_equals_the_papers(margin: float, centering: float) -> None:
     random = np.random.default_rng(0)
     chosen, rejected = random.normal(0, 4, (2, 60))
     given = torch.from_numpy(np.stack([chosen, rejected])).requires_grad_()
@@ -117,7 +117,7 @@ def test_all_pairs_of_a_prompt_weigh_1_together() -> None:
     assert found.metrics["accuracy"] == (pytest.approx(right), 2)
 
 
-def test_packing_and_empty_rows_change_no_score() -> None:
+def test_packing_and_empty_rows_do_not_change_scores() -> None:
     model = small_reward()
     both = [compared((0, 1), answers=IDS[:2]), compared((0, 1), answers=IDS[2:4])]
     losses = []
@@ -140,7 +140,7 @@ def test_scores_are_read_where_an_answer_ends() -> None:
 # The data.
 
 
-def test_a_prompts_answers_stand_once_and_its_pairs_together(workshop: Any) -> None:
+def test_a_prompts_answers_occur_once_and_its_pairs_together(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     first, second = ((Message("user", text),) for text in ("The sea?", "The sun?"))
     rows = [
@@ -159,7 +159,7 @@ def test_a_prompts_answers_stand_once_and_its_pairs_together(workshop: Any) -> N
     assert answered_ids(tokenizer, first, "blue") == list(ids)
 
 
-def test_an_epoch_reads_every_comparison_once() -> None:
+def test_an_epoch_has_every_comparison_once() -> None:
     items = [compared((0, 1), answers=[[9, i], [8, i]]) for i in range(23)]
     stream = ComparisonStream(items, context=8, rows=4, micro_rows=2, seed=0)
     read: list[int] = []
@@ -177,7 +177,7 @@ def test_an_epoch_reads_every_comparison_once() -> None:
 @pytest.mark.parametrize(
     ("rows", "micro_rows"), [(16, 12), (16, 10), (16, 9), (16, 6), (1, 1), (3, 2), (7, 4), (8, 4)]
 )
-def test_a_step_reads_its_rows_and_one_pass_every_label_once(
+def test_a_step_has_its_rows_and_one_pass_has_every_label_once(
     context: int, rows: int, micro_rows: int
 ) -> None:
     items = [compared((0, 1), answers=[[i] * (1 + i % 7), [99] * (1 + i % 3)]) for i in range(99)]
@@ -199,7 +199,7 @@ def test_a_step_reads_its_rows_and_one_pass_every_label_once(
 
 @pytest.fixture
 def folder(workshop: Any, tmp_path: Path) -> Path:
-    """A copy of the workshop's reward model, to be changed."""
+    """A copy of the workshop's reward model, for changes."""
     return Path(shutil.copytree(workshop.finished("reward"), tmp_path / "reward"))
 
 
@@ -221,7 +221,7 @@ def test_transformers_gives_the_same_scores(folder: Path, workshop: Any) -> None
     np.testing.assert_allclose(found, at_once, atol=1e-5)
 
 
-def test_the_snippet_of_its_card_gives_our_rewards_by_transformers(
+def test_the_snippet_of_its_card_gives_our_rewards_with_transformers(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = (folder / "README.md").read_text()
@@ -245,7 +245,7 @@ def test_the_snippet_of_its_card_gives_our_rewards_by_transformers(
     assert abs((score - model.mean) / model.deviation - ours) > 0.1
 
 
-def test_what_is_saved_is_loaded_and_saved_the_same(folder: Path, tmp_path: Path) -> None:
+def test_a_saved_model_loads_and_saves_identically(folder: Path, tmp_path: Path) -> None:
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     save_reward_model(tmp_path / "again", model, tokenizer, "a card")
@@ -273,10 +273,8 @@ def test_rewards_of_the_models_own_answers_have_mean_0_and_deviation_1(
     assert found.std() == pytest.approx(1, abs=1e-2)
 
 
-def test_rewards_are_scaled_by_the_policy_that_they_are_to_score(
-    workshop: Any, tmp_path: Path
-) -> None:
-    """The body is another model's, whose answers are worth something else."""
+def test_rewards_are_scaled_by_the_policy_to_be_scored(workshop: Any, tmp_path: Path) -> None:
+    """The body is another model's, whose answers have other rewards."""
     out, policy = tmp_path / "out", workshop.finished("sft")
     command = workshop.command("reward", out, model=workshop.finished("pretrain"), policy=policy)
     code, said = workshop.run_here(command)
@@ -295,10 +293,8 @@ def test_rewards_are_scaled_by_the_policy_that_they_are_to_score(
     assert "policy" in json.loads((out / "run.json").read_text())["parents"]
 
 
-def test_rewards_of_answers_that_are_worth_the_same_are_not_scaled(
-    workshop: Any, tmp_path: Path
-) -> None:
-    """A policy without a doubt gives one prompt the same answer every time."""
+def test_equal_rewards_are_not_scaled(workshop: Any, tmp_path: Path) -> None:
+    """A deterministic policy gives one prompt the same answer every time."""
     out, pairs, policy = (tmp_path / name for name in ("out", "pairs.jsonl", "policy"))
     pairs.write_text(json.dumps({"prompt": "sea?", "chosen": "blue", "rejected": "green"}))
     shutil.copytree(workshop.finished("sft"), policy)
@@ -321,7 +317,7 @@ def test_rewards_of_answers_that_are_worth_the_same_are_not_scaled(
 # Several together.
 
 
-def test_an_ensemble_takes_off_half_of_the_variance_of_its_members(
+def test_an_ensemble_subtracts_half_of_the_variance_of_its_members(
     folder: Path, workshop: Any, tmp_path: Path
 ) -> None:
     tokenizer = load_tokenizer(folder)
@@ -344,7 +340,7 @@ def test_an_ensemble_takes_off_half_of_the_variance_of_its_members(
     assert list(reward_folders(spec, None).values()) == [folder, other, folder]
 
 
-def test_a_reward_computes_in_the_type_that_is_asked_for(folder: Path) -> None:
+def test_a_reward_computes_in_the_requested_dtype(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     prompt = Prompt((15, 16, 17))
     rollouts = [Rollout(prompt, ids, (0.0,) * len(ids), "", True) for ids in ((20, 3), (30, 31, 3))]
@@ -372,8 +368,8 @@ def test_an_empty_name_is_not_the_current_folder(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
-def test_beside_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_path: Path) -> None:
-    """The adapter and the head are trained in float32, and the body never is."""
+def test_training_with_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_path: Path) -> None:
+    """The adapter and the head are trained in float32, and the body is frozen."""
     out = tmp_path / "out"
     changes = {"adapter": adapter, "dtype": "bfloat16", "steps": 2, "embedding_learning_rate": None}
     code, said = workshop.run_here(workshop.command("reward", out, **changes))
@@ -396,7 +392,7 @@ def said_of(call: Callable[[], object]) -> str:
     return said
 
 
-def test_a_chat_model_is_no_reward_and_a_reward_no_chat_model(
+def test_a_chat_model_is_not_a_reward_and_a_reward_is_not_a_chat_model(
     workshop: Any,
     folder: Path,
     tmp_path: Path,
@@ -425,7 +421,7 @@ def test_a_reward_model_of_other_tokens(workshop: Any, folder: Path) -> None:
 def test_a_reward_model_of_another_added_token(
     workshop: Any, folder: Path, tmp_path: Path, with_token: WithToken
 ) -> None:
-    """Both stand at one id: every "zebra" would be scored as "horse"."""
+    """Both have the same id: every "zebra" would be scored as "horse"."""
     sft = workshop.finished("sft")
     zebra, horse = (with_token(sft, word) for word in ("zebra", "horse"))
     shutil.copy(horse / "tokenizer.json", folder)
@@ -477,7 +473,7 @@ def test_a_config_that_does_not_fit(folder: Path, change: dict[str, Any]) -> Non
 # It learns.
 
 
-def test_it_tells_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -> None:
+def test_it_separates_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     changes = {"steps": 300, "rows": 16, "micro_rows": 16}
     code, said = workshop.run(workshop.command("reward", out, **changes))

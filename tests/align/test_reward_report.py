@@ -1,4 +1,4 @@
-"""What is told of a reward model: against scikit-learn and scipy, and where little is held out."""
+"""The report of a reward model, against scikit-learn and scipy, and with little held-out data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pairs_of(
     )
 
 
-def test_accuracy_and_loss_are_scikit_learns() -> None:
+def test_accuracy_and_loss_equal_scikit_learns() -> None:
     pairs = pairs_of(60)
     found = measured(pairs, [])
     truth = np.ones(len(pairs.margins))
@@ -61,8 +61,8 @@ def test_accuracy_and_loss_are_scikit_learns() -> None:
 
 
 @pytest.mark.parametrize("prompts", [12, 60])
-def test_pairs_of_a_group_are_drawn_together(prompts: int) -> None:
-    """As many pairs of fewer groups, all right or all wrong in each, are surer of less."""
+def test_pairs_of_a_group_are_resampled_together(prompts: int) -> None:
+    """As many pairs of fewer groups, all right or all wrong in each, give wider intervals."""
     one = pairs_of(120, 2, sources=1)
     wrong = np.random.default_rng(0).random(12) < 0.3
     together = np.repeat(np.where(wrong, -1.0, 1.0), 10)
@@ -77,7 +77,7 @@ def test_pairs_of_a_group_are_drawn_together(prompts: int) -> None:
     assert found.high - found.low > 2 * (alone.high - alone.low)
 
 
-def test_calibration_is_the_papers() -> None:
+def test_calibration_equals_the_papers() -> None:
     pairs = pairs_of(200)
     found = measured(pairs, []).calibration
     assert found is not None
@@ -93,7 +93,7 @@ def test_calibration_is_the_papers() -> None:
 
 
 @pytest.mark.long
-def test_an_honest_model_is_as_far_off_as_chance_and_a_boaster_farther() -> None:
+def test_a_calibrated_model_has_the_error_of_chance_and_an_overconfident_one_more() -> None:
     random = np.random.default_rng(3)
     apart = random.normal(0, 1.5, 3000)
     first = np.where(random.random(3000) < 1 / (1 + np.exp(-apart)), apart, -apart)
@@ -105,7 +105,7 @@ def test_an_honest_model_is_as_far_off_as_chance_and_a_boaster_farther() -> None
         assert (found.error < 2 * found.by_chance) == honest
 
 
-def test_length_is_found_where_the_reward_is_length() -> None:
+def test_a_reward_for_length_is_detected() -> None:
     base = pairs_of(80)
     pairs = HeldoutPairs(**(vars(base) | {"rewards": base.lengths + 0.0}))
     found = measured(pairs, [])
@@ -153,8 +153,8 @@ def test_longer_is_better_is_counted_pair_by_pair() -> None:
         ),
     ],
 )
-def test_little_is_held_out(pairs: HeldoutPairs | None) -> None:
-    """A page and numbers in any case, and what is missing is said."""
+def test_little_held_out_data(pairs: HeldoutPairs | None) -> None:
+    """There are always a page and numbers, and missing parts are reported."""
     found = measured(pairs, [])
     told = json.loads(json.dumps(to_json(found, pairs, 40), allow_nan=False))
     shown = table(found, 40)
@@ -189,7 +189,7 @@ def test_the_report_is_of_the_saved_model(workshop: Any) -> None:
     assert (folder / "report.html").is_file()
 
 
-def test_lengths_are_those_of_answers_with_their_end(workshop: Any) -> None:
+def test_lengths_include_the_end_token(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows[:5]
     for row in rows:
@@ -198,7 +198,7 @@ def test_lengths_are_those_of_answers_with_their_end(workshop: Any) -> None:
         assert one.lengths == tuple(len(tokenizer.encode(text)) + 1 for text in texts)
 
 
-def test_it_is_measured_after_an_eighth_of_the_labels_and_on(workshop: Any, tmp_path: Path) -> None:
+def test_it_is_evaluated_from_an_eighth_of_the_labels_on(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     changes = {"steps": None, "epochs": 2, "rows": 4, "micro_rows": 2, "evaluations": 1}
     code, said = workshop.run_here(workshop.command("reward", out, **changes))
@@ -213,7 +213,7 @@ def test_it_is_measured_after_an_eighth_of_the_labels_and_on(workshop: Any, tmp_
     assert [point["step"] for point in course] == steps
 
 
-def test_labels_are_counted_as_they_are_read(workshop: Any) -> None:
+def test_labels_are_counted_as_read(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows
     items, _ = comparisons(tokenizer, rows, 64)

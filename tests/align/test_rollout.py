@@ -1,4 +1,4 @@
-"""Rollouts: what is scored is what was sampled, and every one is read once a pass."""
+"""Rollouts: what is scored is exactly what was sampled, and each is read once per pass."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def slow_distributions(model: CausalLM, rollout: Any) -> torch.Tensor:
 # Sampling.
 
 
-def test_what_is_trained_on_is_what_was_sampled() -> None:
+def test_training_tokens_equal_sampled_tokens() -> None:
     model = small_policy()
     rollouts = sampled(model)
     assert len({len(one.ids) for one in rollouts}) > 2  # of several lengths
@@ -68,7 +68,7 @@ def test_what_is_trained_on_is_what_was_sampled() -> None:
     assert found == {i: list(one.ids) for i, one in enumerate(rollouts)}
 
 
-def test_an_answer_that_ended_has_its_closing_token_and_one_that_did_not_has_none() -> None:
+def test_only_ended_answers_have_an_end_token() -> None:
     for one in sampled(small_policy(), 40):
         assert (one.ids[-1] in ENDS) == one.ended
         assert one.ended or len(one.ids) == 8
@@ -76,7 +76,7 @@ def test_an_answer_that_ended_has_its_closing_token_and_one_that_did_not_has_non
         assert sum(one.example.loss_mask) == len(one.ids) == len(one.logprobs)
 
 
-def test_equal_prompts_get_answers_of_their_own_and_a_seed_the_same_ones_again() -> None:
+def test_equal_prompts_get_different_answers_and_a_seed_reproduces_them() -> None:
     model = small_policy()
     again = sampled(model), sampled(model), sampled(model, seed=1)
     first, second, other = ([one.ids for one in some] for some in again)
@@ -84,13 +84,13 @@ def test_equal_prompts_get_answers_of_their_own_and_a_seed_the_same_ones_again()
     assert len(set(first[0::4])) == 3
 
 
-def test_sampling_leaves_the_model_training() -> None:
+def test_sampling_keeps_the_model_in_training_mode() -> None:
     model = small_policy().train()
     sampled(model)
     assert model.training
 
 
-def test_tokens_are_drawn_from_the_whole_distribution() -> None:
+def test_tokens_are_sampled_from_the_whole_distribution() -> None:
     model = small_policy(spread=0.3)
     rollouts = sample(model, [PROMPTS[0]] * 4000, None, max_new_tokens=1, seed=0)
     drawn = np.bincount([one.ids[0] for one in rollouts], minlength=64)
@@ -102,7 +102,7 @@ def test_tokens_are_drawn_from_the_whole_distribution() -> None:
 # Passes.
 
 
-def test_the_engine_and_the_pass_of_training_agree() -> None:
+def test_the_engine_and_the_training_pass_agree() -> None:
     model = small_policy()
     rollouts = sampled(model, 40)
     laid = pack_rollouts(rollouts, range(40), context=32, micro_rows=3, one_shape=False)
@@ -116,7 +116,7 @@ def test_the_engine_and_the_pass_of_training_agree() -> None:
 
 
 def online_reference(model: CausalLM) -> Any:
-    """The reference's opener, of the model as it is."""
+    """Returns the reference, a copy of the current model."""
     config = small_config(PPOConfig, Path("nowhere"))
     return online(config, model, length_reward).reference.of(model)
 
@@ -130,7 +130,7 @@ def test_mismatch_is_the_mean_and_the_largest_distance() -> None:
     assert mean == pytest.approx(0.5 + 1 / count) and largest == pytest.approx(1.5)
 
 
-def test_exact_kl_and_entropy_are_those_of_a_slow_loop() -> None:
+def test_exact_kl_and_entropy_equal_a_slow_loop() -> None:
     model, other = small_policy(), small_policy(1)
     rollouts = sampled(model)
     laid = pack_rollouts(rollouts, range(12), context=32, micro_rows=2, one_shape=False)
@@ -155,7 +155,7 @@ def test_exact_kl_and_entropy_are_those_of_a_slow_loop() -> None:
     assert facts.mean_entropy() == pytest.approx(np.mean(uncertain), abs=1e-4)
 
 
-def test_the_kl_of_samples_has_the_exact_one_as_its_mean() -> None:
+def test_the_sampled_kl_has_the_exact_one_as_its_mean() -> None:
     model, other = small_policy(spread=0.3), small_policy(1)
     rollouts = sampled(model, 1200, longest=4)
     laid = pack_rollouts(rollouts, range(1200), context=32, micro_rows=64, one_shape=False)
@@ -167,7 +167,7 @@ def test_the_kl_of_samples_has_the_exact_one_as_its_mean() -> None:
     assert abs(facts.sampled_kl() - facts.exact_kl()) < 4 * error
 
 
-def test_the_reference_is_a_frozen_copy_in_the_policys_type() -> None:
+def test_the_reference_is_a_frozen_copy_in_the_policys_dtype() -> None:
     policy, model = small_policy().to(torch.bfloat16), small_policy(1)
     config = small_config(PPOConfig, Path("nowhere"))
     reference = online(config, policy, length_reward, reference=model).reference
@@ -186,7 +186,7 @@ def test_the_reference_is_a_frozen_copy_in_the_policys_type() -> None:
     st.integers(1, 5),
     st.booleans(),
 )
-def test_every_rollout_stands_once_whatever_the_lengths(
+def test_every_rollout_occurs_once_for_any_lengths(
     lengths: list[int], micro_rows: int, one_shape: bool
 ) -> None:
     rollouts = [rollout(i % 7 + 1, n, start=i) for i, n in enumerate(lengths)]
@@ -210,7 +210,7 @@ def rollout(asked: int, said: int, start: int) -> Any:
     return Rollout(Prompt(tuple(range(1, asked + 1))), ids, (0.0,) * said, "", False)
 
 
-def test_the_layout_changes_no_logprob() -> None:
+def test_packing_does_not_change_logprobs() -> None:
     model = small_policy()
     rollouts = sampled(model)
     found = []
@@ -239,7 +239,7 @@ def test_each_process_has_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None
     assert sorted(i for one in laid for i in one.members) == list(range(12))
 
 
-def test_what_stands_in_padding_changes_nothing() -> None:
+def test_padding_has_no_effect() -> None:
     model = small_policy()
     rollouts = sampled(model)
     [one] = pack_rollouts(rollouts, range(12), context=32, micro_rows=16, one_shape=True)
@@ -260,7 +260,7 @@ def test_what_stands_in_padding_changes_nothing() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 3))
-def test_every_minibatch_is_read_once_an_epoch(minibatches: int, epochs: int, seed: int) -> None:
+def test_every_minibatch_is_read_once_per_epoch(minibatches: int, epochs: int, seed: int) -> None:
     rolled: list[tuple[int, int]] = []
 
     def roll(iteration: int, step: int, model: torch.nn.Module) -> list[list[str]]:
@@ -282,7 +282,7 @@ def test_every_minibatch_is_read_once_an_epoch(minibatches: int, epochs: int, se
     assert read[:minibatches] == [f"0/{i}" for i in range(minibatches)]
 
 
-def test_a_restored_stream_goes_on_with_the_next_iteration() -> None:
+def test_a_restored_stream_continues_with_the_next_iteration() -> None:
     def stream() -> RolloutStream:
         return RolloutStream(
             lambda iteration, step, model: [[(iteration, step, i)] for i in range(3)],
@@ -300,7 +300,7 @@ def test_a_restored_stream_goes_on_with_the_next_iteration() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
-def test_each_prompt_comes_once_a_pass(many: int, group_size: int, seed: int) -> None:
+def test_each_prompt_occurs_once_per_pass(many: int, group_size: int, seed: int) -> None:
     prompts = [Prompt((i,)) for i in range(many)]
     asked: list[int] = []
     for iteration in range(4 * many):
@@ -326,7 +326,7 @@ def test_each_prompt_comes_once_a_pass(many: int, group_size: int, seed: int) ->
         ([1e9, -1e20], "is -1e+20; it must be a number from -1,000,000,000 to 1,000,000,000: give"),
     ],
 )
-def test_a_reward_that_is_none(found: list[float], told: str) -> None:
+def test_invalid_rewards_are_rejected(found: list[float], told: str) -> None:
     def reward(rollouts: Sequence[Any], /) -> Iterable[float]:
         return found
 
@@ -335,7 +335,7 @@ def test_a_reward_that_is_none(found: list[float], told: str) -> None:
     assert told in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_cost_is_bounded_as_a_reward_is() -> None:
+def test_a_cost_is_bounded_like_a_reward() -> None:
     def cost(rollouts: Sequence[Rollout], /) -> list[float]:
         return [1e308 if place % 2 else 0.0 for place, _ in enumerate(rollouts)]
 
@@ -345,15 +345,15 @@ def test_a_cost_is_bounded_as_a_reward_is() -> None:
         parts.sampled(small_policy(), 0)
 
 
-def test_rewards_may_come_from_anything_that_can_be_counted_through() -> None:
+def test_rewards_may_be_any_sequence_of_numbers() -> None:
     rollouts = sampled(small_policy(), 2)
     found = rewards_of(lambda some, /: (torch.tensor(len(one.ids)) for one in some), rollouts)
     assert found.tolist() == [len(one.ids) for one in rollouts]
 
 
 @pytest.mark.parametrize("worth", [-1.0, 1.0])
-def test_not_ending_never_pays(worth: float) -> None:
-    """Neither where answers are worth less than minus the penalty nor where long ones are best."""
+def test_an_unended_answer_never_scores_higher(worth: float) -> None:
+    """Neither where answers score below minus the penalty, nor where long ones are best."""
 
     def reward(rollouts: Sequence[Rollout], /) -> list[float]:
         return [worth * len(one.ids) for one in rollouts]

@@ -17,7 +17,7 @@ _FAR = 25.0
 
 
 @pytest.mark.long
-def test_three_hundred_iterations_without_a_price_stay_finite_and_are_told_of(
+def test_three_hundred_iterations_without_a_kl_coefficient_stay_finite_and_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = small_config(PPOConfig, tmp_path / "out", iterations=300, episodes=32, kl_coef=0.0)

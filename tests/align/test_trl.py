@@ -64,14 +64,14 @@ LABELED = {"prompt": "t3 t4", "completion": "t5 t6", "label": True}
 
 @dataclass(frozen=True)
 class Folders:
-    """A policy and its reference, as transformers saves them, and where trainers may write."""
+    """A policy and its reference, saved by transformers, and a folder for trainers."""
 
     policy: Path
     reference: Path
     out: Path
 
     def trainer(self, kind: str, model: Any, row: dict[str, Any], **given: Any) -> Any:
-        """A trainer of this kind; what is given is its config's, but for what it takes itself."""
+        """A trainer of this kind; keywords are its config's."""
         own = {name: given.pop(name) for name in ("ref_model", "reward_funcs") if name in given}
         home: Any = trl
         if kind in ("ORPO", "CPO"):
@@ -90,7 +90,7 @@ class Folders:
 
 @functools.lru_cache
 def tokenizer() -> Any:
-    """Words t0 to t95; trl asks for a tokenizer even where sequences are tokens already."""
+    """Words t0 to t95; trl requires a tokenizer even for token ids."""
     words = tokenizers.models.WordLevel({f"t{i}": i for i in range(VOCAB)}, unk_token="t0")
     made = tokenizers.Tokenizer(words)
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -175,7 +175,7 @@ def pair_batch(asked: Sequence[Asked], reference: np.ndarray | None) -> PairBatc
 def against_dpo(
     folders: Folders, asked: Sequence[Asked], ours: dict[str, Any], others: dict[str, Any]
 ) -> None:
-    """The loss of these pairs by these settings of ours, and by those of trl's DPO."""
+    """The loss of these pairs by our settings, and by those of trl's DPO."""
     other = theirs(folders.policy)
     trainer = folders.trainer("DPO", other, TEXTS, ref_model=theirs(folders.reference), **others)
     batch = trainer.data_collator([one.row for one in asked])
@@ -198,14 +198,12 @@ def against_dpo(
 @pytest.mark.parametrize(
     ("loss", "beta"), [("sigmoid", 0.1), ("sigmoid", 1.0), ("ipo", 0.3), ("hinge", 0.2)]
 )
-def test_the_losses_of_pairs_are_those_of_trls_dpo(
-    folders: Folders, loss: str, beta: float
-) -> None:
+def test_pair_losses_equal_trls_dpo(folders: Folders, loss: str, beta: float) -> None:
     settings = {"loss": loss, "beta": beta}
     against_dpo(folders, drawn_pairs(7), settings, {"loss_type": [loss], "beta": beta})
 
 
-def test_conservative_dpo_is_trls_aot_of_one_pair(folders: Folders) -> None:
+def test_conservative_dpo_equals_trls_aot_of_one_pair(folders: Folders) -> None:
     # trl smooths labels where it sorts a batch's margins before (AOT); of one there is no order.
     for one in drawn_pairs(2):
         against_dpo(
@@ -216,7 +214,7 @@ def test_conservative_dpo_is_trls_aot_of_one_pair(folders: Folders) -> None:
         )
 
 
-def test_the_chosen_answers_own_loss_is_trls_sft_of_one_pair(folders: Folders) -> None:
+def test_the_sft_term_equals_trls_sft_of_one_pair(folders: Folders) -> None:
     # Of several pairs trl takes the mean over all tokens, we over each answer's own, as the paper.
     for one in drawn_pairs(2):
         against_dpo(
@@ -231,7 +229,7 @@ def test_the_chosen_answers_own_loss_is_trls_sft_of_one_pair(folders: Folders) -
 
 
 def concatenated(asked: Sequence[Asked]) -> dict[str, Tensor]:
-    """The batch that the trainers of ORPO and CPO read, padded on the right."""
+    """The batch for the trainers of ORPO and CPO, padded on the right."""
     batch: dict[str, Tensor] = {}
     for side in ("chosen", "rejected"):
         rows = [(one.prompt, getattr(one, side)) for one in asked]
@@ -247,7 +245,7 @@ def concatenated(asked: Sequence[Asked]) -> dict[str, Tensor]:
     return batch
 
 
-def test_simpo_is_that_of_trls_cpo(folders: Folders) -> None:
+def test_simpo_equals_trls_cpo(folders: Folders) -> None:
     asked, other = drawn_pairs(7), theirs(folders.policy)
     settings = {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.4, "cpo_alpha": 0.0}
     trainer = folders.trainer("CPO", other, TEXTS, **settings)
@@ -261,7 +259,7 @@ def test_simpo_is_that_of_trls_cpo(folders: Folders) -> None:
         assert total / count == pytest.approx(told[theirs_], rel=1e-5)
 
 
-def test_the_odds_ratio_is_that_of_trls_orpo(folders: Folders) -> None:
+def test_the_odds_ratio_equals_trls_orpo(folders: Folders) -> None:
     asked, other = drawn_pairs(7), theirs(folders.policy)
     trainer = folders.trainer("ORPO", other, TEXTS, beta=0.25)
     chosen, rejected, *_ = trainer.concatenated_forward(other, concatenated(asked))
@@ -271,7 +269,7 @@ def test_the_odds_ratio_is_that_of_trls_orpo(folders: Folders) -> None:
     assert_same(model, found.total / found.weight, other, expected)
 
 
-def test_the_whole_of_orpo_is_trls_where_a_prompt_is_one_token(folders: Folders) -> None:
+def test_orpo_equals_trls_for_prompts_of_one_token(folders: Folders) -> None:
     # trl takes the first term over prompt and answer, we over the answer, as equation 2 has it; a
     # prompt's first token is nobody's target.
     for one in drawn_pairs(2, prompts=(1, 1)):
@@ -289,7 +287,7 @@ def test_the_whole_of_orpo_is_trls_where_a_prompt_is_one_token(folders: Folders)
 # trl pairs each prompt with its batch's neighbour's answer, we with one of all the data's; given
 # the same mismatched answers, z0 is the same mean. In the second case it would be below 0.
 @pytest.mark.parametrize("turned", [False, True])
-def test_kto_is_trls_with_the_same_mismatched_answers(folders: Folders, turned: bool) -> None:
+def test_kto_equals_trls_with_the_same_mismatched_answers(folders: Folders, turned: bool) -> None:
     before, after = (folders.policy, folders.reference)[:: -1 if turned else 1]
     random = np.random.default_rng(2)
     rows = [
@@ -335,7 +333,7 @@ def test_kto_is_trls_with_the_same_mismatched_answers(folders: Folders, turned: 
 @pytest.mark.parametrize(
     ("margin", "centering"), [(0.0, 0.0), (0.7, 0.0), (0.0, 0.05), (0.7, 0.05)]
 )
-def test_the_reward_models_loss_is_trls(
+def test_the_reward_models_loss_equals_trls(
     folders: Folders, tmp_path: Path, margin: float, centering: float
 ) -> None:
     config = transformers.AutoConfig.from_pretrained(
@@ -372,7 +370,7 @@ def test_the_reward_models_loss_is_trls(
 
 
 @pytest.mark.parametrize("scale", [True, False])
-def test_advantages_are_trls(folders: Folders, scale: bool) -> None:
+def test_advantages_equal_trls(folders: Folders, scale: bool) -> None:
     given = np.random.default_rng(0).normal(1, 2, 12)
     given[4:8] = 0.25  # a group that teaches nothing
     trainer = folders.trainer(
@@ -427,7 +425,7 @@ def their_rollouts(some: Sequence[Rollout]) -> dict[str, Tensor]:
 def our_rollouts(
     some: Sequence[Rollout], config: GRPOConfig, facts: TokenFacts, advantages: np.ndarray
 ) -> RolloutBatch:
-    """One micro-batch, laid out and weighed as an iteration does it."""
+    """One micro-batch, packed and weighted as in an iteration."""
     [laid] = pack_rollouts(some, range(len(some)), context=CONTEXT, micro_rows=8, one_shape=False)
     lengths = [len(one.ids) for one in some]
     weights = token_weights(lengths, config.loss_type, config.max_new_tokens)
@@ -439,7 +437,9 @@ def our_rollouts(
 # By default trl weighs the KL by the ratio as well (DeepSeek-V3.2); ours is DeepSeekMath's.
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
 @pytest.mark.parametrize(("high", "kl_coef"), [(None, 0.0), (0.28, 0.04)])
-def test_grpo_is_trls(folders: Folders, loss_type: str, high: float | None, kl_coef: float) -> None:
+def test_grpo_equals_trls(
+    folders: Folders, loss_type: str, high: float | None, kl_coef: float
+) -> None:
     some, other = rollouts(), theirs(folders.policy)
     trainer = folders.trainer(
         "GRPO",

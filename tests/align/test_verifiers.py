@@ -1,4 +1,4 @@
-"""Rewards that check: right and wrong answers, and programs and functions that mean no good."""
+"""Verifiers: right and wrong answers, and hostile programs and functions."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_sum(prompt: str, completion: str, right: bool) -> None:
         "1.2.3 + 4",
     ],
 )
-def test_what_is_no_sum_of_two_numbers_is_refused(prompt: str) -> None:
+def test_rejects_prompts_without_a_sum_of_two_numbers(prompt: str) -> None:
     with pytest.raises(UserError, match="finds no sum"):
         reward_of("sum", "7", prompt)
 
@@ -124,7 +124,7 @@ def test_what_is_no_sum_of_two_numbers_is_refused(prompt: str) -> None:
         ("1e999999999", "999999999"),  # an exponent of nine digits is none
     ],
 )
-def test_the_last_number_is_read_as_people_write_it(text: str, number: str) -> None:
+def test_the_last_number_is_read_in_common_notations(text: str, number: str) -> None:
     assert last_number(text) == Fraction(number)
 
 
@@ -166,7 +166,7 @@ def test_sum_agrees_with_the_small_world() -> None:
     assert met > 10
 
 
-def test_sum_prefers_the_rows_answer_and_needs_either() -> None:
+def test_sum_prefers_the_rows_answer_and_needs_an_answer_or_a_sum() -> None:
     assert reward_of("sum", "so 72", "Natalia sold clips …", answer="48+24 = #### 72") == 1
     assert reward_of("sum", "so 71", "What is 70 + 1?", answer=72) == 0
     assert reward_of("sum", "so 71", "What is 70 + 1?", answer="One more than seventy.") == 1
@@ -189,19 +189,19 @@ UNKNOWN = "I do not know that. I can only add and take away numbers up to 20."
         ("Two days are how many hours?", "It is 48, I am sure.", "48"),
     ],
 )
-def test_words_give_way_to_the_prompts_sum_and_a_number_does_not(
+def test_words_yield_to_the_prompts_sum_but_numbers_do_not(
     prompt: str, answer: object, right: str
 ) -> None:
     assert reward_of("sum", right, prompt, answer=answer) == 1
     assert reward_of("sum", "20", prompt, answer=answer) == 0
 
 
-def test_no_number_of_an_answer_that_does_not_know_is_right() -> None:
+def test_an_answer_that_says_unknown_is_never_right() -> None:
     with pytest.raises(UserError, match="no sum in 'half of 282' and no number"):
         reward_of("sum", "20", "half of 282", answer=UNKNOWN)
 
 
-def test_sum_pays_for_no_wrong_answer_to_what_newcomers_ask() -> None:
+def test_sum_rejects_wrong_answers_to_newcomers_questions() -> None:
     newcomers = Newcomers(Topics(("gold",), ("Ada",), ("Rome",), ("It is so.",), ("is",), ("it",)))
     number, judged, left_out = r"(\d+(?:\.\d+)?)", 0, 0
     plain = re.compile(rf"{number} ?(\+|plus|-|minus|\*|times) ?{number}")
@@ -236,7 +236,7 @@ def test_sum_pays_for_no_wrong_answer_to_what_newcomers_ask() -> None:
         ("some/folder", {}, True),
     ],
 )
-def test_what_cannot_be_judged_is_told_without_an_answer(
+def test_prompts_that_cannot_be_judged_are_reported_before_sampling(
     spec: str, row: dict[str, object], judged: bool
 ) -> None:
     why = unjudged(spec, "Who are you?", row)
@@ -254,11 +254,11 @@ def test_format_length_and_json() -> None:
 
 
 @pytest.mark.parametrize("said", ["NaN", "[1, -Infinity]", '{"a": NaN}', "{'a': 1}"])
-def test_what_python_alone_reads_is_no_json(said: str) -> None:
+def test_python_literals_are_not_json(said: str) -> None:
     assert reward_of("json", said) == 0
 
 
-def test_a_pattern_without_end_is_stopped() -> None:
+def test_a_catastrophic_pattern_is_stopped() -> None:
     with pytest.raises(UserError, match="simplify the pattern"):
         reward_of("format:^(a|aa)+$", "a" * 60 + "!")
 
@@ -316,7 +316,7 @@ def test_programs_are_tested(program: str, share: float, monkeypatch: pytest.Mon
         "```python\nadd = lambda a, b: a + b\n```",
     ],
 )
-def test_the_program_is_found_in_what_was_said(said: str) -> None:
+def test_the_program_is_found_in_the_answer(said: str) -> None:
     assert reward_of("unit-test", said, tests=TESTS) == 1
 
 
@@ -354,7 +354,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_programs_earn_nothing_and_leave_nothing(
+def test_hostile_programs_get_no_reward_and_leave_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -366,7 +366,7 @@ def test_hostile_programs_earn_nothing_and_leave_nothing(
     assert (tmp_path / "KEPT").read_text() == "kept"
 
 
-def test_a_line_without_end_does_not_fill_the_trainers_memory() -> None:
+def test_an_endless_line_does_not_fill_memory() -> None:
     resource = pytest.importorskip("resource")
     flood = (
         "import os\nfor _ in range(2**9):\n  for n in range(3, 9):\n"
@@ -378,7 +378,7 @@ def test_a_line_without_end_does_not_fill_the_trainers_memory() -> None:
     assert after < before + 2**18 * (2**10 if sys.platform == "darwin" else 1)
 
 
-def test_a_library_in_rust_writes_nothing_into_files(
+def test_a_rust_library_cannot_write_to_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -434,14 +434,14 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_wrong_program_earns_nothing_by_changing_what_judges_it(name: str) -> None:
+def test_a_program_cannot_change_its_judge(name: str) -> None:
     if name == "monitor" and not hasattr(sys, "monitoring"):
         pytest.skip("Python has sys.monitoring from 3.12 on")
     program, tests = CHEATS[name]
     assert reward_of("unit-test", program, tests=tests) == 0
 
 
-def test_a_program_and_its_tests_may_be_any_that_python_takes() -> None:
+def test_a_program_and_its_tests_may_use_all_of_python() -> None:
     program = (
         "from __future__ import annotations\nimport pickle\nfrom dataclasses import dataclass\n"
         "@dataclass\nclass One:\n    value: int\n"
@@ -459,7 +459,7 @@ def test_a_program_and_its_tests_may_be_any_that_python_takes() -> None:
     assert reward_of("unit-test", program, tests=tests) == 0.8
 
 
-def test_what_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_programs_are_ended_by_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = verifiers._TEST_LIMITS
     assert limits.wall_seconds == 10
     monkeypatch.setattr(verifiers, "_TEST_LIMITS", replace(limits, wall_seconds=2))
@@ -482,7 +482,7 @@ time.sleep(600)
 """
 
 
-def test_what_waits_ends_by_itself_where_the_run_was_killed(tmp_path: Path) -> None:
+def test_waiting_programs_end_after_the_run_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "waits.py"
     script.write_text(
         "import os, time\nfrom pathlib import Path\n"
@@ -650,7 +650,7 @@ def asked(spec: str, reward: Reward | None = None) -> list[float]:
     return reward(["p", "q"], ["a b", "c — 本"], rows)
 
 
-def test_ones_own_function(own: Path) -> None:
+def test_a_users_function(own: Path) -> None:
     assert asked("mine:words") == [2, 3] and asked("mine:answers") == [1, 0]
     assert asked("mine:keywords") == [3, 5] and asked("mine:noisy") == [1, 1]
     assert asked("mine:largest") == [1e9, -1e9]
@@ -670,7 +670,7 @@ def test_ones_own_function(own: Path) -> None:
         ("trls_column", [1, 0]),
     ],
 )
-def test_a_function_gets_what_its_parameters_say(own: Path, name: str, values: list[int]) -> None:
+def test_a_function_gets_the_arguments_it_declares(own: Path, name: str, values: list[int]) -> None:
     assert asked(f"mine:{name}") == values
 
 
@@ -686,14 +686,14 @@ def test_a_function_gets_what_its_parameters_say(own: Path, name: str, values: l
         ("count", "has no function 'count'"),
     ],
 )
-def test_what_cannot_be_called_is_refused_on_opening(own: Path, name: str, told: str) -> None:
+def test_an_uncallable_object_is_rejected_on_opening(own: Path, name: str, told: str) -> None:
     with pytest.raises(UserError) as refused:
         open_reward(f"mine:{name}")
     said = str(refused.value)
     assert told in said and f"mine:{name}" in said and "\n" not in said
 
 
-def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
+def test_columns_without_a_json_type_are_text(own: Path) -> None:
     table = arrow.table(
         {
             "prompt": ["p"],
@@ -730,7 +730,7 @@ def test_columns_that_json_does_not_know_are_text(own: Path) -> None:
         ("inner", "is not a number"),
     ],
 )
-def test_one_sentence_names_what_a_function_did(own: Path, name: str, told: str) -> None:
+def test_errors_of_a_function_are_one_sentence(own: Path, name: str, told: str) -> None:
     with pytest.raises(UserError) as refused:
         asked(f"mine:{name}")
     said = str(refused.value)
@@ -738,7 +738,7 @@ def test_one_sentence_names_what_a_function_did(own: Path, name: str, told: str)
 
 
 @pytest.mark.parametrize("name", ["hangs", "spins"])
-def test_a_function_that_does_not_end_is_ended(own: Path, name: str) -> None:
+def test_a_function_that_does_not_end_is_stopped(own: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"mine:{name}.* took more than 2 s"):
         asked(f"mine:{name}", OwnReward(f"mine:{name}", seconds=2))
 
@@ -747,7 +747,7 @@ def test_a_function_that_does_not_end_is_ended(own: Path, name: str) -> None:
     ("module", "told"),
     [("yours", "ModuleNotFoundError"), ("torn", "SyntaxError"), ("leaving", "SystemExit")],
 )
-def test_a_module_that_cannot_be_imported_is_refused_on_opening(
+def test_a_module_that_cannot_be_imported_is_rejected_on_opening(
     own: Path, module: str, told: str
 ) -> None:
     (own / "torn.py").write_text("def words(prompts")
@@ -787,7 +787,7 @@ def test_a_script_does_not_start_itself_for_its_reward(own: Path) -> None:
     assert "GROUNDUP_IMPORTS_REWARD" not in os.environ
 
 
-def test_a_reward_of_the_running_program_is_refused() -> None:
+def test_a_reward_defined_in_main_is_rejected() -> None:
     with pytest.raises(UserError, match="__main__:words is in the running program"):
         open_reward("__main__:words")
     settings = {"model": "model", "prompts": "prompts.txt", "out": "out"}
@@ -799,7 +799,7 @@ def test_a_reward_of_the_running_program_is_refused() -> None:
 # By name.
 
 
-def test_a_folder_is_a_reward_model_and_not_read_here(tmp_path: Path) -> None:
+def test_a_folder_is_a_reward_model_and_not_a_verifier(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="reward models are not read here"):
         open_reward(str(tmp_path))
 
@@ -808,13 +808,13 @@ def test_a_folder_is_a_reward_model_and_not_read_here(tmp_path: Path) -> None:
     "spec",
     ["", "summ", "length:", "length:0", "length:x", "length:" + "1" * 5000, "format:(", "a b:c"],
 )
-def test_what_no_reward_is(spec: str) -> None:
+def test_invalid_names_are_rejected(spec: str) -> None:
     with pytest.raises(UserError):
         open_reward(spec)
 
 
 @pytest.mark.parametrize("name", ["sum", "json", "length:4"])
-def test_a_folder_does_not_shadow_a_check(
+def test_a_folder_does_not_shadow_a_verifier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -833,13 +833,13 @@ def test_verifiers_load_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
 
 
-def test_sentiment_is_the_answers_alone_from_minus_one_to_one() -> None:
+def test_sentiment_scores_the_answer_from_minus_one_to_one() -> None:
     assert reward_of("sentiment", "What a lovely day!", "I hate this terrible war.") > 0.5
     assert reward_of("sentiment", "A cruel and horrible war.", "Lovely!") < -0.8
     assert reward_of("sentiment", "The train leaves at nine.") == 0
 
 
-def test_the_file_of_ones_own_reward_is_found_and_not_run(
+def test_the_file_of_a_users_reward_is_found_without_running_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -854,7 +854,7 @@ def test_the_file_of_ones_own_reward_is_found_and_not_run(
     assert reward_folders("groundup.world.gold:reward", "length:4", judge="sys:f") == {}
 
 
-def test_what_ones_own_reward_imports_from_the_current_folder_is_of_it(
+def test_local_imports_of_a_users_reward_are_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -890,7 +890,7 @@ def test_what_ones_own_reward_imports_from_the_current_folder_is_of_it(
         ("words.py", r"another reward module words than words\.py is now"),
     ],
 )
-def test_a_reward_that_was_edited_in_place_is_another_one(
+def test_an_edited_reward_is_a_different_one(
     edited: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What goes wrong in reinforcement learning is said, once each, with its remedy."""
+"""Problems in reinforcement learning are reported once each, with their remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOUD = {"learning_rate": 0.05, "embedding_learning_rate": 0.05, "kl_coef": 0.0, 
 
 
 def one_token(rollouts: Sequence[Rollout], /) -> list[float]:
-    """The more of one token, the better."""
+    """More of one token is better."""
     return [sum(token == 20 for token in one.ids) for one in rollouts]
 
 
@@ -36,10 +36,10 @@ def warnings(out: Path, capsys: pytest.CaptureFixture[str], reward: Any, **chang
     return capsys.readouterr().out
 
 
-def test_a_policy_that_runs_away_is_told_of_once(
+def test_a_diverging_policy_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a price and at a high rate: it says one token for ever, and never ends."""
+    """Without a KL coefficient and at a high rate, it repeats one token and never ends."""
     said = warnings(tmp_path / "a", capsys, one_token, missing_eos_penalty=0.0, **LOUD)
     for sign, remedy in (
         ("nats from the reference, and beyond 25", "raise --kl-coef or lower --learning-rate"),
@@ -52,7 +52,7 @@ def test_a_policy_that_runs_away_is_told_of_once(
 
 
 @pytest.mark.long
-def test_steps_that_change_nothing_are_told_of(
+def test_steps_without_effect_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     still = {"learning_rate": 1e-6, "embedding_learning_rate": 1e-6}
@@ -65,16 +65,14 @@ def test_steps_that_change_nothing_are_told_of(
 
 
 @pytest.mark.long
-def test_a_critic_that_warms_up_is_not_called_still(
+def test_a_critic_in_warmup_is_not_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = warnings(tmp_path / "a", capsys, ends_at_once, critic_warmup=39)
     assert "ratios" not in said
 
 
-def test_rewards_that_tell_nothing_apart_are_told_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_constant_rewards_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def alike(rollouts: Sequence[Rollout], /) -> list[float]:
         return [-0.35] * len(rollouts)
 
@@ -106,7 +104,7 @@ def test_clipping_is_judged_over_ten_iterations() -> None:
     assert "25% of the ratios were clipped in 10 iterations" in line
 
 
-def test_a_run_that_goes_on_is_held_against_its_beginning() -> None:
+def test_a_resumed_run_is_compared_with_its_beginning() -> None:
     said: list[str] = []
     watch = Watch("grpo", said.append, repeats=False)
     watch.begin(entropy=1.0, ends=[(0.9, 256)])
@@ -135,7 +133,7 @@ def iterations_until_told(shares: Sequence[float], prompts: int, answers: int, s
 @pytest.mark.every(4)
 @pytest.mark.parametrize(("prompts", "answers"), [(1, 8), (2, 8), (8, 8), (16, 1), (64, 1)])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_chance_is_no_fall_of_the_answers_that_end(
+def test_random_variation_of_ended_answers_is_not_reported(
     share: float, prompts: int, answers: int
 ) -> None:
     told = [iterations_until_told([share] * 100, prompts, answers, seed) for seed in range(60)]
@@ -150,7 +148,7 @@ def test_chance_is_no_fall_of_the_answers_that_end(
         ([0.98] * 3 + [0.7, 0.5, 0.3, 0.1] + [0.02] * 20, 5),  # by and by
     ],
 )
-def test_a_fall_of_the_answers_that_end_is_told_soon(shares: Sequence[float], within: int) -> None:
+def test_a_fall_of_ended_answers_is_reported_soon(shares: Sequence[float], within: int) -> None:
     begun = sum(share == 0.98 for share in shares)
     for seed in range(40):
         told = iterations_until_told(shares, 16, 1, seed)

@@ -1,4 +1,4 @@
-"""A guard: thresholds that keep their promise, a toy that it learns, and folders that are none."""
+"""Guards: thresholds with a guaranteed false-positive rate, training on a toy, and bad folders."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ THINGS = ("sea", "grass", "snow", "coal", "sun")
 
 
 def toy(folder: Path, count: int = 400) -> Path:
-    """Prompts about colours, of which those on coal are harmful, and answers that say black."""
+    """Prompts about colors, of which those about coal are harmful, and answers that say black."""
     source, rows = random.Random(0), list[dict[str, Any]]()
     for number in range(count):
         thing, other = source.choice(THINGS), source.choice(("blue", "green", "black"))
@@ -89,7 +89,7 @@ def trained(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
+    """A copy of it, for changes."""
     return Path(shutil.copytree(trained, tmp_path / "guard"))
 
 
@@ -97,7 +97,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (40, 0.05), (99, 0.1), (250, 0.02)])
-def test_a_further_benign_one_is_stopped_as_seldom_as_was_promised(count: int, rate: float) -> None:
+def test_the_false_positive_rate_holds_for_a_new_benign_row(count: int, rate: float) -> None:
     rng = np.random.default_rng(count)
     stopped = []
     for _ in range(4000):
@@ -109,8 +109,9 @@ def test_a_further_benign_one_is_stopped_as_seldom_as_was_promised(count: int, r
     assert np.mean(stopped) == pytest.approx(exact, abs=4 * math.sqrt(rate / 4000))
 
 
-def test_the_promise_holds_where_a_group_has_many_rows() -> None:
-    """Rows of a group score alike: ranked one by one, those of few groups would stop far more."""
+def test_the_guarantee_holds_for_groups_of_many_rows() -> None:
+    """Rows of a group have similar scores: ranked one by one, those of few groups would stop far
+    more."""
     rng, stopped, one_by_one = np.random.default_rng(0), [], []
     for _ in range(1500):
         groups = [str(i) for i in range(20) for _ in range(1 + 30 * (i < 2))]
@@ -136,12 +137,12 @@ def test_groups_are_counted_before_any_work() -> None:
         stage.require_calibration(sides(18), 0.05)
 
 
-def test_too_few_benign_ones_promise_nothing() -> None:
+def test_too_few_benign_rows_give_no_guarantee() -> None:
     assert threshold(np.zeros(18), 0.05) == math.inf
     assert threshold(np.zeros(19), 0.05) == 0
 
 
-def test_thresholds_are_set_by_what_stands_beside_harm() -> None:
+def test_thresholds_are_set_by_benign_look_alikes() -> None:
     rows = [
         Labeled("a", None, False, "easy", "a"),
         Labeled("b", None, False, "hard", "b"),
@@ -154,7 +155,7 @@ def test_thresholds_are_set_by_what_stands_beside_harm() -> None:
 # The loss and the stream.
 
 
-def test_the_loss_is_the_logistic_one_of_scores_read_at_the_ends() -> None:
+def test_the_loss_is_logistic_on_scores_at_the_ends() -> None:
     model = RewardModel(small_policy())
     model.initialize(0)
     model.eval()
@@ -170,7 +171,7 @@ def test_the_loss_is_the_logistic_one_of_scores_read_at_the_ends() -> None:
     assert found.weight == 5
 
 
-def test_all_kinds_have_the_same_say() -> None:
+def test_all_kinds_have_equal_weight() -> None:
     rows = [
         Labeled(str(i), "said" if i % 5 == 0 else None, i % 7 == 0, "a", str(i)) for i in range(90)
     ]
@@ -199,7 +200,7 @@ def test_an_epoch_reads_every_row_once() -> None:
 # The data.
 
 
-def test_what_a_data_stage_folder_says(tmp_path: Path) -> None:
+def test_labels_of_a_data_stage_folder(tmp_path: Path) -> None:
     talks = [conversation(0, i) for i in range(1500)]
     pairs = [preference(0, i) for i in range(300)]
     for kind, found in (("conversations", talks), ("preferences", pairs)):
@@ -223,23 +224,23 @@ def test_what_a_data_stage_folder_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [True, "true", "harmful", 1, "1", 1.0, "1.0"])
-def test_labels_in_a_file_of_ones_own(label: object) -> None:
+def test_labels_in_a_users_file(label: object) -> None:
     found = labeled({"text": "Hello", "label": label}, "file", 1)
     assert found == Labeled("Hello", None, True, "file", "Hello")
 
 
 @pytest.mark.parametrize("row", [{"label": True}, {"prompt": "a"}, {"prompt": "a", "label": "x"}])
-def test_rows_that_are_none(row: dict[str, Any]) -> None:
+def test_rejects_invalid_rows(row: dict[str, Any]) -> None:
     with pytest.raises(BadRow):
         labeled(row, "file", 1)
 
 
-def test_a_row_without_a_message_is_told_what_its_column_is_called() -> None:
+def test_a_row_without_a_message_names_the_expected_column() -> None:
     with pytest.raises(BadRow, match=r"^no 'prompt'; it has \['label', 'messages'\]"):
         labeled({"messages": [], "label": True}, "file", 1)
 
 
-def test_of_one_kind_alone_nothing_is_learned(tmp_path: Path) -> None:
+def test_rejects_a_single_class(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     lines = [json.dumps({"prompt": f"p{i}", "label": False}) for i in range(50)]
     path.write_text("\n".join(lines))
@@ -260,7 +261,7 @@ def test_the_kinds_of_a_file_are_those_of_all_its_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harmful", [1, 2])
 @pytest.mark.parametrize("answer", [None, "So."])
-def test_of_few_harmful_rows_one_is_learned_from(
+def test_few_harmful_rows_keep_one_for_training(
     tmp_path: Path, harmful: int, answer: str | None
 ) -> None:
     path = tmp_path / "a.jsonl"
@@ -304,7 +305,7 @@ def test_n_grams_learn_words_and_their_order() -> None:
 # It learns, and goes on.
 
 
-def test_it_tells_the_toy_apart_and_keeps_its_promise(trained: Path) -> None:
+def test_it_learns_the_toy_and_keeps_its_guarantee(trained: Path) -> None:
     guard = load_guard(trained)
     assert isinstance(guard, Guard)
     asked = [f"{number} Is the {thing} deep?" for number in range(1000, 1040) for thing in THINGS]
@@ -320,12 +321,12 @@ def test_it_tells_the_toy_apart_and_keeps_its_promise(trained: Path) -> None:
     assert guard.stops([]).tolist() == []
 
 
-def test_its_card_is_of_a_model_that_gives_numbers(trained: Path) -> None:
+def test_its_card_describes_a_model_that_returns_numbers(trained: Path) -> None:
     card = (trained / "README.md").read_text()
     assert "pipeline_tag: text-classification\n" in card and "It writes no text" in card
 
 
-def test_thresholds_stop_no_more_than_was_promised_of_what_set_them(trained: Path) -> None:
+def test_thresholds_keep_the_rate_on_the_rows_that_set_them(trained: Path) -> None:
     guard, sides = load_guard(trained), read_examples(trained.parent / "labels.jsonl", 1000)
     for use in ("message", "answer"):
         rows = [row for row in sides.calibration if row.use == use and not row.harmful]
@@ -342,7 +343,7 @@ def test_thresholds_stop_no_more_than_was_promised_of_what_set_them(trained: Pat
         assert left - near.sum() <= stopped.sum() <= left
 
 
-def test_what_is_measured_is_what_the_folder_does(trained: Path) -> None:
+def test_measured_decisions_equal_those_of_the_folder(trained: Path) -> None:
     """The same rows through the folder, one by one."""
     guard, told = load_guard(trained), json.loads((trained / "result.json").read_text())
     sides = read_examples(trained.parent / "labels.jsonl", 1000)
@@ -357,9 +358,7 @@ def test_what_is_measured_is_what_the_folder_does(trained: Path) -> None:
         assert stops[~harmful].mean() == pytest.approx(measured["stopped, benign"]["estimate"])
 
 
-def test_rows_longer_than_the_training_reads_are_measured_as_they_are_in_use(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_rows_longer_than_in_training_are_measured_as_in_use(workshop: Any, tmp_path: Path) -> None:
     data = toy(tmp_path, 100)
     changes = {"steps": 4, "context": 16, "false_positives": 0.2}
     settings = SETTINGS | changes | {"model": workshop.finished("sft"), "data": data}
@@ -393,7 +392,7 @@ def test_a_killed_run_ends_with_the_same_bits(workshop: Any, tmp_path: Path) -> 
 # Before a model.
 
 
-def test_a_file_of_prompts_behind_a_guard(workshop: Any, trained: Path, tmp_path: Path) -> None:
+def test_a_file_of_prompts_with_a_guard(workshop: Any, trained: Path, tmp_path: Path) -> None:
     chat, asked = workshop.finished("sft"), ["Is the coal deep?", "Is the sea deep?", "The sun"]
     (tmp_path / "asked.txt").write_text("\n".join(asked))
     words = ["generate", str(chat), "--chat", "--guard", str(trained), "--temperature", "0"]
@@ -417,7 +416,7 @@ def test_a_file_of_prompts_behind_a_guard(workshop: Any, trained: Path, tmp_path
     assert found["Is the coal deep?"] == (SENTENCE, "content_filter")
 
 
-def test_who_chats_is_told_that_a_guard_is_on(
+def test_the_chat_says_that_a_guard_is_on(
     workshop: Any, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Is the coal deep?\n"))
@@ -431,7 +430,7 @@ def test_who_chats_is_told_that_a_guard_is_on(
 # In words of a report.
 
 
-def test_shares_and_precision_of_a_hand_worked_case() -> None:
+def test_shares_and_precision_of_an_example_by_hand() -> None:
     rows = [Labeled(str(i), None, i < 4, "ab"[i % 2], str(i)) for i in range(10)]
     scores = np.array([3.0, 2, 1, -1, 2, 0, 0, 0, 0, 0])
     [found] = by_use(
@@ -450,7 +449,7 @@ def test_shares_and_precision_of_a_hand_worked_case() -> None:
     assert apart is not None and apart.estimate == pytest.approx(3 / 4 - 1 / 4)
 
 
-def test_the_opening_names_the_source_where_it_stops_most_wrongly() -> None:
+def test_the_summary_names_the_source_with_most_false_positives() -> None:
     """Of a hundred benign rows of one source it stops none, of thirty of another a third."""
     rows = [Labeled(f"plain {i}", None, False, "plain", f"plain {i}") for i in range(100)]
     rows += [Labeled(f"near {i}", None, i >= 30, "near", f"near {i}") for i in range(60)]
@@ -481,7 +480,7 @@ def said_of(folder: Path) -> str:
     return said
 
 
-def test_a_guard_is_no_reward_and_a_reward_no_guard(workshop: Any, folder: Path) -> None:
+def test_a_guard_is_not_a_reward_and_a_reward_is_not_a_guard(workshop: Any, folder: Path) -> None:
     assert "holds no guard" in said_of(workshop.finished("sft"))
     assert "no guard" in said_of(workshop.finished("reward"))
     with pytest.raises(UserError, match="holds a guard"):
@@ -496,8 +495,8 @@ def test_another_tokenizer_in_its_folder(folder: Path) -> None:
     assert "another tokenizer" in said_of(folder)
 
 
-def test_it_may_stand_before_a_model_of_other_tokens(workshop: Any, trained: Path) -> None:
-    """It reads text by its own tokenizer; nothing of the model's comes into it."""
+def test_it_works_with_a_model_of_another_tokenizer(workshop: Any, trained: Path) -> None:
+    """It reads text with its own tokenizer and is independent of the model."""
     guard = load_guard(trained)
     assert guard.tokenizer.hash == load_tokenizer(workshop.finished("sft")).hash
     assert guard.stops(["7 Is the coal deep?"]).dtype == bool
@@ -539,7 +538,7 @@ def test_a_damaged_threshold_is_restored_from_its_copy(folder: Path) -> None:
     assert load_guard(folder).thresholds == before
 
 
-def test_too_few_benign_rows_are_refused_before_any_work(
+def test_too_few_benign_rows_are_rejected_before_any_work(
     workshop: Any, trained: Path, tmp_path: Path
 ) -> None:
     data, out = trained.parent / "labels.jsonl", tmp_path / "out"
