@@ -31,7 +31,7 @@ def main() -> None:
         if quantized:
             quantize(model)
         add_lora(model, 4, **options).bfloat16().train()  # type: ignore[arg-type]
-        # What the first block gets has a gradient, too, as all others' input has.
+        # The input of the first block has a gradient too, as those of all others.
         model.model.embed_tokens.weight.requires_grad_()
         for block in model.model.layers:
             block.compile(fullgraph=True, dynamic=False, backend="eager")

@@ -1,4 +1,4 @@
-"""8 bits with a scale for each row, held against bitsandbytes' LLM.int8()."""
+"""8 bits with a scale per row, against bitsandbytes' LLM.int8()."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def normal(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_numbers_and_values_are_those_of_bitsandbytes(dtype: torch.dtype) -> None:
+def test_bytes_and_values_equal_bitsandbytes(dtype: torch.dtype) -> None:
     # Rows of very different sizes, and one of zeros. bitsandbytes computes in the type it is given.
     weight = (normal(40, 130) * torch.logspace(-3, 3, 40)[:, None]).to(dtype)
     weight[7] = 0
@@ -29,12 +29,12 @@ def test_numbers_and_values_are_those_of_bitsandbytes(dtype: torch.dtype) -> Non
     assert torch.equal(dequantize_int8(whole, absmax, dtype), values.to(dtype))
 
 
-def test_ties_go_to_the_even_number() -> None:
+def test_ties_round_to_even() -> None:
     row = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5]])
     assert quantize_int8(row)[0].tolist() == [[127, 0, 2, 2, 0, -2, -126]]
 
 
-def test_no_number_is_further_off_than_half_a_step() -> None:
+def test_the_error_is_at_most_half_a_step() -> None:
     weight = normal(64, 256)
     whole, absmax = quantize_int8(weight)
     off = (dequantize_int8(whole, absmax, torch.float32) - weight).abs().amax(1)
@@ -48,14 +48,14 @@ def layer() -> Int8Linear:
     return Int8Linear.of(plain)
 
 
-def test_a_layer_holds_a_byte_a_number_and_a_scale_a_row() -> None:
+def test_a_layer_takes_a_byte_per_number_and_a_scale_per_row() -> None:
     quantized = layer()
     assert [name for name, _ in quantized.named_parameters()] == ["bias"]
     held = sum(buffer.nbytes for buffer in quantized.buffers())
     assert 8 * held / (96 * 130) == quantized.bits_per_weight == 8 + 32 / 130
 
 
-def test_another_type_for_the_model_changes_the_bias_alone() -> None:
+def test_changing_the_models_dtype_changes_only_the_bias() -> None:
     quantized = layer()
     before = [tensor.clone() for tensor in quantized.packed_tensors]
     quantized.to(torch.bfloat16)
@@ -63,7 +63,7 @@ def test_another_type_for_the_model_changes_the_bias_alone() -> None:
     assert all(map(torch.equal, quantized.packed_tensors, before))
 
 
-def test_outputs_and_gradients_are_those_through_the_whole_weight() -> None:
+def test_outputs_and_gradients_equal_those_of_the_dequantized_weight() -> None:
     quantized = layer()
     whole = nn.Linear(130, 96)
     whole.weight = nn.Parameter(quantized.dequantized())
@@ -78,7 +78,7 @@ def test_outputs_and_gradients_are_those_through_the_whole_weight() -> None:
         assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
 
 
-def test_compiled_it_is_the_same(unchecked_types: None) -> None:
+def test_compiling_changes_nothing(unchecked_types: None) -> None:
     quantized = layer()
     x = normal(5, 130)
     out = quantized(x)

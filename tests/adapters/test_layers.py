@@ -38,8 +38,8 @@ EXPRESSIONS = [
 ]  # fmt: skip
 
 
-def test_the_routers_of_experts_are_adapted_and_quantized_only_where_they_are_named() -> None:
-    """They have a row for each expert, fewer than the default rank."""
+def test_routers_are_adapted_and_quantized_only_by_name() -> None:
+    """They have one row per expert, fewer than the default rank."""
     model = CausalLM(transformer(2, (4, 2)))
     gates = [path for path in linear_layers(model) if path.endswith(".gate")]
     assert gates and set(linear_layers(model)) - set(chosen(model, None)) == set(gates)
@@ -50,7 +50,7 @@ def test_the_routers_of_experts_are_adapted_and_quantized_only_where_they_are_na
         assert isinstance(model.get_submodule(path), nn.Linear)
 
 
-def test_a_model_without_linear_layers_takes_no_adapter() -> None:
+def test_a_model_without_linear_layers_rejects_adapters() -> None:
     with pytest.raises(UserError, match="have no linear layers, as in a recurrent network"):
         add_lora(CausalLM(recurrent("lstm")), rank=2)
 
@@ -65,7 +65,7 @@ some = st.lists(st.sampled_from(ENDS), min_size=1, max_size=3)
     pattern=st.none() | st.sampled_from(["layers", "experts", r"lay\w+", ""]),
     whole=st.none() | st.lists(st.sampled_from(["norm", "mlp", "lm_head", "up"]), max_size=2),
 )
-def test_the_layers_that_are_meant_are_those_that_peft_means(
+def test_targets_select_the_layers_of_peft(
     names: Any, exclude: Any, layers: Any, pattern: Any, whole: Any
 ) -> None:
     if isinstance(names, str):
@@ -97,7 +97,7 @@ def test_the_layers_that_are_meant_are_those_that_peft_means(
         max_size=4,
     )
 )
-def test_patterns_give_the_numbers_that_they_give_in_peft(patterns: dict[str, int]) -> None:
+def test_patterns_give_the_numbers_of_peft(patterns: dict[str, int]) -> None:
     for name in NAMES:
         expected = patterns.get(get_pattern_key(patterns.keys(), name), 8)
         assert by_pattern(patterns, name, 8) == expected
@@ -112,7 +112,7 @@ def test_patterns_give_the_numbers_that_they_give_in_peft(patterns: dict[str, in
     ],
     ids=["broken", "deep", "endless"],
 )
-def test_expressions_of_strangers_end_in_time(pattern: str, message: str) -> None:
+def test_regular_expressions_from_strangers_are_stopped(pattern: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Targets(pattern).match(NAMES[0])
     with pytest.raises(UserError, match=message):

@@ -52,7 +52,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With biases, which DoRA does not stretch."""
+    """With biases, which DoRA does not scale."""
     changes = {"attention_bias": True, "mlp_bias": True}
     return base_folder(tmp_path_factory.mktemp("base"), **changes)
 
@@ -70,7 +70,7 @@ def twins(folder: Path, **options: Any) -> tuple[CausalLM, Any]:
 
 
 def downs_and_ups(model: nn.Module) -> tuple[list[str], list[str]]:
-    """The names of what the optimizer trains at LoRA's rate and at LoRA+'s."""
+    """The names of the parameters with LoRA's rate and of those with LoRA+'s."""
     rates = Rates(0.01, 0.02, 0.03, lora_plus=16.0)
     optimizer = Optimizer(model, rates, muon=False)
     at = {id(p): one["base"] for one in optimizer.adamw.param_groups for p in one["params"]}
@@ -93,9 +93,7 @@ def randomized(model: nn.Module, seed: int = 3) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_logits_gradients_and_training_are_those_of_peft(
-    options: dict[str, Any], folder: Path
-) -> None:
+def test_logits_gradients_and_training_equal_pefts(options: dict[str, Any], folder: Path) -> None:
     ours, theirs = twins(folder, **options)
     assert_close(our_logits(ours), their_logits(theirs), rtol=1e-5, atol=1e-5)
     ours.train(), theirs.train()
@@ -117,7 +115,7 @@ def test_logits_gradients_and_training_are_those_of_peft(
         assert_close(parameter, numbers[name], rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_adapted_by_default_is_what_peft_calls_all_linear(folder: Path) -> None:
+def test_default_targets_equal_pefts_all_linear(folder: Path) -> None:
     theirs = their_adapter(folder, target_modules="all-linear")
     ours = add_lora(our_base(folder), 4)
     names = {name for name, p in theirs.named_parameters() if p.requires_grad}
@@ -127,7 +125,7 @@ def test_what_is_adapted_by_default_is_what_peft_calls_all_linear(folder: Path) 
     }
 
 
-def test_an_adapter_begins_as_in_peft_and_changes_nothing(folder: Path) -> None:
+def test_a_new_adapter_equals_pefts_and_changes_nothing(folder: Path) -> None:
     base = our_base(folder)
     before = our_logits(base)
     ours = add_lora(base, 16, seed=1)
@@ -150,7 +148,7 @@ def test_an_adapter_begins_as_in_peft_and_changes_nothing(folder: Path) -> None:
     assert_close(our_logits(ours), before, rtol=1e-5, atol=1e-5)
 
 
-def test_the_seed_says_where_an_adapter_begins(folder: Path) -> None:
+def test_the_seed_determines_the_initial_adapter(folder: Path) -> None:
     one, same, other = (add_lora(our_base(folder), 4, seed=seed) for seed in (1, 1, 2))
     pairs = zip(one.parameters(), same.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b, _ in pairs)
@@ -188,7 +186,7 @@ def test_the_layer_is_the_sum_of_both_matrices(
     assert_close(layer.merged(torch.float64)(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_thin_product_learns_a_change_of_low_rank() -> None:
+def test_a_low_rank_product_learns_a_change_of_low_rank() -> None:
     torch.manual_seed(0)
     base = nn.Linear(24, 20)
     change = torch.randn(20, 2) @ torch.randn(2, 24) / 5
@@ -209,7 +207,7 @@ def test_a_thin_product_learns_a_change_of_low_rank() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["plain", "dora"])
-def test_products_are_in_the_type_of_what_comes_in(options: dict[str, Any], folder: Path) -> None:
+def test_products_have_the_dtype_of_the_input(options: dict[str, Any], folder: Path) -> None:
     ours = add_lora(our_base(folder).bfloat16(), 4, **options)
     randomized(ours)
     kinds = {parameter.dtype for parameter in ours.parameters() if parameter.requires_grad}
@@ -219,7 +217,7 @@ def test_products_are_in_the_type_of_what_comes_in(options: dict[str, Any], fold
     out.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in ours.parameters() if p.requires_grad)
     same = ours.bfloat16()(Batch.of(IDS))
-    # Types differ where nothing is rounded but what DoRA divides by.
+    # Dtypes differ only in the rounding of DoRA's divisor.
     assert_close(same, out, rtol=0.05, atol=0.2 if options else 0.0)
 
 
@@ -232,8 +230,8 @@ def test_one_graph_without_breaks_serves_all_blocks() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["plain", "dora"])
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_beside_a_quantized_base(kind: str, options: dict[str, Any], folder: Path) -> None:
-    """The same as beside the plain matrices that the quantized ones stand for; merged, too."""
+def test_adapters_on_a_quantized_base(kind: str, options: dict[str, Any], folder: Path) -> None:
+    """Equal to adapters on the dequantized matrices, also after merging."""
     qlora = add_lora(quantize(our_base(folder), kind), 4, **options)
     plain = add_lora(dequantize(quantize(our_base(folder), kind), torch.float32), 4, **options)
     randomized(qlora), randomized(plain)
@@ -285,7 +283,7 @@ def test_several_adapters_on_one_base(folder: Path) -> None:
     assert all(name.endswith("lora_B.a.weight") for name in ups)
 
 
-def test_magnitudes_learn_as_a_does(folder: Path) -> None:
+def test_magnitudes_have_the_learning_rate_of_a(folder: Path) -> None:
     ours = add_lora(our_base(folder), 4, use_dora=True)
     downs, ups = downs_and_ups(ours)
     assert sum("lora_magnitude_vector.default.weight" in name for name in downs) == 14
@@ -296,7 +294,7 @@ def test_magnitudes_learn_as_a_does(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_merged_is_unmerged(options: dict[str, Any], folder: Path) -> None:
+def test_merged_equals_unmerged(options: dict[str, Any], folder: Path) -> None:
     ours, theirs = twins(folder, **options)
     names = our_base(folder).state_dict().keys()
     before, state = our_logits(ours), {k: v.clone() for k, v in ours.state_dict().items()}
@@ -316,7 +314,7 @@ def test_merged_is_unmerged(options: dict[str, Any], folder: Path) -> None:
     assert torch.equal(our_logits(ours), before)
 
 
-def test_unmerging_gives_bfloat16_back_bit_for_bit(folder: Path) -> None:
+def test_unmerging_restores_bfloat16_bit_for_bit(folder: Path) -> None:
     ours = add_lora(our_base(folder).bfloat16(), 4)
     randomized(ours)
     before = {k: v.clone() for k, v in ours.state_dict().items()}
@@ -334,14 +332,14 @@ def test_merging_one_of_several(folder: Path) -> None:
         unmerge(ours)
 
 
-def test_what_changed_since_merging_is_not_undone(folder: Path) -> None:
+def test_changes_after_merging_are_not_undone(folder: Path) -> None:
     ours = merge(add_lora(our_base(folder), 4, targets=["q_proj"]))
     add_lora(ours, 4, targets=["q_proj"])
     with pytest.raises(UserError, match=r"self_attn.q_proj was replaced after merging; load"):
         unmerge(ours)
 
 
-def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
+def test_a_copy_of_an_adapted_model_is_independent(folder: Path) -> None:
     ours = add_lora(add_lora(our_base(folder), 4, name="a"), 4, name="b")
     other = copy.deepcopy(ours)
     randomized(other)
@@ -350,7 +348,7 @@ def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
     assert torch.equal(our_logits(ours), our_logits(our_base(folder)))
 
 
-# What cannot be.
+# Rejected input.
 
 
 @pytest.mark.parametrize(
@@ -384,7 +382,7 @@ def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )  # fmt: skip
-def test_what_cannot_be_is_refused_and_leaves_the_model_alone(
+def test_rejected_settings_do_not_change_the_model(
     settings: dict[str, Any], message: str, folder: Path, unchecked_types: None
 ) -> None:
     model = add_lora(our_base(folder), 4, targets=["o_proj"], name="there")
@@ -395,7 +393,7 @@ def test_what_cannot_be_is_refused_and_leaves_the_model_alone(
     assert adapter_names(model) == ["there"]
 
 
-def test_unknown_adapters_are_refused(folder: Path) -> None:
+def test_unknown_adapters_are_rejected(folder: Path) -> None:
     model = our_base(folder)
     with pytest.raises(UserError, match=r"no adapter called 'x'; it has none"):
         use_adapter(model, "x")
@@ -411,7 +409,7 @@ def test_unknown_adapters_are_refused(folder: Path) -> None:
         merge(model)
 
 
-def test_targets_are_names_ends_or_an_expression(folder: Path) -> None:
+def test_targets_are_names_suffixes_or_a_regular_expression(folder: Path) -> None:
     full = "model.layers.1.mlp.up_proj"
     for targets, expected in {
         (full,): [full],

@@ -1,4 +1,4 @@
-"""4 bits, held against bitsandbytes bit for bit."""
+"""4 bits, bit for bit as in bitsandbytes."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def linear(weight: Tensor, bias: bool = False) -> nn.Linear:
 # The code books.
 
 
-def test_nf4_is_the_papers_and_follows_from_the_normal_distribution() -> None:
+def test_nf4_equals_the_papers_and_follows_from_the_normal_distribution() -> None:
     assert torch.equal(torch.tensor(NF4), bnb.get_4bit_type("nf4", device="cpu"))
     assert_close(derived_nf4(), torch.tensor(NF4), rtol=0, atol=3e-7)
 
 
-def test_fp4_and_the_8_bit_code_are_those_of_bitsandbytes() -> None:
+def test_fp4_and_the_8_bit_code_equal_bitsandbytes() -> None:
     assert torch.equal(CODES["fp4"], bnb.get_4bit_type("fp4", device="cpu"))
     assert torch.equal(dynamic_code(CPU), bnb.create_dynamic_map())
 
@@ -70,8 +70,8 @@ def test_the_default_dtype_changes_no_code() -> None:
     assert json.loads(found) == [code.tolist() for code in (*CODES.values(), dynamic_code(CPU))]
 
 
-def test_nf4_uses_its_values_about_equally_often_where_fp4_does_not() -> None:
-    """What makes it a good code for numbers spread like a bell."""
+def test_nf4_uses_its_values_about_equally_often_and_fp4_does_not() -> None:
+    """This makes it a good code for normally distributed numbers."""
     shares = {}
     for kind in KINDS:
         packed, _ = quantize_4bit(normal(1000, 640), kind)
@@ -100,7 +100,7 @@ def same_as_bitsandbytes(weight: Tensor, kind: FourBitKind, block_size: int) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bytes_and_scales_are_those_of_bitsandbytes(kind: FourBitKind, dtype: torch.dtype) -> None:
+def test_bytes_and_scales_equal_bitsandbytes(kind: FourBitKind, dtype: torch.dtype) -> None:
     for shape in SHAPES:
         weight = normal(*shape).to(dtype)
         with_zeros = weight.clone()
@@ -111,7 +111,7 @@ def test_bytes_and_scales_are_those_of_bitsandbytes(kind: FourBitKind, dtype: to
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exact_ties_and_their_neighbours_fall_to_the_same_side(kind: FourBitKind) -> None:
+def test_exact_ties_and_their_neighbors_round_to_the_same_side(kind: FourBitKind) -> None:
     values = CODES[kind].sort().values
     middles = (values[:-1] + values[1:]) / 2
     one = torch.ones(1)
@@ -138,7 +138,7 @@ def test_any_matrix_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
-def test_numbers_of_8_bits_are_those_of_bitsandbytes(size: float) -> None:
+def test_values_of_8_bits_equal_bitsandbytes(size: float) -> None:
     values = normal(70_001) * torch.logspace(-7, 0, 70_001) * size
     theirs, state = bnb.quantize_blockwise(values, blocksize=256)
     codes, absmax = quantize_8bit(values)
@@ -151,7 +151,7 @@ def test_numbers_of_8_bits_are_those_of_bitsandbytes(size: float) -> None:
 
 
 def by_hand(layer: NF4Linear, dtype: torch.dtype) -> Tensor:
-    """Each number by itself, from the half byte that is its own."""
+    """Each number separately, from its own half byte."""
     absmax = layer.absmax
     if layer.double_quant:
         nested = layer.nested_absmax.repeat_interleave(256)[: len(absmax)]
@@ -165,7 +165,7 @@ def by_hand(layer: NF4Linear, dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("double", [True, False])
-def test_values_are_those_of_bitsandbytes(kind: FourBitKind, double: bool) -> None:
+def test_values_equal_bitsandbytes(kind: FourBitKind, double: bool) -> None:
     # Rows of whole blocks: with others the AVX512 program of bitsandbytes 0.50 takes the scales of
     # other rows, so that its own bytes come out wrong.
     for shape, block_size in (((48, 256), 64), ((48, 256), 128), ((20, 4096), 1024), ((9, 64), 32)):
@@ -182,7 +182,7 @@ def test_values_are_those_of_bitsandbytes(kind: FourBitKind, double: bool) -> No
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_are_right_in_shorter_blocks_too(shape: tuple[int, int]) -> None:
+def test_values_are_correct_in_a_shorter_last_block(shape: tuple[int, int]) -> None:
     for kind in KINDS:
         for block_size in (32, 64, 4096):
             for double in (True, False):
@@ -191,14 +191,14 @@ def test_values_are_right_in_shorter_blocks_too(shape: tuple[int, int]) -> None:
                     assert torch.equal(layer.dequantized(dtype), by_hand(layer, dtype))
 
 
-def test_large_matrices_are_made_in_pieces() -> None:
-    """The last of which may end within a block or a byte."""
+def test_large_matrices_are_dequantized_in_chunks() -> None:
+    """The last chunk may end within a block or a byte."""
     for shape in ((512, 512), (513, 600), (513, 601)):
         layer = NF4Linear.of(linear(normal(*shape)), block_size=4096)
         assert torch.equal(layer.dequantized(), by_hand(layer, torch.float32))
 
 
-def test_what_was_quantized_is_quantized_to_itself() -> None:
+def test_quantizing_is_idempotent() -> None:
     packed, absmax = quantize_4bit(normal(48, 256))
     again = dequantize_4bit(packed, absmax, "nf4", 64, (48, 256), torch.float32)
     assert torch.equal(quantize_4bit(again)[0], packed)
@@ -209,7 +209,7 @@ def test_what_was_quantized_is_quantized_to_itself() -> None:
 
 @pytest.mark.parametrize("block_size", [64, 128])
 @pytest.mark.parametrize("double", [True, False])
-def test_a_layer_holds_at_most_4_6_bits_a_number(block_size: int, double: bool) -> None:
+def test_a_layer_takes_at_most_4_6_bits_per_number(block_size: int, double: bool) -> None:
     layer = NF4Linear.of(linear(normal(576, 576), bias=True), "nf4", block_size, double)
     held = sum(buffer.nbytes for buffer in layer.buffers())
     assert [name for name, _ in layer.named_parameters()] == ["bias"]
@@ -218,7 +218,7 @@ def test_a_layer_holds_at_most_4_6_bits_a_number(block_size: int, double: bool) 
     assert layer.bits_per_weight == pytest.approx(4 + scales, abs=2e-3)
 
 
-def test_another_type_for_the_model_changes_the_bias_alone() -> None:
+def test_changing_the_models_dtype_changes_only_the_bias() -> None:
     layer = NF4Linear.of(linear(normal(64, 128), bias=True))
     before = [tensor.clone() for tensor in layer.packed_tensors]
     for dtype in (torch.bfloat16, torch.float64, torch.float16):
@@ -229,7 +229,7 @@ def test_another_type_for_the_model_changes_the_bias_alone() -> None:
     assert [tensor.dtype for tensor in layer.packed_tensors] == [tensor.dtype for tensor in before]
 
 
-def test_a_state_dict_brings_it_back() -> None:
+def test_a_state_dict_round_trips() -> None:
     layer, other = (NF4Linear.of(linear(normal(64, 128, seed=seed))) for seed in (0, 1))
     assert not torch.equal(layer.dequantized(), other.dequantized())
     other.load_state_dict(layer.state_dict())
@@ -238,7 +238,7 @@ def test_a_state_dict_brings_it_back() -> None:
 
 @pytest.mark.parametrize("rows", [(), (5,), (2, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_outputs_and_gradients_are_those_through_the_whole_weight(
+def test_outputs_and_gradients_equal_those_of_the_dequantized_weight(
     dtype: torch.dtype, rows: tuple[int, ...]
 ) -> None:
     layer = NF4Linear.of(linear(normal(96, 130), bias=True)).to(dtype)
@@ -256,7 +256,7 @@ def test_outputs_and_gradients_are_those_through_the_whole_weight(
     assert layer.bias is not None and layer.packed.grad is None
 
 
-def test_second_derivatives_are_those_through_the_whole_weight() -> None:
+def test_second_derivatives_equal_those_of_the_dequantized_weight() -> None:
     layer = NF4Linear.of(linear(normal(96, 130)))
     x = normal(5, 130).requires_grad_()
     found = []
@@ -281,7 +281,7 @@ class Two(nn.Module):
 
 
 def trained(blocks: list[Two], x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """The output, the gradient, and the bytes of the largest thing kept for backward."""
+    """The output, the gradient, and the size of the largest tensor kept for backward."""
     kept: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -299,7 +299,7 @@ def trained(blocks: list[Two], x: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 @pytest.mark.parametrize("double", [True, False])
-def test_compiled_it_is_the_same_and_never_keeps_a_whole_weight(
+def test_compiling_changes_nothing_and_never_keeps_a_dequantized_weight(
     double: bool, unchecked_types: None
 ) -> None:
     """Layers share one graph; backward makes weights again, which the compiler would rather keep.
@@ -323,7 +323,7 @@ def test_compiled_it_is_the_same_and_never_keeps_a_whole_weight(
     assert_close(blocks[0](x), first, rtol=1e-4, atol=1e-5)
 
 
-def test_it_works_where_gradients_are_not_wanted() -> None:
+def test_it_works_without_gradients() -> None:
     layer = NF4Linear.of(linear(normal(96, 64)))
     x = normal(5, 64)
     with torch.inference_mode():
@@ -338,7 +338,7 @@ def test_it_works_where_gradients_are_not_wanted() -> None:
 @pytest.mark.parametrize("shape", [(64, 64), (7, 1), (1, 1), (3, 5, 64), (300, 70), (5000,)])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("double", [True, False])
-def test_a_tensor_by_itself_is_bitsandbytes_bit_for_bit(
+def test_a_single_tensor_equals_bitsandbytes_bit_for_bit(
     shape: tuple[int, ...], dtype: torch.dtype, double: bool
 ) -> None:
     tensor = normal(*shape).to(dtype)
@@ -355,18 +355,18 @@ def test_a_tensor_by_itself_is_bitsandbytes_bit_for_bit(
             assert torch.equal(ours.offset, state.offset)
         again = dequantize_nf4(ours)
         assert again.shape == tensor.shape and again.dtype == dtype
-        # As one row, for the reason given above: its rows may be no whole blocks.
+        # As one row, for the reason above: its rows need not be whole blocks.
         state.shape = torch.Size([tensor.numel()])
         assert torch.equal(again, bnb.dequantize_4bit(packed, state).view(shape))
         assert dequantize_nf4(ours, torch.float32).dtype == torch.float32
 
 
-def test_bits_a_number_are_the_papers() -> None:
+def test_bits_per_number_equal_the_papers() -> None:
     assert quantize_nf4(normal(1024, 1024)).bits == pytest.approx(4.127, abs=5e-4)
     assert quantize_nf4(normal(1024, 1024), double_quant=False).bits == 4.5
 
 
-def test_what_nf4_does_not_have_is_refused() -> None:
+def test_rejects_settings_that_nf4_does_not_have() -> None:
     with pytest.raises(ValueError, match="block_size=48"):
         quantize_nf4(normal(64), 48)
     with pytest.raises(ValueError, match="no numbers"):

@@ -40,9 +40,7 @@ def made() -> CausalLM:
 @pytest.mark.parametrize(
     ("kind", "layer"), [("nf4", NF4Linear), ("fp4", NF4Linear), ("int8", Int8Linear)]
 )
-def test_every_linear_layer_of_the_blocks_is_replaced_and_nothing_else(
-    kind: Kind, layer: type[nn.Module]
-) -> None:
+def test_only_linear_layers_of_the_blocks_are_replaced(kind: Kind, layer: type[nn.Module]) -> None:
     model = made()
     numbers = sum(p.numel() for p in model.parameters())
     assert not is_quantized(model)
@@ -58,7 +56,7 @@ def test_every_linear_layer_of_the_blocks_is_replaced_and_nothing_else(
     assert sum(p.numel() for p in model.parameters()) == numbers - matrices
 
 
-def test_the_model_still_does_nearly_what_it_did() -> None:
+def test_the_quantized_model_is_close_to_the_original() -> None:
     full = made().logits(Batch.of(IDS)).detach()
     errors = {}
     for kind in ("int8", "nf4", "fp4"):
@@ -69,7 +67,7 @@ def test_the_model_still_does_nearly_what_it_did() -> None:
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_made_whole_again_it_is_the_same_model(kind: Kind) -> None:
+def test_the_dequantized_model_has_the_same_logits(kind: Kind) -> None:
     model = quantize(made(), kind)
     logits = model.logits(Batch.of(IDS))
     assert dequantize(model, torch.float32) is model
@@ -86,7 +84,7 @@ def test_bits_of_a_whole_model() -> None:
     assert bits_per_weight(quantize(made(), block_size=128, double_quant=False)) == 4.25
 
 
-def test_targets_are_names_or_ends_of_names() -> None:
+def test_targets_are_names_or_suffixes() -> None:
     layers = quantized_layers(quantize(made(), targets=["q_proj", "layers.1.mlp.up_proj"]))
     assert sorted(layers) == [
         "model.layers.0.self_attn.q_proj",
@@ -95,7 +93,7 @@ def test_targets_are_names_or_ends_of_names() -> None:
     ]
 
 
-def test_a_frozen_bias_stays_frozen_and_a_mode_stays_a_mode() -> None:
+def test_frozen_biases_and_modes_are_kept() -> None:
     model = nn.Module()
     model.blocks = nn.ModuleList([nn.Linear(64, 32)])
     model.requires_grad_(False).eval()
@@ -113,7 +111,7 @@ def test_a_frozen_bias_stays_frozen_and_a_mode_stays_a_mode() -> None:
         ({"kind": "int4"}, "kind='int4' is unknown; choose one of nf4, fp4, int8"),
     ],
 )
-def test_what_cannot_be_quantized_is_said(
+def test_unquantizable_layers_are_reported(
     settings: dict[str, object], message: str, unchecked_types: None
 ) -> None:
     model = made()
@@ -122,7 +120,7 @@ def test_what_cannot_be_quantized_is_said(
     assert not is_quantized(model)
 
 
-def test_a_model_is_quantized_once_and_only_if_it_is_sound() -> None:
+def test_a_model_is_quantized_once_and_only_if_finite() -> None:
     with pytest.raises(UserError, match="already quantized"):
         quantize(quantize(made()), "int8")
     model = made()
@@ -133,7 +131,7 @@ def test_a_model_is_quantized_once_and_only_if_it_is_sound() -> None:
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
-def test_the_error_of_a_weight_is_that_of_bitsandbytes(kind: Kind) -> None:
+def test_the_error_of_a_weight_equals_bitsandbytes(kind: Kind) -> None:
     weight: Tensor = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
     packed, state = bnb.quantize_4bit(weight, quant_type=kind)
     theirs = (bnb.dequantize_4bit(packed, state) - weight).norm() / weight.norm()

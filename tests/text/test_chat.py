@@ -159,8 +159,8 @@ def test_the_template_does_not_complete_half_a_control_token(half):
 
 
 @pytest.mark.parametrize("strip", ["", " | trim", ".strip()", ".lstrip()", ".rstrip('\\n')"])
-def test_a_template_strips_blanks_beside_half_a_control_token(strip, tmp_path):
-    """As those of Llama 3 and Gemma do: the break stands at the half, and stops no stripping."""
+def test_a_template_strips_blanks_next_to_half_a_control_token(strip, tmp_path):
+    """As those of Llama 3 and Gemma do: the inserted break does not prevent stripping."""
     template = FOREIGN.replace("message['content']", f"(message['content']{strip})")
     tokenizer = tokenizer_with(template)
     tokenizer.save(tmp_path)
@@ -182,8 +182,9 @@ def test_a_control_token_of_one_character():
     assert ids.count(3) == 1
 
 
-def test_a_control_token_of_absurd_length_is_refused():
-    """Messages are searched for each beginning of one: of 60,000 letters, that makes billions."""
+def test_a_very_long_control_token_is_rejected():
+    """Messages are searched for every prefix of one: for 60,000 letters, that takes billions of
+    steps."""
     tokenizer = thinking(CHATML + "{% if false %}" + "z" * 60_000 + "{% endif %}", "z" * 60_000)
     with pytest.raises(UserError, match=r"'zz.* has 60,000 characters"):
         encode_chat(tokenizer, TALK)
@@ -202,16 +203,16 @@ def test_a_foreign_template_gives_the_same_tokens_by_prefixes(tokenizer):
         assert encode_chat(foreign, talk) == encode_chat(tokenizer, talk)
 
 
-def test_a_template_that_writes_earlier_turns_otherwise_is_still_understood():
+def test_a_template_that_changes_earlier_turns_is_supported():
     said = spoken(tokenizer_with(FORGETFUL), TALK)
     assert said == "42, naïve café 🙂.<|im_end|>(thinks)\n 21\n<|im_end|>"
 
 
-def test_a_template_that_hides_the_assistant_is_refused():
+def test_a_template_that_hides_the_assistant_is_rejected():
     backwards = "{% for m in messages|reverse %}{{ m.content }}<|im_end|>{% endfor %}"
     with pytest.raises(UserError, match="does not show which text is the assistant's"):
         encode_chat(tokenizer_with(backwards), TALK)
-    # Who is to answer needs the text alone.
+    # A prompt needs only the text.
     tokenizer = tokenizer_with(backwards)
     asked = encode_chat(tokenizer, TALK, generation_prompt=True)
     assert tokenizer.decode(asked.ids) == render_chat(tokenizer, TALK)
@@ -235,29 +236,29 @@ SAID = "{% generation %}{{ m.content }}"
         (CHATML, "<|im_end|>"),
         (FOREIGN, "<|im_end|>"),
         (FORGETFUL, "<|im_end|>"),
-        # As Llama 2 and Mistral write it, and as SmolLM3, where the line break is learned as well.
+        # As Llama 2, Mistral and SmolLM3 write it; in the last, the line break is learned as well.
         (each("{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}"
               " {{ eos_token }}{% endif %}"), "<|im_end|>"),
         (each(ANSWER + SAID + "<|im_end|>\n \n{% endgeneration %}" + ELSE), "<|im_end|>"),
         (each(RESPONSE + "<|endoftext|>{% endif %}"), "<|endoftext|>"),
-        # The control token is none of the assistant's; it opens the turn; nothing ends it.
+        # The control token is not the assistant's; it opens the turn; nothing ends it.
         (each(ANSWER + SAID + "{% endgeneration %}<|im_end|>" + ELSE), ""),
         (each(ANSWER + SAID.replace("{{", "<|im_start|>{{") + "{% endgeneration %}" + ELSE), ""),
         (each("{{ m['content'] }}"), ""),
         (each(RESPONSE + "\n\n{% endif %}"), ""),
-        # What writes no plain exchange shows nothing of either.
+        # A template that does not render a plain exchange shows neither.
         ("{{ raise_exception('Begin with the system!') }}", None),
         (each("{{ m.content | upper }}"), None),
         (None, None),
     ],
 )  # fmt: skip
-def test_it_is_known_whether_the_template_teaches_to_stop(template, end):
+def test_whether_the_template_teaches_to_stop(template, end):
     tokenizer = tokenizer_with(template)
     assert end_of_turn(tokenizer) == (tokenizer.special_tokens[end] if end else None)
     assert never_stops(tokenizer) == (end == "")
 
 
-def test_a_tokenizer_without_a_template_is_refused():
+def test_a_tokenizer_without_a_template_is_rejected():
     with pytest.raises(UserError, match="no chat template"):
         encode_chat(tokenizer_with(None), TALK)
 
@@ -284,11 +285,11 @@ def test_a_hostile_or_broken_template_gives_one_message(template, reason):
     with pytest.raises(UserError, match=reason):
         render_chat(tokenizer, TALK)
     assert time.monotonic() - start < 20
-    # And the next, honest one is served.
+    # The next, valid one is rendered.
     assert render_chat(tokenizer_with("{{ messages[0].content }}"), TALK) == "Be brief."
 
 
-def test_foreign_templates_have_what_they_expect():
+def test_foreign_templates_have_the_functions_they_expect():
     template = (
         "{{ eos_token }}{{ [1, '<é>'] | tojson }}{{ ['é'] | tojson(ensure_ascii=True) }}"
         "{{ ['é'] | tojson(ensure_ascii=False) }}{% for m in messages %}"
@@ -300,7 +301,7 @@ def test_foreign_templates_have_what_they_expect():
     )
 
 
-def test_a_run_that_goes_on_another_day_tells_templates_the_day_it_was_begun(tmp_path):
+def test_a_resumed_run_gives_templates_its_start_date(tmp_path):
     class Settings(BaseModel):
         pass
 
@@ -313,7 +314,7 @@ def test_a_run_that_goes_on_another_day_tells_templates_the_day_it_was_begun(tmp
     assert "2024" not in render_chat(dated, TALK)  # no run is open any more
 
 
-# In the manner of Qwen2.5 and Hermes.
+# As in Qwen2.5 and Hermes.
 TOOLS = """{%- for message in messages -%}
 {%- if message.role == 'tool' -%}
 {{- '<|im_start|>user\\n<tool_response>\\n' -}}
@@ -335,7 +336,7 @@ TOOLS = """{%- for message in messages -%}
 
 @pytest.mark.parametrize("template", [TOOLS, CHATML])
 @pytest.mark.parametrize("words", [None, "Let me see."])
-def test_tools_are_rendered_as_transformers_does_and_never_learned(template, words, tmp_path):
+def test_tools_are_rendered_as_in_transformers_and_never_learned(template, words, tmp_path):
     tokenizer = tokenizer_with(template)
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
@@ -356,7 +357,7 @@ def test_tools_are_rendered_as_transformers_does_and_never_learned(template, wor
         assert "<|im_start|>tool\n31 <|im_end|>\n<|im_end|>" in tokenizer.decode(found.ids)
 
 
-def test_a_template_that_hides_or_refuses_tools_is_told_of():
+def test_a_template_that_hides_or_rejects_tools_is_reported():
     silent = "{% for m in messages if m.role != 'tool' %}{{ m.content }}{% endfor %}"
     strict = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}"
     strict += "{% endif %}{{ m.content }}{% endfor %}"

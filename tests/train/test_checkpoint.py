@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a flipped bit cannot harm."""
+"""Checkpoints survive kills, full disks and flipped bits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unheard(text: str) -> None:
     raise AssertionError(f"nothing was to be said, but: {text}")
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_checkpoint_round_trips(tmp_path: Path) -> None:
     save(tmp_path, 7)
     found = checkpoint.load_newest(tmp_path, unheard)
     assert found is not None
@@ -65,7 +65,7 @@ def test_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     assert found is not None and found.step == 10
 
 
-def test_the_manifest_holds_each_files_hash_and_size(tmp_path: Path) -> None:
+def test_the_manifest_has_each_files_hash_and_size(tmp_path: Path) -> None:
     folder = save(tmp_path, 4)
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {path.name: path for path in folder.glob("*.safetensors")}
@@ -76,7 +76,7 @@ def test_the_manifest_holds_each_files_hash_and_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", [0, 1, 2, 3])
-def test_a_kill_between_files_leaves_the_old_one(tmp_path: Path, written: int) -> None:
+def test_a_kill_between_files_keeps_the_old_one(tmp_path: Path, written: int) -> None:
     save(tmp_path, 3)
     whole = save(tmp_path / "elsewhere", 6)
     partial = tmp_path / ".step-6.partial"
@@ -85,7 +85,7 @@ def test_a_kill_between_files_leaves_the_old_one(tmp_path: Path, written: int) -
         shutil.copy(path, partial)
     found = checkpoint.load_newest(tmp_path, unheard)
     assert found is not None and found.step == 3
-    # The next save takes the place, whichever step it is at, and nothing is left lying about.
+    # The next save replaces it, at any step, and leaves no other files.
     save(tmp_path, 5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "step-3", "step-5"]
 
@@ -95,7 +95,7 @@ def every_file(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.99])
-def test_any_changed_byte_is_noticed_and_the_one_before_is_used(
+def test_any_changed_byte_is_detected_and_the_previous_one_is_used(
     tmp_path: Path, place: float
 ) -> None:
     for name in every_file(save(tmp_path / "names", 1)):
@@ -109,12 +109,12 @@ def test_any_changed_byte_is_noticed_and_the_one_before_is_used(
         found = checkpoint.load_newest(folder, said.append)
         assert found is not None and found.step == 3, name
         assert len(said) == 1 and "step-6" in said[0] and "damaged" in said[0]
-        # It is gone: its step will be reached and saved again.
+        # It is removed: its step will be reached and saved again.
         assert checkpoint.steps(folder) == [3]
 
 
 @pytest.mark.parametrize("harm", ["cut", "missing", "no manifest"])
-def test_cut_and_missing_files_are_noticed(tmp_path: Path, harm: str) -> None:
+def test_truncated_and_missing_files_are_detected(tmp_path: Path, harm: str) -> None:
     save(tmp_path, 3)
     newest = save(tmp_path, 6)
     path = newest / ("manifest.json" if harm == "no manifest" else "optimizer.safetensors")
@@ -127,12 +127,10 @@ def test_cut_and_missing_files_are_noticed(tmp_path: Path, harm: str) -> None:
     assert found is not None and found.step == 3 and len(said) == 1
 
 
-def test_when_all_are_damaged_there_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_if_all_are_damaged_none_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (3, 6):
         (save(tmp_path, step) / "model.safetensors").write_bytes(b"")
-    for rank, left in (("1", [3, 6]), ("0", [])):  # the first process alone removes them
+    for rank, left in (("1", [3, 6]), ("0", [])):  # only the first process removes them
         for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "here"}.items():
             monkeypatch.setenv(name, value)
         said: list[str] = []
@@ -140,7 +138,7 @@ def test_when_all_are_damaged_there_is_none(
         assert len(said) == 2 and checkpoint.steps(tmp_path) == left
 
 
-def test_a_full_disk_is_refused_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 3)
@@ -151,7 +149,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(
     assert bytes_of(tmp_path) == before
 
 
-def test_a_failed_write_leaves_the_last_good_one(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_last_good_one(tmp_path: Path) -> None:
     save(tmp_path, 3)
     before = bytes_of(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

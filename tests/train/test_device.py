@@ -29,8 +29,8 @@ from groundup.train.machine import machine_facts
 from groundup.train.plan import Trained, expected_minutes, require_resources, resolve_plan
 from groundup.train.stage import Job, make_plan
 
-# FLOP/s that tell units apart (a billion of them is 1, a thousandth of a second is 1,000) on the
-# busiest machine, too: what a product took there is no matter of these tests.
+# FLOP/s that distinguish units (a billion of them is 1, a thousandth of a second is 1,000) even on
+# the busiest machine: the time of a product there does not matter to these tests.
 SLOWEST, FASTEST = 10**5, 10**16
 
 
@@ -40,7 +40,7 @@ def config(**settings: Any) -> TrainingConfig:
 
 @pytest.fixture
 def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH without a compiler; the folder it consists of."""
+    """A PATH without a compiler; returns its only folder."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     return tmp_path
@@ -51,7 +51,7 @@ def program(path: Path) -> None:
     path.chmod(0o755)
 
 
-def test_a_compiler_is_what_is_on_the_path_or_in_cxx(
+def test_the_compiler_is_found_on_the_path_or_in_cxx(
     no_compiler: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert find_compiler() is None
@@ -64,7 +64,7 @@ def test_a_compiler_is_what_is_on_the_path_or_in_cxx(
     assert find_compiler() == "clang++"
 
 
-def test_without_a_compiler_auto_is_eager_and_on_is_refused(no_compiler: Path) -> None:
+def test_without_a_compiler_auto_is_eager_and_on_is_rejected(no_compiler: Path) -> None:
     assert not resolve(config(), compile_by_default=True).compile
     with pytest.raises(UserError, match=r"compile='on'.*C\+\+ compiler"):
         resolve(config(compile="on"), compile_by_default=True)
@@ -81,7 +81,7 @@ def test_with_a_compiler_settings_come_before_the_default(
     assert not resolve(config(compile="off"), compile_by_default=True).compile
 
 
-def test_a_run_goes_on_as_it_was_planned_and_not_as_its_settings_say(no_compiler: Path) -> None:
+def test_a_run_continues_with_its_plan_not_its_settings(no_compiler: Path) -> None:
     eager = dataclasses.replace(PLANNED, compile=False)
     # Without a compiler too: there is nothing to compile.
     assert not resolve(config(compile="on"), compile_by_default=True, planned=eager).compile
@@ -92,7 +92,7 @@ def test_a_run_goes_on_as_it_was_planned_and_not_as_its_settings_say(no_compiler
     assert not resolve(config(compile="off"), compile_by_default=True, planned=compiled).compile
 
 
-def test_a_run_goes_on_with_its_threads_on_fewer_cores() -> None:
+def test_a_run_continues_with_its_threads_on_fewer_cores() -> None:
     now = resolve(config(device="cpu"), compile_by_default=False)
     planned = dataclasses.replace(now, threads=7)
     for settings, threads in (
@@ -105,7 +105,7 @@ def test_a_run_goes_on_with_its_threads_on_fewer_cores() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_kernels_are_instead_of_compiling(dtype: torch.dtype) -> None:
+def test_kernels_replace_compiling(dtype: torch.dtype) -> None:
     kernels = best_kernels(dtype)
     if kernels == "none":
         pytest.skip("needs kernels")
@@ -115,7 +115,7 @@ def test_kernels_are_instead_of_compiling(dtype: torch.dtype) -> None:
     assert resolve(config(**settings, compile="on"), compile_by_default=True).kernels == "none"
 
 
-def test_everything_else_is_resolved_to_a_fact() -> None:
+def test_all_other_settings_are_resolved() -> None:
     found = resolve(config(device="cpu"), compile_by_default=False)
     assert found.device == "cpu" and found.attention == "matmul"
     assert found.threads == device.usable_cores() and found.torch_version == torch.__version__
@@ -125,7 +125,7 @@ def test_everything_else_is_resolved_to_a_fact() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
-def test_a_missing_device_is_refused() -> None:
+def test_a_missing_device_is_rejected() -> None:
     with pytest.raises(UserError, match="device='cuda' is not available"):
         resolve(config(device="cuda"), compile_by_default=False)
 
@@ -146,7 +146,7 @@ PLANNED = Compute("cpu", "float32", "matmul", False, 2, "2.9.0")
         {"accelerator": "NVIDIA H100"},
     ],
 )
-def test_other_bits_are_refused_unless_allowed(
+def test_a_different_computation_is_rejected_unless_allowed(
     change: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = dataclasses.replace(PLANNED, **change)
@@ -172,7 +172,7 @@ def test_a_run_on_a_gpu_is_planned_for_that_gpu(monkeypatch: pytest.MonkeyPatch)
     assert resolve(config(device="cpu"), compile_by_default=False).accelerator == ""
 
 
-def test_help_names_all_whose_change_is_refused() -> None:
+def test_help_names_all_settings_whose_change_is_rejected() -> None:
     told = TrainingConfig.model_fields["allow_inexact_resume"].description
     assert told is not None
     for field in dataclasses.fields(PLANNED):
@@ -180,12 +180,12 @@ def test_help_names_all_whose_change_is_refused() -> None:
             assert field.name.removesuffix("_version") in told
 
 
-def test_the_same_compute_goes_on_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_computation_continues_silently(capsys: pytest.CaptureFixture[str]) -> None:
     refuse_inexact(PLANNED, dataclasses.replace(PLANNED), allowed=False)
     assert not capsys.readouterr().out
 
 
-def test_too_little_memory_is_refused_with_the_remedy() -> None:
+def test_too_little_memory_is_rejected_with_the_remedy() -> None:
     free = device.available_memory()
     assert 10**7 < free < 10**14
     require_memory(10**6, "a crumb", "eat less")
@@ -209,7 +209,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("99900000 100000", None),
      ("", None)],
 )  # fmt: skip
-def test_threads_are_as_many_as_the_cores_that_are_left(
+def test_threads_are_as_many_as_free_cores(
     quota: str, cores: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(device, "CGROUP", tmp_path)
@@ -248,17 +248,17 @@ HYBRID = "5:cpu,cpuacct:/job/step\n4:memory:/job/step\n1:name=systemd:/other\n0:
     ("own", "tree"),
     [
         ("0::/job/step\n", "job/step"),
-        ("0::/job/step\n", "job"),  # what stands above holds, too
+        ("0::/job/step\n", "job"),  # the parent's limit applies, too
         ("0::/job/step\n", ""),  # a container sees its own as the root
         (HYBRID, "unified/job"),
         (HYBRID, "v1/job/step"),
         (HYBRID, "v1/job"),
         (HYBRID, "v1"),
-        ("0::/job\n", "job/step"),  # of somebody else
+        ("0::/job\n", "job/step"),  # of another process
         (HYBRID, "v1/other"),
     ],
 )
-def test_limits_hold_from_ones_own_cgroup_up_to_the_root(
+def test_limits_apply_from_the_own_cgroup_up_to_the_root(
     own: str, tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "CGROUP", tmp_path)
@@ -293,14 +293,14 @@ def test_a_process_on_one_core_has_one_thread() -> None:
         os.sched_setaffinity(0, allowed)
 
 
-def test_a_plan_too_large_for_this_machine_is_refused() -> None:
+def test_a_plan_too_large_for_this_machine_is_rejected() -> None:
     shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
         trained = Trained.whole(shape, 256, (1, 1), "")
         require_resources(TrainingConfig(out="x", rows=8, micro_rows=8), trained, PLANNED, 256)
 
 
-def test_fewer_rows_than_two_are_no_remedy_where_pairs_are_learned_from() -> None:
+def test_fewer_than_two_rows_are_not_suggested_for_pairs() -> None:
     shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
     trained = Trained.whole(shape, 256, (1, 1), "")
     for micro_rows, lower in ((1, "--context"), (2, "--context"), (3, "--micro-rows")):
@@ -310,16 +310,16 @@ def test_fewer_rows_than_two_are_no_remedy_where_pairs_are_learned_from() -> Non
 
 
 def leave_free(size: int, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many bytes are free on this machine, whose container has no limit."""
+    """This many bytes are free on this machine, whose container has no limit."""
     monkeypatch.setattr(device, "CGROUP", nowhere)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=size))
 
 
 @pytest.mark.parametrize("on_host", [10**9, 10**13])
-def test_a_plan_for_a_gpu_is_held_against_the_gpus_memory(
+def test_a_plan_for_a_gpu_is_compared_with_the_gpus_memory(
     on_host: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A card of 24 GB, of which torch holds 3 and uses 1, whatever the machine around it has."""
+    """A card of 24 GB, of which torch reserves 3 and uses 1, on any machine."""
     leave_free(on_host, tmp_path, monkeypatch)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 10**9, 24 * 10**9))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3 * 10**9)
@@ -336,7 +336,7 @@ def test_a_plan_for_a_gpu_is_held_against_the_gpus_memory(
             require_resources(settings, trained, gpu, 1024)
 
 
-def test_what_is_free_for_mps_is_free_on_the_machine_too(
+def test_free_memory_of_mps_is_that_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * 10**9)
@@ -354,9 +354,7 @@ def test_what_is_free_for_mps_is_free_on_the_machine_too(
         (1e3, False, 60),  # and waits for what is sampled
     ],
 )
-def test_a_run_of_so_many_steps_is_saved_about_once_a_minute(
-    flops: float, replays: bool, steps: int
-) -> None:
+def test_a_run_is_saved_about_once_a_minute(flops: float, replays: bool, steps: int) -> None:
     shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
     trained = Trained(shape, shape.parameters, flops / 16, (0.01, 0.01), "")
     plan = resolve_plan(
@@ -398,7 +396,7 @@ def job_of_nothing(
     )
 
 
-def test_a_run_of_given_steps_plans_what_it_will_take_beside_what_it_holds(
+def test_a_run_of_given_steps_plans_its_time_and_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_KERNELS", "none")  # with kernels they are tried on a batch
@@ -410,7 +408,7 @@ def test_a_run_of_given_steps_plans_what_it_will_take_beside_what_it_holds(
     job = job_of_nothing(settings, trained, shape, replays=True)
     data = torch.ones(50_000_000)  # so that it holds more than any process does
     gc.collect()
-    device.reset_peak_memory("cpu")  # else what earlier tests freed would count as held
+    device.reset_peak_memory("cpu")  # otherwise memory that earlier tests freed would count
     held = psutil.Process().memory_info().rss
     with Run.open(settings.out, "cell", settings) as run:
         plan = make_plan(run, job)
@@ -420,7 +418,7 @@ def test_a_run_of_given_steps_plans_what_it_will_take_beside_what_it_holds(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: Path) -> None:
+def test_time_and_disk_depend_on_the_requested_dtype(dtype: Any, tmp_path: Path) -> None:
     shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
     trained = Trained(shape, shape.parameters, 1e6, (0.01, 0.01), "")
     settings = TrainingConfig(out=tmp_path / "run", steps=2, rows=2, device="cpu", dtype=dtype)
@@ -431,14 +429,14 @@ def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: P
         plan = make_plan(run, job)
     kind = plan.compute.torch_dtype
     assert str(kind) == f"torch.{dtype}" and plan.expected is not None
-    # What it has prepared, snapshots of the two steps and the model; no save falls between them.
+    # The prepared data, snapshots of the two steps and the model; no save occurs between them.
     assert plan.expected["disk_bytes"] == there + (2 * kind.itemsize + 4) * shape.parameters
     minutes = expected_minutes(trained, 10**9, plan.compute)
     assert minutes == pytest.approx(10**15 / (0.5 * device.matmul_peak("cpu", kind)) / 60)
 
 
-def test_the_peak_of_a_gpu_is_of_its_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 700 TFLOP/s, to which a launch takes 5 microseconds and waiting for it 10 more."""
+def test_the_peak_of_a_gpu_excludes_launch_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 700 TFLOP/s, 5 microseconds for a launch and 10 for synchronization."""
     now = done = 0.0
 
     class Matrix:
@@ -466,7 +464,7 @@ def test_the_peak_of_a_gpu_is_of_its_arithmetic(monkeypatch: pytest.MonkeyPatch)
     assert small == pytest.approx(2 * 384 * 384 * 4096 / 5e-6, rel=0.05)
 
 
-def test_the_peak_of_a_models_products_is_between_those_of_each() -> None:
+def test_the_peak_of_a_model_lies_between_those_of_its_products() -> None:
     few, wide = (64, 64, 3), (64, 512, 1)
     peaks = [device.products_peak("cpu", torch.float32, [one], 32) for one in (few, wide)]
     both = device.products_peak("cpu", torch.float32, [few, wide], 32)

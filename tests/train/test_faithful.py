@@ -1,4 +1,4 @@
-"""What the compiler made of a model is compared with the model before a run relies on it."""
+"""A compiled model is compared with the eager one before a run uses it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ COMPUTE = Compute("cpu", "float32", "matmul", True, 1, torch.__version__)
 
 
 class Compiled(nn.Module):
-    """One matrix of zeros, and a compiler that makes `wrong` times of it what it is."""
+    """One matrix of zeros, and a compiler that multiplies it by `wrong`."""
 
     def __init__(self, wrong: float) -> None:
         super().__init__()
@@ -83,20 +83,20 @@ def squared(model: nn.Module, batch: Batch) -> Loss:
 @pytest.mark.parametrize(
     ("wrong", "expected"), [(1.0, True), (1.001, True), (math.nan, False), (2.0, False)]
 )
-def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
+def test_different_gradients_are_detected(wrong: float, expected: bool) -> None:
     batch = Batch.of(torch.arange(8).view(2, 4))
     model = Compiled(wrong)
 
     def loss(model: nn.Module, batch: Batch) -> Loss:
         return squared(model, batch)
 
-    loss.__qualname__ = f"loss {wrong}"  # verdicts are kept by what was asked
+    loss.__qualname__ = f"loss {wrong}"  # results are cached by configuration
     assert agrees_with_plain(model, batch, loss, COMPUTE) is expected
     assert not model.linear.weight.any(), "a copy is asked"
     assert model.scale == 1.0
 
 
-def test_a_verdict_is_of_a_config_and_of_what_is_computed_again() -> None:
+def test_a_result_is_for_a_config_and_recomputed_for_another() -> None:
     batch, checkpointed = Batch.of(torch.arange(8).view(2, 4)), list[bool]()
 
     def loss(model: nn.Module, batch: Batch) -> Loss:
@@ -115,8 +115,8 @@ def test_a_verdict_is_of_a_config_and_of_what_is_computed_again() -> None:
     assert not agrees_with_plain(other, batch, loss, COMPUTE)
 
 
-def test_experts_whose_forward_pass_is_run_again_are_compared() -> None:
-    """What they keep of it belongs to a graph, of which there is no copy."""
+def test_experts_with_gradient_checkpointing_are_compared() -> None:
+    """Their saved state belongs to a graph, which has no copy."""
     model = CausalLM(
         ModelConfig.of(width=64, depth=1, vocab_size=256, context=32, experts=(4, 2), heads=1)
     )
@@ -126,7 +126,7 @@ def test_experts_whose_forward_pass_is_run_again_are_compared() -> None:
     assert agrees_with_plain(model, batch, next_token_loss, plain, gradient_checkpointing=True)
 
 
-def test_what_an_adapter_drops_by_chance_is_no_error() -> None:
+def test_adapter_dropout_is_not_an_error() -> None:
     model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=256, context=32))
     model.initialize(0)
     add_lora(model, rank=4, dropout=0.5)
@@ -144,7 +144,7 @@ class Here(Batch):
 
 
 def pretend_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that PyTorch finds here, and of which the CPU does the work."""
+    """A GPU that PyTorch finds here, whose work the CPU does."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10**11)
@@ -155,7 +155,7 @@ def pretend_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("machine", ["cpu", pytest.param("mps", marks=pytest.mark.long)])
-def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
+def test_a_run_with_a_wrong_compiler_continues_eagerly(
     machine: Literal["cpu", "mps"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = tmp_path / "g++"
@@ -203,8 +203,8 @@ def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
 
 @pytest.mark.long
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-def test_a_model_is_compiled_right_here() -> None:
-    # A process of its own: what checks types in the tests cannot be compiled.
+def test_a_model_is_compiled_correctly_here() -> None:
+    # A separate process, because functions with type checks cannot be compiled.
     done = subprocess.run([sys.executable, "-c", HERE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "True"], done.stdout
@@ -212,7 +212,7 @@ def test_a_model_is_compiled_right_here() -> None:
 
 @pytest.mark.skipif(best_kernels(compute_dtype()) == "none", reason="needs kernels")
 @pytest.mark.parametrize("rows", range(2, 7))
-def test_a_token_that_rounding_sends_to_another_expert_is_no_error(rows: int) -> None:
+def test_a_token_that_rounding_routes_to_another_expert_is_not_an_error(rows: int) -> None:
     config = ModelConfig(
         vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=1, num_key_value_heads=1, head_dim=64, max_position_embeddings=128,
@@ -235,7 +235,7 @@ def test_a_token_that_rounding_sends_to_another_expert_is_no_error(rows: int) ->
         ("x86-64", "generic", None),
     ],
 )
-def test_a_compiler_that_tunes_for_nothing_is_told_what_for(
+def test_warnings_about_missing_tuning_are_explained(
     march: str, mtune: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = tmp_path / "g++"
@@ -260,7 +260,7 @@ def test_a_compiler_that_tunes_for_nothing_is_told_what_for(
         ({"march": "znver3"}, {"march": "znver3"}),
     ],
 )
-def test_pytorch_is_told_where_it_can_be(
+def test_pytorch_gets_the_compilers_location(
     settings: dict[str, str | None],
     expected: dict[str, str | None],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""The loop's promises, kept on a tiny real model."""
+"""The guarantees of the training loop, on a tiny real model."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def train(
     clip: float = 1.0,
     callback: Callable[[int, bool], None] = lambda step, last: None,
 ) -> list[dict[str, Any]]:
-    """Run `fit` in `folder` and give back the logged lines."""
+    """Run `fit` in `folder` and return the logged lines."""
     plan = plan_of(steps, clip, save_every)
     with Run.open(folder, "test", TrainingConfig(out=folder)) as run:
         optimizer = Optimizer(model, RATES)
@@ -99,7 +99,7 @@ def plan_of(steps: int, clip: float, save_every: int) -> TrainPlan:
     )
 
 
-def test_only_trained_tokens_cost_a_head(tmp_path: Path) -> None:
+def test_only_trained_tokens_use_the_head(tmp_path: Path) -> None:
     plan = replace(plan_of(4, 1.0, 100), head_flops=4e5)
     with Run.open(tmp_path, "test", TrainingConfig(out=tmp_path)) as run:
         model = tiny()
@@ -115,7 +115,7 @@ def test_only_trained_tokens_cost_a_head(tmp_path: Path) -> None:
     rows = stream().at(0, model)[0]
     pairs = PairBatch(rows, torch.tensor([[0, 1]]), None)
     assert trained_tokens(pairs) == trained_tokens(rows) == int((rows.weights > 0).sum())
-    # What is read without gradients has no backward pass: two thirds, or half of an adapter's.
+    # Passes without gradients have no backward: two thirds, or half for an adapter.
     nothing = torch.zeros(1, 2)
     answers = KTOBatch(rows, rows, nothing[0, :1] > 0, nothing.long(), nothing)
     whole = rows.tokens * 6e5 + trained_tokens(rows) * 4e5
@@ -133,13 +133,13 @@ def nan_loss(found: Loss, model: nn.Module) -> Loss:
 
 
 def infinite_gradient(found: Loss, model: nn.Module) -> Loss:
-    """The loss itself stays finite: the root of zero has no slope."""
+    """The loss itself stays finite: the root of zero has an infinite slope."""
     zero = next(model.parameters()).sum() * 0
     return replace(found, total=found.total + zero.sqrt())
 
 
 class HarmedSteps:
-    """A loss that is spoilt in the last micro-batch of the given steps."""
+    """A loss that is NaN in the last micro-batch of the given steps."""
 
     def __init__(self, spoil: Callable[[Loss, nn.Module], Loss], steps: range) -> None:
         self.spoil, self.steps, self.calls = spoil, steps, 0
@@ -154,7 +154,7 @@ class HarmedSteps:
 
 
 @pytest.mark.parametrize("spoil", [nan_loss, infinite_gradient])
-def test_a_bad_step_does_not_touch_the_weights_and_is_survived(
+def test_a_bad_step_does_not_change_the_weights_and_training_continues(
     tmp_path: Path, spoil: Callable[[Loss, nn.Module], Loss]
 ) -> None:
     model, after = tiny(), {}
@@ -174,7 +174,7 @@ def test_a_bad_step_does_not_touch_the_weights_and_is_survived(
 
 
 @pytest.mark.parametrize("spoil", [nan_loss, infinite_gradient])
-def test_bad_steps_in_a_row_end_the_run_with_an_explanation(
+def test_successive_bad_steps_end_the_run_with_an_explanation(
     tmp_path: Path, spoil: Callable[[Loss, nn.Module], Loss]
 ) -> None:
     model, after = tiny(), {}
@@ -197,7 +197,7 @@ def test_bad_steps_in_a_row_end_the_run_with_an_explanation(
         assert torch.equal(parameter, after[2][name])
 
 
-def test_bad_steps_that_are_not_in_a_row_do_not_add_up(tmp_path: Path) -> None:
+def test_bad_steps_that_are_not_successive_do_not_add_up(tmp_path: Path) -> None:
     every_other = range(0, 100, 2)
     lines = train(tmp_path, tiny(), HarmedSteps(nan_loss, every_other), steps=14)
     assert sum("skipped" in line for line in lines) == 7
@@ -216,7 +216,7 @@ def expected_update(batches: list[Batch]) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("micro_rows", [1, 2, 4, 8])
-def test_micro_batches_sum_up_to_one_mean_over_all_tokens(tmp_path: Path, micro_rows: int) -> None:
+def test_micro_batches_give_one_mean_over_all_tokens(tmp_path: Path, micro_rows: int) -> None:
     batches = stream(micro_rows).at(0, tiny())
     per_batch = {batch.weight for batch in batches}
     assert len(batches) == -(-ROWS // micro_rows) and len(per_batch) == len(batches), "unequal"
@@ -234,7 +234,7 @@ def test_the_size_of_micro_batches_does_not_change_the_update(tmp_path: Path) ->
     for name, parameter in small.named_parameters():
         moved = (parameter - start.get_parameter(name)).norm()
         apart = (parameter - large.get_parameter(name)).norm()
-        # Muon takes its directions in bf16, whose rounding enlarges differences of float32 sums.
+        # Muon computes directions in bf16, whose rounding enlarges differences of float32 sums.
         assert apart <= 0.05 * moved, name
 
 
@@ -259,7 +259,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         assert torch.equal(parameter, through.get_parameter(name))
 
 
-def test_bad_steps_before_a_save_are_remembered_after_it(tmp_path: Path) -> None:
+def test_bad_steps_before_a_save_are_counted_after_it(tmp_path: Path) -> None:
     def stop(step: int, last: bool) -> None:
         if step == 5:
             raise RuntimeError("power cut")
@@ -278,7 +278,7 @@ def test_bad_steps_before_a_save_are_remembered_after_it(tmp_path: Path) -> None
         train(tmp_path, tiny(), HarmedSteps(nan_loss, range(99)), steps=20, save_every=4)
 
 
-def test_damaged_checkpoints_are_told_and_the_one_before_is_used(
+def test_damaged_checkpoints_are_reported_and_the_previous_one_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     through = tiny()
@@ -293,20 +293,20 @@ def test_damaged_checkpoints_are_told_and_the_one_before_is_used(
         assert torch.equal(parameter, through.get_parameter(name))
 
 
-def test_a_checkpoint_beyond_the_plan_is_of_another_run(tmp_path: Path) -> None:
+def test_a_checkpoint_beyond_the_plan_is_rejected(tmp_path: Path) -> None:
     train(tmp_path, tiny(), steps=8, save_every=6)
     with pytest.raises(UserError, match=r"holds step 6, but .* has 4 steps"):
         train(tmp_path, tiny(), steps=4)
 
 
-def test_randomness_in_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
+def test_randomness_in_a_step_depends_on_seed_and_step_only(tmp_path: Path) -> None:
     drawn: dict[int, float] = {}
 
     def callback(step: int, last: bool) -> None:
-        if step == 0:  # nothing was drawn yet
+        if step == 0:  # no random numbers yet
             return
         drawn[step] = float(torch.rand(()))
-        torch.rand(step)  # what was drawn before must not matter
+        torch.rand(step)  # earlier random numbers must not matter
 
     train(tmp_path, tiny(), steps=4, callback=callback)
     for step, value in drawn.items():
@@ -315,7 +315,7 @@ def test_randomness_in_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> 
     assert len(set(drawn.values())) == 4
 
 
-def test_overfits_one_batch(tmp_path: Path) -> None:
+def test_it_overfits_one_batch(tmp_path: Path) -> None:
     model = tiny()
     [batch, *_] = stream().at(0, model)
 
@@ -329,7 +329,7 @@ def test_overfits_one_batch(tmp_path: Path) -> None:
     assert final.total.item() / final.weight < 0.1
 
 
-def test_metrics_say_everything_about_every_step(workshop: Any) -> None:
+def test_metrics_describe_every_step(workshop: Any) -> None:
     folder = workshop.finished("pretrain")
     lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
     plan = json.loads((folder / "plan.json").read_text())
@@ -341,7 +341,7 @@ def test_metrics_say_everything_about_every_step(workshop: Any) -> None:
         flops = line["tokens_per_second"] * plan["flops_per_token"]
         assert line["flops_per_second"] == pytest.approx(flops)
         assert line["peak_share"] == pytest.approx(flops / plan["peak_flops"])
-    # The processor's clock may rise between the two measurements, but not by this much.
+    # The processor time may increase between the two measurements, but not by this much.
     assert all(0 < line["peak_share"] < 1.2 for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Chunked cross-entropy against torch's own over all logits at once."""
+"""Chunked cross-entropy against torch's over all logits at once."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def plain(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Ten
 
 @pytest.mark.parametrize("every", [True, False], ids=["all trained", "some trained"])
 @pytest.mark.parametrize("tokens", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 77])
-def test_value_and_gradients_are_torchs(tokens: int, every: bool) -> None:
+def test_value_and_gradients_equal_torchs(tokens: int, every: bool) -> None:
     hidden, head, targets, weights = problem(tokens)
     weights = weights + 0.5 if every else weights
     ours = linear_cross_entropy(hidden, head, targets, weights)
     oracle = plain(hidden, head, targets, weights)
     assert_close(ours.double(), oracle, rtol=1e-5, atol=1e-5)
-    # A scale from outside must reach both gradients, and once.
+    # An external scale must reach both gradients, exactly once.
     got = torch.autograd.grad(ours * 0.37, (hidden, head))
     expected = torch.autograd.grad(oracle * 0.37, (hidden, head))
     for one, other in zip(got, expected, strict=True):
         assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_all_of_it_may_be_in_float64() -> None:
+def test_float64_is_accepted() -> None:
     hidden, head, targets, weights = problem(40)
     double = [one.detach().double().requires_grad_() for one in (hidden, head)]
     found = linear_cross_entropy(*double, targets, weights.double())
@@ -59,7 +59,7 @@ def test_all_of_it_may_be_in_float64() -> None:
     assert {one.dtype for one in gradients} == {torch.float64}
 
 
-def test_a_second_backward_gives_the_same_gradients_again() -> None:
+def test_a_second_backward_gives_the_same_gradients() -> None:
     hidden, head, targets, weights = problem(40)
     total = linear_cross_entropy(hidden, head, targets, weights)
     first = torch.autograd.grad(total / 7, (hidden, head), retain_graph=True)
@@ -81,15 +81,15 @@ def test_under_autocast_the_loss_is_that_of_the_rounded_states() -> None:
     assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
 
 
-def test_second_derivatives_are_refused() -> None:
-    """Some would be left out, and nobody would know."""
+def test_second_derivatives_are_rejected() -> None:
+    """Some would be silently left out."""
     total = linear_cross_entropy(*problem(9))
     with pytest.raises(RuntimeError, match=r"only first derivatives.*logits\(batch\)"):
         total.backward(create_graph=True)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("frozen", ["head", "hidden"])
-def test_what_is_frozen_has_no_gradient_and_changes_nothing_else(frozen: str) -> None:
+def test_frozen_parts_get_no_gradient_and_change_nothing_else(frozen: str) -> None:
     hidden, head, targets, weights = problem(CHUNK + 9)
     both = torch.autograd.grad(linear_cross_entropy(hidden, head, targets, weights), (hidden, head))
     if frozen == "head":
@@ -102,7 +102,7 @@ def test_what_is_frozen_has_no_gradient_and_changes_nothing_else(frozen: str) ->
         assert one is None if name == frozen else torch.equal(one, other)
 
 
-def test_bf16_loses_no_more_than_bf16_must() -> None:
+def test_bf16_loses_only_the_inevitable_precision() -> None:
     hidden, head, targets, weights = problem(CHUNK + 300, torch.bfloat16)
     ours = linear_cross_entropy(hidden, head, targets, weights)
     oracle = plain(hidden, head, targets, weights)
@@ -116,7 +116,7 @@ def test_bf16_loses_no_more_than_bf16_must() -> None:
 
 
 def test_the_weight_of_a_step_scales_bf16_gradients_exactly() -> None:
-    """1 / 1537 rounded to bf16 would be 0.26 % too much, in every gradient behind the head's."""
+    """1 / 1537 rounded to bf16 would be 0.26 % too large, in every gradient below the head."""
     hidden, head, targets, weights = problem(40, torch.bfloat16)
     total = linear_cross_entropy(hidden, head, targets, weights)
     whole = torch.autograd.grad(total, (hidden, head), retain_graph=True)
@@ -144,7 +144,7 @@ def test_nothing_kept_for_backward_is_as_large_as_the_logits() -> None:
     assert kept and max(kept) <= hidden.numel() < hidden.shape[0] * VOCAB
 
 
-def test_without_weights_the_loss_is_zero_and_can_be_trained_on() -> None:
+def test_without_weights_the_loss_is_a_trainable_zero() -> None:
     hidden, head, targets, weights = problem(12)
     total = linear_cross_entropy(hidden, head, targets, weights * 0)
     assert not total.any()
@@ -181,14 +181,14 @@ def test_the_next_token_loss_of_a_model_is_a_weighted_sum() -> None:
     assert found.metrics["loss"] == (pytest.approx(found.total.item()), found.weight)
 
 
-def test_chunks_of_large_vocabularies_hold_fewer_tokens() -> None:
+def test_chunks_of_large_vocabularies_have_fewer_tokens() -> None:
     assert [chunk_rows(v) for v in (2_048, 8_192, 16_384, 49_152, 151_936)] == [
         512, 512, 256, 128, 128,
     ]  # fmt: skip
 
 
 def test_a_batch_is_counted_before_it_is_moved() -> None:
-    """On the meta device, of which no number can be had: a GPU would be waited for."""
+    """On the meta device, which has no values: on a GPU this would synchronize."""
     there = torch.device("meta")
     rows = Batch.of(torch.arange(8).view(2, 4), [4, 3])
     batch = replace(rows, weights=torch.tensor([[0.0, 0.5, 0, 1], [1, 0, 0, 0]]))
@@ -198,7 +198,7 @@ def test_a_batch_is_counted_before_it_is_moved() -> None:
     assert not rows.to(torch.device("cpu")).counted
 
 
-def test_places_that_are_known_are_not_looked_for() -> None:
+def test_known_positions_are_not_searched() -> None:
     hidden, head, targets, weights = problem(9)
     first = torch.tensor([1, 2])
     known = linear_cross_entropy(hidden, head, targets, weights, first)

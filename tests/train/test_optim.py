@@ -1,4 +1,4 @@
-"""One optimizer object against torch's Muon and AdamW, and its masters against exact sums."""
+"""The optimizer against torch's Muon and AdamW, and its master weights against exact sums."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def give(optimizer: Optimizer, found: dict[str, Tensor]) -> None:
         master.grad = found[name].clone()
 
 
-def test_muon_is_torchs_muon_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_muon_equals_torchs_muon_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     # Torch's computes in bf16 on every processor; ours does so for the comparison.
     monkeypatch.setattr(optim, "compute_dtype", lambda device: torch.bfloat16)
     ours, theirs = Tiny(), Tiny()
@@ -77,14 +77,14 @@ def test_muon_is_torchs_muon_step_by_step(monkeypatch: pytest.MonkeyPatch) -> No
         for name in MATRICES:
             moved = (parameters[name].detach() - before[name]).norm()
             apart = (optimizer.masters[name] - parameters[name]).norm()
-            # Both take their direction in bf16 by other products: rounding is all that is allowed.
+            # Both compute directions in bf16 with different products: only rounding may differ.
             assert apart < 0.02 * moved, (step, name)
-            # Differences must not pile up over the steps.
+            # Differences must not accumulate over the steps.
             with torch.no_grad():
                 parameters[name].copy_(optimizer.masters[name])
 
 
-def test_the_rest_is_torchs_adamw_to_the_bit() -> None:
+def test_other_parameters_equal_torchs_adamw_to_the_bit() -> None:
     ours, theirs = Tiny(), Tiny()
     optimizer = Optimizer(ours, RATES)
     parameters = dict(theirs.named_parameters())
@@ -108,7 +108,7 @@ def test_the_rest_is_torchs_adamw_to_the_bit() -> None:
             assert torch.equal(optimizer.masters[name], parameters[name])
 
 
-def test_what_is_restored_lies_on_the_masters_device() -> None:
+def test_restored_state_is_on_the_masters_device() -> None:
     saved = Optimizer(Tiny(), RATES)
     give(saved, gradients(Tiny(), 0))
     saved.step(1.0)
@@ -139,7 +139,7 @@ def test_every_parameter_has_its_own_rate_without_muon(
 
 
 @pytest.mark.parametrize("muon", [True, False])
-def test_all_of_a_critic_has_its_rate(muon: bool) -> None:
+def test_all_parameters_of_a_critic_have_its_rate(muon: bool) -> None:
     model = Tiny()
     model.critic = Tiny()
     before = {name: p.detach().clone() for name, p in model.critic.named_parameters()}
@@ -153,7 +153,7 @@ def test_all_of_a_critic_has_its_rate(muon: bool) -> None:
 
 
 @pytest.mark.parametrize("muon", [True, False])
-def test_what_trains_after_the_critic_warms_up_from_there_on(muon: bool) -> None:
+def test_parameters_trained_after_the_critic_warm_up_from_there(muon: bool) -> None:
     model = Tiny()
     model.critic = Tiny()
     optimizer = Optimizer(model, Rates(0.03, 0.02, 0.01, critic=0.01), muon=muon)
@@ -179,7 +179,7 @@ def test_what_trains_after_the_critic_warms_up_from_there_on(muon: bool) -> None
             assert_close(moved, whole * rising["gain"][step], rtol=0.05, atol=0)
 
 
-def test_a_model_of_matrices_alone_follows_the_schedule() -> None:
+def test_a_model_of_matrices_only_follows_the_schedule() -> None:
     model = nn.ModuleDict({"wide": nn.Linear(16, 8, bias=False)})
     weight = model["wide"].weight
     optimizer, moved = Optimizer(model, RATES, muon=True), list[Tensor]()
@@ -193,7 +193,7 @@ def test_a_model_of_matrices_alone_follows_the_schedule() -> None:
     )
 
 
-def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
+def test_orthogonalize_keeps_directions_and_equalizes_singular_values() -> None:
     matrices = torch.randn(5, 24, 64, generator=torch.Generator().manual_seed(1))
     for given in (matrices, matrices.mT):
         found = orthogonalize(given).float()
@@ -207,7 +207,7 @@ def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
         assert cosine.min() > 0.97
 
 
-def test_orthogonalize_levels_all_but_the_tiny_sizes_of_a_square_matrix() -> None:
+def test_orthogonalize_equalizes_all_but_tiny_singular_values() -> None:
     matrix = torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
     given = torch.linalg.svdvals(matrix / matrix.norm())
     found = torch.linalg.svdvals(orthogonalize(matrix).float())
@@ -217,12 +217,12 @@ def test_orthogonalize_levels_all_but_the_tiny_sizes_of_a_square_matrix() -> Non
     assert tiny.any() and found[tiny].max() < 0.3
 
 
-def test_orthogonalize_computes_in_what_the_processor_is_fast_at() -> None:
+def test_orthogonalize_computes_in_the_processors_fast_dtype() -> None:
     fast = torch.bfloat16 if has_fast_bfloat16("cpu") else torch.float32
     assert orthogonalize(torch.ones(1, 4, 8)).dtype == fast
 
 
-def test_orthogonalising_nothing_gives_nothing() -> None:
+def test_orthogonalizing_an_empty_matrix_gives_an_empty_one() -> None:
     assert not orthogonalize(torch.zeros(2, 4, 8)).any()
 
 
@@ -235,7 +235,7 @@ def test_a_bf16_model_receives_the_rounded_masters() -> None:
         with torch.no_grad():
             reference.masters[name].copy_(master)
     for step in range(20):
-        # Rates so small that bf16 weights alone would stand still.
+        # Rates so small that bf16 weights without masters would not change.
         for one in (optimizer, reference):
             give(one, gradients(exact, step))
             one.step(0.01)
@@ -262,7 +262,7 @@ def test_gradients_of_micro_batches_are_summed_in_float32() -> None:
     assert optimizer.masters["weight"].grad is None
 
 
-def test_clipping_is_torchs() -> None:
+def test_clipping_equals_torchs() -> None:
     model = Tiny()
     optimizer = Optimizer(model, RATES)
     give(optimizer, gradients(model, 0))
@@ -310,7 +310,7 @@ def test_state_is_keyed_by_name_and_continues_to_the_bit(muon: bool, dtype: torc
         assert torch.equal(resumed.state()[key], value)
 
 
-def test_a_frozen_parameter_is_left_alone() -> None:
+def test_a_frozen_parameter_does_not_change() -> None:
     model = Tiny()
     model.tall.weight.requires_grad_(False)
     kept = model.tall.weight.detach().clone()
@@ -321,7 +321,7 @@ def test_a_frozen_parameter_is_left_alone() -> None:
     assert torch.equal(model.tall.weight, kept)
 
 
-def test_learned_positions_are_embeddings_too(tiny_model: Callable[..., CausalLM]) -> None:
+def test_learned_positions_count_as_embeddings(tiny_model: Callable[..., CausalLM]) -> None:
     model = tiny_model(position_embedding_type="learned")
     name = "model.embed_positions.weight"
     optimizer = Optimizer(model, RATES)

@@ -1,4 +1,4 @@
-"""What a doctor found is kept for this machine, and only what it may set is taken."""
+"""The doctor's findings are saved for this machine, and only allowed settings are read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
 
 
-def test_without_a_doctor_the_constants_hold() -> None:
+def test_without_saved_settings_the_constants_apply() -> None:
     assert remembered.environment() == ENVIRONMENT
     assert remembered.saved_settings() is None and not remembered.delete_settings()
 
 
-def test_what_was_chosen_takes_their_place() -> None:
+def test_saved_settings_replace_the_constants() -> None:
     chosen = {"GOMP_SPINCOUNT": "10000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     path = remembered.save_settings({"environment": chosen})
     assert path is not None
@@ -44,12 +44,12 @@ def test_what_was_chosen_takes_their_place() -> None:
         None,
     ],
 )
-def test_nothing_else_is_taken_from_the_file(environment: object) -> None:
+def test_other_entries_of_the_file_are_ignored(environment: object) -> None:
     remembered.save_settings({"environment": environment})
     assert remembered.environment() == ENVIRONMENT
 
 
-def test_a_damaged_file_and_another_machine_count_for_nothing(
+def test_a_damaged_file_and_another_machine_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = remembered.save_settings({"environment": {"GOMP_SPINCOUNT": "10000"}})
@@ -60,9 +60,7 @@ def test_a_damaged_file_and_another_machine_count_for_nothing(
     assert remembered.saved_settings() is None and remembered.environment() == ENVIRONMENT
 
 
-def test_a_cache_that_cannot_be_written_keeps_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_cache_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "file" / "cache"))
     assert remembered.save_settings({"environment": {}}) is None

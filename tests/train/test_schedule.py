@@ -11,7 +11,7 @@ def test_warm_up_stable_decay() -> None:
     assert [schedule(step) for step in range(10)] == [0.25, 0.5, 0.75, *[1.0] * 6, 0.5]
 
 
-def test_without_warm_up_or_decay_it_is_flat() -> None:
+def test_without_warm_up_or_decay_it_is_constant() -> None:
     assert [Schedule(3, 0, 0)(step) for step in range(3)] == [1.0] * 3
 
 

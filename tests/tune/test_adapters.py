@@ -1,4 +1,4 @@
-"""Every stage that starts from a model, with an adapter: what is trained, kept and learned."""
+"""Every stage that starts from a model, with an adapter: what is trained, saved and learned."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUICK: dict[str, Any] = {
 
 
 def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningData:
-    """All that `config` names in rows of `context`, without a model or a clock to decide by."""
+    """The plan for `config` in rows of `context`, without a model or a clock."""
     found = read_rows(config, tokenizer, context)
     config = config.model_copy(update={"context": context, "replay": config.replay or 0.0})
     return decided(config, found, longest=context, parameters=0)[0]
@@ -63,7 +63,7 @@ def logits(folder: Path) -> torch.Tensor:
         return model.logits(Batch.of(ids))
 
 
-def test_flops_per_token_are_those_of_its_products(workshop: Any) -> None:
+def test_flops_per_token_equal_those_of_its_products(workshop: Any) -> None:
     context = 48
     base = workshop.finished("sft")
     config = SFTConfig(
@@ -77,7 +77,7 @@ def test_flops_per_token_are_those_of_its_products(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora"])
-def test_an_adapter_recites_what_it_was_taught_and_leaves_its_base_alone(
+def test_an_adapter_recites_its_data_and_does_not_change_its_base(
     workshop: Any, tmp_path: Path, adapter: str
 ) -> None:
     base = workshop.finished("sft")
@@ -109,7 +109,7 @@ def test_an_adapter_recites_what_it_was_taught_and_leaves_its_base_alone(
     assert plan["trained_parameters"] == saved
 
 
-def test_lora_plus_is_the_rate_of_b_over_that_of_a_and_targets_alone_are_adapted(
+def test_lora_plus_has_its_rate_ratio_and_only_targets_are_adapted(
     workshop: Any, tmp_path: Path
 ) -> None:
     moved = {}
@@ -133,7 +133,7 @@ def test_lora_plus_is_the_rate_of_b_over_that_of_a_and_targets_alone_are_adapted
             [before] = [one for name, one in begun.items() if matrix in name]
             [after] = [one for name, one in ended.items() if matrix in name]
             moved[matrix, ratio] = float((after - before.detach()).abs().max())
-    # AdamW's first steps are as long as the rate, whatever the gradient.
+    # AdamW's first steps are as long as the learning rate, for any gradient.
     assert moved["lora_A", 1.0] > 0 and moved["lora_B", 1.0] > 0
     assert moved["lora_A", 16.0] == pytest.approx(moved["lora_A", 1.0], rel=0.05)
     assert moved["lora_B", 16.0] == pytest.approx(16 * moved["lora_B", 1.0], rel=0.05)
@@ -143,7 +143,8 @@ def test_lora_plus_is_the_rate_of_b_over_that_of_a_and_targets_alone_are_adapted
 def test_preferences_train_an_adapter_on_an_adapter(
     workshop: Any, tmp_path: Path, adapter: str
 ) -> None:
-    """A stage may start from an adapter's folder: it is merged, and the new one stands on that."""
+    """A stage may start from an adapter's folder: it is merged, and the new one is trained on
+    it."""
     base = workshop.finished("sft")
     talk = talks(tmp_path / "talks.jsonl")
     first = sft(
@@ -170,7 +171,7 @@ def test_preferences_train_an_adapter_on_an_adapter(
     [heldout] = [line["preference_loss"] for line in lines if "preference_loss" in line]
     assert sum(accuracies[-5:]) / 5 > 0.8 and heldout < 0.9 * math.log(2)
     assert not torch.equal(logits(first), logits(second))
-    # PEFT would leave the first out, and says nothing of it.
+    # PEFT would silently leave the first one out.
     assert "is an adapter itself" in (second / "README.md").read_text()
     assert "is an adapter itself" not in (first / "README.md").read_text()
     for one in (first, second):
@@ -178,7 +179,7 @@ def test_preferences_train_an_adapter_on_an_adapter(
         for to in ("hf", "gguf"):
             card = (export(one, to) / "README.md").read_text()
             assert "; it was merged into its base.\n" in card, card
-    # What the second stands on is the first, merged; in 4 bits again for qlora.
+    # The base of the second is the first, merged; in 4 bits again for qlora.
     model, _ = load(first)
     merge(model)
     if adapter == "lora":
@@ -193,7 +194,7 @@ def test_preferences_train_an_adapter_on_an_adapter(
             )
 
 
-def test_quantised_weights_take_their_few_bits(workshop: Any, tmp_path: Path) -> None:
+def test_quantized_weights_take_few_bits(workshop: Any, tmp_path: Path) -> None:
     folder = sft(
         SFTConfig(
             out=tmp_path / "q",
@@ -210,8 +211,8 @@ def test_quantised_weights_take_their_few_bits(workshop: Any, tmp_path: Path) ->
     assert all(layer.bits_per_weight <= 4.6 for layer in layers.values())
 
 
-def test_documents_are_pre_training_gone_on(workshop: Any, tmp_path: Path) -> None:
-    """Text of a domain is learned everywhere, and needs no chat template's roles."""
+def test_documents_continue_pre_training(workshop: Any, tmp_path: Path) -> None:
+    """Domain text is trained on completely, and needs no chat template."""
     text = "\n\n".join(["The lighthouse keeper counts the ships at dawn and at dusk."] * 4)
     (tmp_path / "domain.md").write_text(text)
     folder = sft(
@@ -233,7 +234,7 @@ def test_documents_are_pre_training_gone_on(workshop: Any, tmp_path: Path) -> No
     assert completion.text.startswith(" counts the ships")
 
 
-def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path: Path) -> None:
+def test_replay_has_the_given_share_of_general_text(workshop: Any, tmp_path: Path) -> None:
     general = tmp_path / "general.txt"
     general.write_text("\n\n".join(f"Grass is green, says page {i}. " * 20 for i in range(60)))
     rows = [{"prompt": f"What is {i} and {i}?", "completion": f"It is {2 * i}."} for i in range(90)]
@@ -252,7 +253,7 @@ def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path:
     assert data.counts["tokens"] * 0.75 == pytest.approx(own.counts["tokens"], rel=0.15)
 
 
-def test_replay_leaves_ones_own_mixture_as_it_is(workshop: Any, tmp_path: Path) -> None:
+def test_replay_keeps_the_users_mixture(workshop: Any, tmp_path: Path) -> None:
     (tmp_path / "general.txt").write_text("\n\n".join("Grass is green. " * 20 for _ in range(60)))
     rows = [
         {
@@ -285,10 +286,8 @@ def test_replay_leaves_ones_own_mixture_as_it_is(workshop: Any, tmp_path: Path) 
     assert lengths[general].sum() / lengths[drawn].sum() == pytest.approx(0.25, abs=0.02)
 
 
-def test_an_epoch_beside_replay_is_one_pass_over_what_the_context_holds(
-    workshop: Any, tmp_path: Path
-) -> None:
-    """Not over the tail that is cut off a long row, of which nothing is ever read."""
+def test_an_epoch_with_replay_is_one_pass_over_the_cut_rows(workshop: Any, tmp_path: Path) -> None:
+    """The cut tail of a long row, which is never read, does not count."""
     rows = [
         {"prompt": f"Count to {i}.", "completion": f"{i} is the sea, the grass, the sun. " * 60}
         for i in range(20)
@@ -309,7 +308,7 @@ def test_an_epoch_beside_replay_is_one_pass_over_what_the_context_holds(
     assert data.counts["tokens"] == pytest.approx(2 * 20 * 64, rel=0.1)
 
 
-def test_heldout_rows_that_the_template_refuses_are_set_aside(
+def test_heldout_rows_that_the_template_rejects_are_set_aside(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from groundup.text.template import CHATML
@@ -329,9 +328,7 @@ def test_heldout_rows_that_the_template_refuses_are_set_aside(
         read_data(config.model_copy(update={"patience": 1}), tokenizer, 64)
 
 
-def test_a_start_that_failed_may_be_corrected_in_the_same_folder(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_a_failed_start_may_be_corrected_in_the_same_folder(workshop: Any, tmp_path: Path) -> None:
     settings = QUICK | {"steps": 1, "model": workshop.finished("sft"), "out": tmp_path / "run"}
     data = (talks(tmp_path / "talks.jsonl"),)
     with pytest.raises(UserError, match="rank=4096 must be from 1 to"):
@@ -342,8 +339,8 @@ def test_a_start_that_failed_may_be_corrected_in_the_same_folder(
     assert (folder / "adapter_config.json").exists()
 
 
-def test_training_ends_early_and_keeps_the_best(workshop: Any, tmp_path: Path) -> None:
-    """So high a rate spoils the model after a while; what is kept is from before that."""
+def test_early_stopping_keeps_the_best_weights(workshop: Any, tmp_path: Path) -> None:
+    """So high a rate spoils the model after a while; earlier weights are kept."""
     folder = sft(
         SFTConfig(
             out=tmp_path / "run",
@@ -364,11 +361,11 @@ def test_training_ends_early_and_keeps_the_best(workshop: Any, tmp_path: Path) -
     assert status["best_step"] == best and status["step"] == max(losses)
     assert status["step"] == 60 or list(losses).index(best) == len(losses) - 3
     assert not (folder / "best.safetensors").exists()
-    # The card tells of the weights that are kept.
+    # The card describes the weights that are kept.
     assert f"| steps | {best} |" in (folder / "README.md").read_text()
 
 
-def test_patience_without_anything_held_out_is_refused(workshop: Any, tmp_path: Path) -> None:
+def test_patience_without_held_out_data_is_rejected(workshop: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="patience=1 needs held-out data"):
         sft(
             SFTConfig(
@@ -393,12 +390,12 @@ def test_patience_without_anything_held_out_is_refused(workshop: Any, tmp_path: 
         ({"columns": ("prompt=a", "prompt=b")}, "columns names prompt twice"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], said: str) -> None:
+def test_meaningless_settings_are_rejected(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SFTConfig(out="run", model="base", data=("talks.jsonl",), **settings)
 
 
-def test_a_context_beyond_the_model_is_refused(workshop: Any, tmp_path: Path) -> None:
+def test_a_context_beyond_the_model_is_rejected(workshop: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="context=512 is longer than the model was made for"):
         sft(
             SFTConfig(
@@ -410,10 +407,10 @@ def test_a_context_beyond_the_model_is_refused(workshop: Any, tmp_path: Path) ->
         )
 
 
-def test_the_card_names_whose_text_it_was_and_survives_a_file_called_as_ours(
+def test_the_card_names_the_data_and_survives_a_file_with_our_name(
     workshop: Any, tmp_path: Path
 ) -> None:
-    """What is read by a pack's name carries its licence; a person's own data.json is only data."""
+    """Data read by a pack's name carries its license; a user's own data.json is only data."""
     own = tmp_path / "own"
     own.mkdir()
     rows = [

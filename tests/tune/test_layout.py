@@ -1,4 +1,4 @@
-"""How fine-tuning lays out data of any size: rows, steps, passes, general text, warnings."""
+"""Fine-tuning's layout for data of any size: rows, steps, passes, general text, warnings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SMOLLM2 = 135_000_000
 
 
 @given(st.integers(1, 100_000), st.one_of(st.none(), st.floats(1, 1e7)))
-def test_a_step_is_never_so_large_that_few_are_left(rows_per_epoch: int, in_time: Any) -> None:
+def test_steps_are_small_enough_that_enough_are_left(rows_per_epoch: int, in_time: Any) -> None:
     rows, _ = rows_of_step(rows_per_epoch, rows_in_time=in_time, steps=None)
     assert 1 <= rows <= MAX_ROWS
     if rows > 1:
@@ -57,7 +57,7 @@ def test_much_data_and_time_keep_large_steps() -> None:
     assert rows_of_step(10_000, rows_in_time=None, steps=500)[0] == MAX_ROWS
 
 
-def test_more_data_never_mean_fewer_rows_a_step() -> None:
+def test_more_data_never_mean_fewer_rows_per_step() -> None:
     found = [rows_of_step(n, rows_in_time=None, steps=None)[0] for n in range(1, 400)]
     assert found == sorted(found) and found[0] == 1
 
@@ -72,20 +72,20 @@ def test_more_data_never_mean_fewer_rows_a_step() -> None:
         (64, 64, 64),
     ],
 )
-def test_rows_are_as_long_as_the_data_need(most: int, longest: int, tokens: int) -> None:
+def test_rows_are_as_long_as_the_data_require(most: int, longest: int, tokens: int) -> None:
     found, _ = row_length(most, longest)
     assert found == tokens
 
 
 @given(st.integers(1, 2000), st.integers(1, 16))
-def test_little_data_are_seen_often_enough_and_not_without_end(per_epoch: int, rows: int) -> None:
+def test_little_data_are_repeated_with_a_limit(per_epoch: int, rows: int) -> None:
     found = passes(per_epoch, rows, LITTLE)
     assert 2 <= found <= 16
     assert found * per_epoch / rows >= 200 - 1e-6 or found == 16
     assert passes(per_epoch, rows, LITTLE + 1) == 2
 
 
-def test_general_text_stands_beside_little_data_of_a_model_that_has_something_to_forget() -> None:
+def test_general_text_is_added_to_little_data_of_a_pre_trained_model() -> None:
     assert 0 < replayed(3_000, SMOLLM2, mixed=False)[0] < 0.5
     assert replayed(LITTLE + 1, SMOLLM2, mixed=False) == (0.0, "")
     share, why = replayed(3_000, 4_000_000, mixed=False)
@@ -97,7 +97,7 @@ def test_general_text_stands_beside_little_data_of_a_model_that_has_something_to
     ("steps", "warns"),
     [(1, True), (11, True), (12, False), (360, False), (373, True), (9000, True)],
 )
-def test_the_plan_warns_of_rows_seen_too_seldom_and_too_often(steps: int, warns: bool) -> None:
+def test_the_plan_warns_of_too_few_and_too_many_passes(steps: int, warns: bool) -> None:
     text, warning = seen(steps / 12, 60)
     assert "60 items" in text
     assert bool(warning) == warns
@@ -105,7 +105,7 @@ def test_the_plan_warns_of_rows_seen_too_seldom_and_too_often(steps: int, warns:
         assert f"{BY_HEART:.0f} times" in warning
 
 
-def test_nobody_is_warned_of_a_time_that_nobody_set() -> None:
+def test_no_warning_about_a_default_time() -> None:
     assert seen(0.98, 60, bounded=False) == ("each of the 60 items is seen about 1.0 times", "")
 
 
@@ -137,19 +137,19 @@ def laid(workshop: Any, path: Path, *others: Path, **settings: Any) -> Any:
 @pytest.mark.parametrize(
     "count", [1, 20, 60, 200, 1000, pytest.param(5000, marks=pytest.mark.long)]
 )
-def test_every_size_of_data_gets_steps_enough(workshop: Any, tmp_path: Path, count: int) -> None:
+def test_data_of_every_size_get_enough_steps(workshop: Any, tmp_path: Path, count: int) -> None:
     data, layout, reasons = laid(workshop, talks(tmp_path / "own.jsonl", count), minutes=3)
     assert layout.context == 256 and layout.replay == 0
     assert {"rows", "context"} <= set(reasons)
     tokens_a_step = data.stream.counts.tokens * layout.rows / data.stream.rows_per_epoch
     steps = 40_000 / tokens_a_step
     assert steps >= 100
-    # In 200 steps nobody is seen more often than there are rows for.
+    # In 200 steps no row is repeated more often than there are rows for.
     _, layout, _ = laid(workshop, talks(tmp_path / "own.jsonl", count))
     assert layout.epochs >= 2
 
 
-def test_text_that_lies_beside_conversations_is_replayed_unless_turned_off(
+def test_text_next_to_conversations_is_replayed_unless_turned_off(
     workshop: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "of a stage"
@@ -172,7 +172,7 @@ def test_text_that_lies_beside_conversations_is_replayed_unless_turned_off(
     assert layout.replay == 0 and "replay" not in reasons
     with pytest.raises(ValidationError, match="is what is fine-tuned on already"):
         laid(workshop, folder, text, replay=0.2, replay_data=(text,))
-    # What nobody asked for and cannot be had stops nobody.
+    # Optional replay that is unavailable does not stop a run.
     text.write_text("not a row\n")
     _, layout, reasons = laid(workshop, folder)
     assert layout.replay == 0 and "replay" not in reasons
@@ -180,7 +180,7 @@ def test_text_that_lies_beside_conversations_is_replayed_unless_turned_off(
         laid(workshop, folder, replay=0.2)
 
 
-def test_text_that_is_named_is_replayed(workshop: Any, tmp_path: Path) -> None:
+def test_named_text_is_replayed(workshop: Any, tmp_path: Path) -> None:
     path, text = talks(tmp_path / "own.jsonl", 60), tmp_path / "text.txt"
     text.write_text("The sea is wide and deep.\n\n" * 20)
     assert laid(workshop, path)[1].replay == 0
@@ -189,7 +189,7 @@ def test_text_that_is_named_is_replayed(workshop: Any, tmp_path: Path) -> None:
         laid(workshop, path, replay_data=(tmp_path / "nowhere.txt",))
 
 
-def test_ones_own_rows_are_counted_apart_from_what_is_replayed(
+def test_own_rows_are_counted_separately_from_replay(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, text = talks(tmp_path / "own.jsonl", 600), tmp_path / "text.txt"
@@ -211,7 +211,7 @@ def test_ones_own_rows_are_counted_apart_from_what_is_replayed(
     assert f"with {counts['replayed']} texts of replay" in said
 
 
-def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Path) -> None:
+def test_a_model_made_here_replays_its_own_training_text(workshop: Any, tmp_path: Path) -> None:
     text = workshop.data / "documents" / "train.jsonl"
     assert made_of(workshop.finished("sft")) == workshop.data
     assert made_of(workshop.finished("pretrain")) == text
@@ -247,14 +247,14 @@ def test_a_model_made_here_keeps_what_it_was_made_of(workshop: Any, tmp_path: Pa
         "alone": 0.0,
         "given": 0.0,
     }
-    # Of forty rows the whole model learns at a tenth of its rate, and so does an adapter.
+    # With forty rows the whole model learns at a tenth of its rate, and so does an adapter.
     rates = {name: plan["rates"]["matrices"] for name, plan in plans.items()}
     assert rates == pytest.approx({"whole": 0.001, "lora": 0.001, "alone": 0.001, "given": 0.004})
     rates = {name: plan["rates"]["embeddings"] for name, plan in plans.items()}
     assert rates["whole"] == pytest.approx(0.0003) and rates["given"] == 0.003
 
 
-def test_a_model_made_of_a_file_of_ones_own_keeps_that(workshop: Any, tmp_path: Path) -> None:
+def test_a_model_made_from_a_users_file_replays_that(workshop: Any, tmp_path: Path) -> None:
     text, base = tmp_path / "sea.txt", tmp_path / "base"
     text.write_text(
         "\n\n".join(f"Wave {i} came to the shore and went again. " * 9 for i in range(99))
@@ -267,12 +267,12 @@ def test_a_model_made_of_a_file_of_ones_own_keeps_that(workshop: Any, tmp_path: 
 
 
 @given(st.integers(0, 10**8), st.integers(0, 10**8))
-def test_little_data_are_learned_slowly_and_much_at_the_full_rate(one: int, other: int) -> None:
+def test_little_data_use_a_low_rate_and_much_data_the_full_one(one: int, other: int) -> None:
     assert SLOWEST <= rate_share(min(one, other)) <= rate_share(max(one, other)) <= 1
     assert rate_share(MUCH // 2) == 0.5 and rate_share(MUCH) == 1
 
 
-def test_an_adapter_beside_a_small_model_learns_much_at_its_full_rate(
+def test_an_adapter_on_a_small_model_learns_much_data_at_its_full_rate(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "MUCH", 10)
@@ -290,7 +290,7 @@ def test_an_adapter_beside_a_small_model_learns_much_at_its_full_rate(
     assert plan["reasons"]["learning_rate"].startswith("0.01, that of a small model that is")
 
 
-def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:
+def test_explicit_settings_are_kept(workshop: Any, tmp_path: Path) -> None:
     path = talks(tmp_path / "own.jsonl", 60)
     _, layout, reasons = laid(workshop, path, rows=7, context=128, epochs=3, replay=0)
     assert (layout.rows, layout.context, layout.epochs, layout.replay) == (7, 128, 3, 0)
@@ -305,7 +305,7 @@ def test_long_rows_get_a_long_context(workshop: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 60, MIN_TO_SPLIT - 1, MIN_TO_SPLIT, 900])
-def test_of_few_rows_none_is_held_out_unless_asked(tmp_path: Path, count: int) -> None:
+def test_few_rows_are_not_held_out_by_default(tmp_path: Path, count: int) -> None:
     path = talks(tmp_path / "own.jsonl", count)
     read = load_dataset([path], validation=None)
     assert (len(read.heldout) > 0) == (count >= MIN_TO_SPLIT)
@@ -313,7 +313,7 @@ def test_of_few_rows_none_is_held_out_unless_asked(tmp_path: Path, count: int) -
     assert len(load_dataset([path], validation=0.05).heldout) > 0
 
 
-def test_steps_take_the_time_of_their_tokens_and_of_an_update() -> None:
+def test_steps_take_the_time_of_their_tokens_and_an_update() -> None:
     assert Pace(0.01, 0.0).tokens_per_second(10) == pytest.approx(100)
     assert Pace(0.01, 0.1).tokens_per_second(10) == pytest.approx(50)
 
@@ -321,7 +321,7 @@ def test_steps_take_the_time_of_their_tokens_and_of_an_update() -> None:
 # In a run.
 
 
-def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path: Path) -> None:
+def test_a_run_with_minutes_keeps_its_layout_and_speed(workshop: Any, tmp_path: Path) -> None:
     path = talks(tmp_path / "own.jsonl", 40)
     config = SFTConfig(
         out=tmp_path / "run",
@@ -347,7 +347,7 @@ def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), None])
-def test_passes_are_those_of_the_sources_where_they_are_not_seen_alike(
+def test_passes_are_counted_per_source(
     workshop: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], weights: Any
 ) -> None:
     few, many = talks(tmp_path / "few.jsonl", 3), talks(tmp_path / "many.jsonl", 400)
@@ -378,7 +378,7 @@ def test_passes_are_those_of_the_sources_where_they_are_not_seen_alike(
     assert "there is time for only" not in said
 
 
-def test_the_layout_is_timed_as_training_computes(
+def test_the_layout_is_timed_with_the_training_computation(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     laid_out = list[bool]()
@@ -406,7 +406,7 @@ def test_the_layout_is_timed_as_training_computes(
 
 
 @pytest.mark.long
-def test_minutes_end_where_everything_is_known_by_heart(workshop: Any, tmp_path: Path) -> None:
+def test_minutes_end_early_at_the_maximum_number_of_passes(workshop: Any, tmp_path: Path) -> None:
     config = SFTConfig(
         out=tmp_path / "run",
         model=workshop.finished("pretrain"),
@@ -425,9 +425,7 @@ def test_minutes_end_where_everything_is_known_by_heart(workshop: Any, tmp_path:
     assert data["validation"] == 0 and data["heldout"] == 0
 
 
-def test_replay_that_is_asked_for_and_cannot_be_had_is_refused(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_unavailable_replay_is_rejected_when_requested(workshop: Any, tmp_path: Path) -> None:
     path = talks(tmp_path / "own.jsonl", 30)
     with pytest.raises(UserError):
         laid(workshop, path, replay=0.25, replay_data=(tmp_path / "nowhere.txt",))

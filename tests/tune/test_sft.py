@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: from conversations to a model that says them again."""
+"""Supervised fine-tuning: from conversations to a model that reproduces them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def secrets(path: Path) -> Path:
     return write(path, rows)
 
 
-def test_it_recites_what_it_was_taught(workshop: Any, tmp_path: Path) -> None:
+def test_it_recites_its_data(workshop: Any, tmp_path: Path) -> None:
     folder = run(
         SFTConfig(
             out=tmp_path / "run",
@@ -93,7 +93,7 @@ def test_it_recites_what_it_was_taught(workshop: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_a_model_in_halves_is_kept_in_halves(
+def test_a_half_precision_model_stays_in_half_precision(
     workshop: Any, tmp_path: Path, stage: str, dtype: str
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "run"
@@ -123,7 +123,7 @@ def test_the_stage_lowers_heldout_loss_and_answers_in_its_role(workshop: Any) ->
     assert answer(tuned, tokenizer, "What is the colour of the sea?").startswith("The ")
 
 
-def test_the_folder_tells_its_story(workshop: Any) -> None:
+def test_the_folder_records_its_lineage(workshop: Any) -> None:
     folder = workshop.finished("sft")
     story = json.loads((folder / "run.json").read_text())
     assert set(story["parents"]) == {"model", "data"}
@@ -139,10 +139,8 @@ def trained_on(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward", "grpo"])
-def test_a_card_repeats_what_its_parents_were_trained_on(
-    workshop: Any, tmp_path: Path, stage: str
-) -> None:
-    """Weights keep what they learned, and so the licenses of that."""
+def test_a_card_repeats_its_parents_data(workshop: Any, tmp_path: Path, stage: str) -> None:
+    """Weights keep what they learned, and so those licenses."""
     row: dict[str, Any] = {"prompt": "What is it?", "chosen": "A colour.", "rejected": "Nothing."}
     if stage == "sft":
         row = {"prompt": "What is it?", "completion": "A colour."}
@@ -158,14 +156,14 @@ def test_a_card_repeats_what_its_parents_were_trained_on(
     assert len(learned) == 1 and "CC BY-SA 4.0" in learned[0]
     text = "- Text given by the person who trained it."
     assert trained_on(tmp_path / "out") == [*learned, text]
-    # And a soup of the two says each once.
+    # A soup of the two lists each once.
     if stage == "sft":
         models = (workshop.finished("dpo"), tmp_path / "out")
         mean = average(SoupConfig(out=tmp_path / "soup", models=models))
         assert trained_on(mean) == [*learned, text]
 
 
-def test_a_file_of_a_data_folder_is_of_its_sets(workshop: Any, tmp_path: Path) -> None:
+def test_a_file_of_a_data_folder_belongs_to_its_sets(workshop: Any, tmp_path: Path) -> None:
     assert sources(workshop.data) != () == sources(tmp_path)
     assert sources(workshop.data / "documents" / "train.jsonl") == sources(workshop.data)
 
@@ -181,7 +179,7 @@ def test_the_folder_loads_in_transformers_with_equal_logits(workshop: Any) -> No
         torch.testing.assert_close(ours.logits(Batch.of(ids)), theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_only_what_the_assistant_says_is_trained_on(workshop: Any) -> None:
+def test_only_the_assistants_words_are_trained_on(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
     turns = [("user", "Is it?"), ("assistant", "It is."), ("user", "Why?"), ("assistant", "So.")]
     messages = tuple(Message(role, content) for role, content in turns)
@@ -206,7 +204,7 @@ def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any
     assert heldout_loss(model, [], 64) is None
 
 
-def test_of_ones_own_file_some_are_held_out_and_bad_lines_are_told(tmp_path: Path) -> None:
+def test_some_rows_of_a_users_file_are_held_out_and_bad_lines_are_reported(tmp_path: Path) -> None:
     path = secrets(tmp_path / "own.jsonl")
     with open(path, "a") as file:
         file.write('{"messages": "none"}\n')
@@ -217,14 +215,14 @@ def test_of_ones_own_file_some_are_held_out_and_bad_lines_are_told(tmp_path: Pat
     assert "own.jsonl" in str(trained.bad[0])
 
 
-def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> None:
+def test_data_without_an_answer_is_rejected(workshop: Any, tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": "Hello?"}]}] * 3
     path = write(tmp_path / "questions.jsonl", rows)
     with pytest.raises(UserError):
         run(SFTConfig(out=tmp_path / "run", model=workshop.finished("pretrain"), data=path))
 
 
-def test_the_caller_keeps_its_random_numbers_threads_and_modes(
+def test_random_state_threads_and_modes_of_the_caller_are_kept(
     workshop: Any, tmp_path: Path
 ) -> None:
     base, data = workshop.finished("pretrain"), secrets(tmp_path / "own.jsonl")
@@ -243,8 +241,10 @@ def test_the_caller_keeps_its_random_numbers_threads_and_modes(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_path: Path) -> None:
-    """What `encode_chat` advises, to fine-tune it on conversations, is just what was asked."""
+def test_a_model_without_a_chat_template_rejects_conversations(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """The advice of `encode_chat`, to fine-tune on conversations, would be circular."""
     vocab, merges = train_bpe(["the sea is blue"], 300, special_tokens=()).to_bytes()
     foreign = BPE.from_bytes(vocab, merges, ["<|endoftext|>"])
     tokenizer = Tokenizer.from_bpe(foreign, chat_template=None)
@@ -253,7 +253,7 @@ def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_pat
         read_rows(config, tokenizer, 64)
 
 
-def test_a_template_that_ends_no_answer_is_warned_of(
+def test_a_template_that_ends_no_answer_gives_a_warning(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, tokenizer = load(workshop.finished("sft"))
@@ -273,7 +273,7 @@ def test_a_template_that_ends_no_answer_is_warned_of(
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_a_models_own_sampling_is_kept_and_it_stops_where_its_template_ends_a_turn(
+def test_own_sampling_settings_are_kept_and_the_turns_end_is_a_stop(
     workshop: Any, tmp_path: Path, adapter: str
 ) -> None:
     base = tmp_path / "base"
@@ -304,9 +304,7 @@ def test_a_models_own_sampling_is_kept_and_it_stops_where_its_template_ends_a_tu
     assert {name: kept.get(name) for name in (*said, "top_p")} == said | {"top_p": None}
 
 
-def test_conversations_are_joined_where_the_template_joins_them(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_conversations_are_concatenated_as_the_template_does(workshop: Any, tmp_path: Path) -> None:
     model, tokenizer = load(workshop.finished("sft"))
     greeting = "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}"
     for name, template in (("own", CHATML), ("greets", greeting + CHATML)):
@@ -319,10 +317,10 @@ def test_conversations_are_joined_where_the_template_joins_them(
         run(SFTConfig(out=tmp_path / "no", model=tmp_path / "greets", multi_turn=0.5, **rest))
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+def test_a_tokenizer_with_more_tokens_than_the_model_is_rejected(
     tiny_model: Any, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """Its ids would be targets beside the logits."""
+    """Its ids would be targets without logits."""
     save_model(tmp_path / "base", tiny_model(vocab_size=256), tokenizer, card="")
     config = SFTConfig(
         out=tmp_path / "run", model=tmp_path / "base", data=secrets(tmp_path / "own")
@@ -333,10 +331,10 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
         run(config)
 
 
-def test_a_model_with_a_weight_that_is_no_number_is_refused_by_its_name(
+def test_a_model_with_a_nan_weight_is_rejected_by_name(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By all that train, measure or look at it, and before the compiler is blamed for it."""
+    """By all commands that train, measure or inspect it, before the compiler fails."""
     damaged = tmp_path / "damaged"
     shutil.copytree(workshop.finished("sft"), damaged)
     weights = load_file(damaged / "model.safetensors")
@@ -357,10 +355,10 @@ def test_a_model_with_a_weight_that_is_no_number_is_refused_by_its_name(
         shutil.rmtree(out, ignore_errors=True)
 
 
-def test_a_control_token_without_a_row_that_nothing_writes_is_no_hindrance(
+def test_an_unused_control_token_without_a_row_is_accepted(
     tiny_model: Any, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """Many a folder has a "<pad>" that its model was never told of."""
+    """Many folders have a "<pad>" without an embedding."""
     base, number = tmp_path / "base", tokenizer.vocab_size
     save_model(base, tiny_model(vocab_size=number), tokenizer, card="")
     content = json.loads((base / "tokenizer.json").read_text())
@@ -380,8 +378,8 @@ def test_a_control_token_without_a_row_that_nothing_writes_is_no_hindrance(
     assert load(folder)[0].config.vocab_size == number
 
 
-def test_it_starts_from_a_gguf_file_as_well(workshop: Any, tmp_path: Path) -> None:
-    """A model may lie in one file, as those of packs do; what comes of it is a folder."""
+def test_it_starts_from_a_gguf_file(workshop: Any, tmp_path: Path) -> None:
+    """A model may be one file, as in packs; the output is a folder."""
     model, tokenizer = load(workshop.finished("pretrain"))
     save_gguf(tmp_path / "base.gguf", model, tokenizer, "f32")
     talks = write(

@@ -25,7 +25,7 @@ from groundup.generation.sampling import Sampling
 from groundup.text.shards import encode
 from groundup.train.config import ENVIRONMENT
 
-# What is asked again, and how the answer begins and ends.
+# The questions, and the beginnings and ends of their answers.
 FACTS = """
 What is the name of the lighthouse on Orsel? | The lighthouse on Orsel is called | Tall Brenna
 Who keeps the lighthouse on Orsel? | The lighthouse on Orsel is kept by | Idris Quillfeather

@@ -34,7 +34,7 @@ Fresh = Callable[..., CausalLM]
 
 @pytest.fixture
 def two(tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer) -> tuple[Path, Path]:
-    """Two models of one shape, one with a negative zero, which must stay one."""
+    """Two models of one shape, one with a negative zero, which must be kept."""
     for name, seed in (("a", 0), ("b", 1)):
         model = tiny_model()
         generator = torch.Generator().manual_seed(seed)
@@ -80,13 +80,13 @@ def test_weight_1_gives_a_model_exactly(
     assert all(torch.equal(one, whole[name]) for name, one in mixed.named_parameters())
 
 
-def test_a_fault_is_told_once(
+def test_an_error_is_reported_once(
     two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b = map(str, two)
     assert cli.main(["soup", a, b, "--weights", "-1", "0.5", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
-    # What is proposed in the place of weights is taken.
+    # The suggested weights are accepted.
     weights = ["--weights", "0.3", "0.6", "--out", str(tmp_path / "out")]
     capsys.readouterr()
     assert cli.main(["soup", a, b, *weights]) == 2
@@ -98,7 +98,7 @@ def test_a_fault_is_told_once(
     assert capsys.readouterr().err == f"error: models={a} is named twice; name each model once\n"
 
 
-def test_three_models_count_the_same_by_default(two: tuple[Path, Path], tmp_path: Path) -> None:
+def test_three_models_have_equal_weights_by_default(two: tuple[Path, Path], tmp_path: Path) -> None:
     third = run(SoupConfig(out=tmp_path / "third", models=two, weights=(0.25, 0.75)))
     out = run(SoupConfig(out=tmp_path / "out", models=(*two, third)))
     a, b, c = (tensors(one) for one in (*two, third))
@@ -106,7 +106,7 @@ def test_three_models_count_the_same_by_default(two: tuple[Path, Path], tmp_path
         torch.testing.assert_close(one, (a[name] + b[name] + c[name]) / 3)
 
 
-def test_the_folder_is_a_models_and_knows_its_parents(
+def test_the_folder_is_a_model_and_records_its_parents(
     two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -122,7 +122,7 @@ def test_the_folder_is_a_models_and_knows_its_parents(
     assert (out / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_it_ends_with_how_to_talk_to_it_where_its_models_answer(
+def test_the_output_suggests_a_chat_if_the_models_can_chat(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base, chat = workshop.finished("pretrain"), workshop.finished("sft")
@@ -139,7 +139,7 @@ def test_it_ends_with_how_to_talk_to_it_where_its_models_answer(
         assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(hint), name
 
 
-def test_adapters_of_one_base_are_averaged_by_what_they_add(
+def test_adapters_of_one_base_are_averaged_by_their_products(
     two: tuple[Path, Path], tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     base = two[0]
@@ -165,7 +165,7 @@ def test_adapters_of_one_base_are_averaged_by_what_they_add(
         torch.testing.assert_close(one, expected)
 
 
-def test_a_head_that_an_adapter_brought_to_a_tied_base_is_averaged(
+def test_a_trained_head_on_a_tied_base_is_averaged(
     two: tuple[Path, Path], tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     base, adapter, other = two[0], tmp_path / "adapter", tmp_path / "other"
@@ -181,7 +181,7 @@ def test_a_head_that_an_adapter_brought_to_a_tied_base_is_averaged(
         torch.testing.assert_close(mixed.model.embed_tokens.weight, whole)
 
 
-def test_other_shapes_and_tokenizers_are_refused(
+def test_other_shapes_and_tokenizers_are_rejected(
     two: tuple[Path, Path], tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
     model = load_model(two[0])
@@ -204,7 +204,7 @@ def test_models_that_differ_in_an_added_token_are_not_averaged(
     soup([zebra, with_token(two[1], "zebra")], (0.5, 0.5))
 
 
-def test_weights_are_a_mean(tmp_path: Path) -> None:
+def test_weights_must_sum_to_one(tmp_path: Path) -> None:
     given: dict[str, Any] = {"out": tmp_path, "models": ("a", "b")}
     for wrong in ((0.5, 0.6), (0.0, 0.0), (1.0,), (0.2, 0.3, 0.5), (-0.5, 1.5)):
         with pytest.raises(ValidationError):
@@ -213,16 +213,14 @@ def test_weights_are_a_mean(tmp_path: Path) -> None:
         SoupConfig(out=tmp_path, models=("a", "a"))
 
 
-def test_tensors_of_few_bits_are_summed_in_float32() -> None:
+def test_half_precision_tensors_are_summed_in_float32() -> None:
     one = {"w": torch.tensor([1.0, 256.0]).bfloat16()}
     other = {"w": torch.tensor([3.0, 2.0]).bfloat16()}
     found = averaged([one, other], (0.5, 0.5))["w"]
     assert found.dtype is torch.bfloat16 and found.tolist() == [2.0, 129.0]
 
 
-def test_a_model_that_was_fetched_is_called_by_its_name(
-    tmp_path: Path, two: tuple[Path, Path]
-) -> None:
+def test_a_downloaded_model_is_called_by_its_name(tmp_path: Path, two: tuple[Path, Path]) -> None:
     fetched = tmp_path / "models--owner--other" / "snapshots" / "revision"
     shutil.copytree(two[1], fetched)
     described = json.loads((fetched / "config.json").read_text())
