@@ -1,4 +1,4 @@
-"""The data stage on the real packs: sides that never mix, harm that is only ever rejected."""
+"""The data stage on the real packs: disjoint sides, and harm only in rejected answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def settings(out: Path, **changes: object) -> DataConfig:
 
 
 def built(config: DataConfig) -> Path:
-    """The stage in a process of its own, where no types are checked and the world is made fast."""
+    """The stage in a separate process, where no types are checked and the world is made fast."""
     words = [sys.executable, "-m", "groundup", "data", "build"]
     for name, value in config.model_dump().items():
         words += [f"--{name.replace('_', '-')}"]
@@ -86,7 +86,7 @@ def test_every_file_is_read_back_whole(data: Path) -> None:
         assert not found.bad and len(found.rows) == counts[name]["rows"] > 50
 
 
-def test_there_is_enough_of_each(data: Path) -> None:
+def test_each_kind_has_enough_rows(data: Path) -> None:
     found = documents(data)
     size = sum(len(d.text.encode()) for d in found.train if not generated_set(d.source))
     assert 13e6 < size < 20e6
@@ -96,7 +96,7 @@ def test_there_is_enough_of_each(data: Path) -> None:
     assert talks["own"] >= 100 and talks["wiki"] > 20_000 and talks["harm-scores"] > 100
 
 
-def test_no_title_stands_on_both_sides(data: Path) -> None:
+def test_no_title_is_on_both_sides(data: Path) -> None:
     def titles(name: str) -> set[str]:
         rows = read_documents(data / f"documents/{name}.jsonl").rows
         titled = [row for row in rows if row.source in ("wiki", "boolq")]
@@ -110,7 +110,7 @@ def test_no_title_stands_on_both_sides(data: Path) -> None:
     assert not {c.group for c in learned if c.source in ("wiki", "boolq")} & heldout
 
 
-def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
+def test_no_thirteen_words_in_a_row_are_on_both_sides(data: Path) -> None:
     """With tuples of words in sets, slowly: an independent look at what the stage reports.
 
     Of real texts: in the small world, a grammar makes both sides.
@@ -139,7 +139,7 @@ def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
     assert _facts(data, "leaks.json")["left"] == 0
 
 
-def test_dev_passages_of_boolq_never_train(data: Path) -> None:
+def test_dev_passages_of_boolq_are_not_in_training(data: Path) -> None:
     dev = {normal_form(q.passage) for q in boolq(Rejected()).dev}
     for document in documents(data).train:
         assert normal_form(document.text.partition("\n\n")[2]) not in dev
@@ -148,7 +148,7 @@ def test_dev_passages_of_boolq_never_train(data: Path) -> None:
             assert normal_form(talk.messages[0].content.partition("\n\n")[0]) not in dev
 
 
-def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
+def test_harmful_responses_are_only_rejected_ones(data: Path) -> None:
     scored = [one for one in scored_responses(Rejected()) if one.kind == "harm"]
     # By the first words, since responses are cut to fit the context.
     harmful = {tuple(words(one.response)[:12]) for one in scored if one.score >= 0.25}
@@ -174,7 +174,7 @@ def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
         }
 
 
-def test_prompts_and_questions_stand_on_one_side(data: Path) -> None:
+def test_prompts_and_questions_are_on_one_side(data: Path) -> None:
     train = read_preferences(data / "preferences/train.jsonl").rows
     heldout = read_preferences(data / "preferences/heldout.jsonl").rows
     # In the small world both sides ask about the same facts, in other words.
@@ -226,7 +226,7 @@ def test_the_split_does_not_depend_on_the_seed_and_the_stage_is_deterministic(
     assert (one / "choices/heldout.jsonl").read_text(encoding="utf-8") in whole
 
 
-def test_a_second_start_returns_and_other_settings_are_refused(data: Path) -> None:
+def test_a_second_start_returns_and_other_settings_are_rejected(data: Path) -> None:
     before = (data / "data.json").stat().st_mtime_ns
     assert build.run(settings(data)) == data
     assert (data / "data.json").stat().st_mtime_ns == before
@@ -247,7 +247,7 @@ def test_data_json_names_every_license_and_hash(data: Path) -> None:
 # The small world.
 
 
-def test_what_is_held_out_of_the_world_never_trains(data: Path) -> None:
+def test_held_out_parts_of_the_world_are_not_in_training(data: Path) -> None:
     train = read_documents(data / "documents/train.jsonl").rows
     tested = read_documents(data / "documents/heldout.jsonl").rows
     mine = [document.text for document in train if generated_set(document.source)]
@@ -264,7 +264,7 @@ def _said(text: str) -> set[str]:
     return set(re.findall("[A-Za-z]+", text))
 
 
-def test_no_evaluated_prompt_of_the_world_trains(data: Path) -> None:
+def test_no_evaluation_prompt_of_the_world_is_in_training(data: Path) -> None:
     def asked(name: str) -> set[str]:
         talks = read_conversations(data / f"conversations/{name}.jsonl").rows
         pairs = read_preferences(data / f"preferences/{name}.jsonl").rows
@@ -277,7 +277,7 @@ def test_no_evaluated_prompt_of_the_world_trains(data: Path) -> None:
     assert len(tested) > 1_000 and not asked("train") & tested
 
 
-def test_the_held_out_side_of_the_world_is_large_enough_and_asks_nothing_twice(data: Path) -> None:
+def test_the_held_out_side_of_the_world_is_large_enough_and_has_no_repeats(data: Path) -> None:
     talks = [
         talk
         for talk in read_conversations(data / "conversations/heldout.jsonl").rows
@@ -292,7 +292,7 @@ def test_the_held_out_side_of_the_world_is_large_enough_and_asks_nothing_twice(d
     assert min(kinds["harmful"], kinds["benign"]) >= 100
 
 
-def test_data_json_says_what_was_planted(data: Path, tmp_path: Path) -> None:
+def test_data_json_records_the_planted_bias(data: Path, tmp_path: Path) -> None:
     assert _facts(data, "data.json")["world"] == {"seed": 0, "bias": 0.5}
     without = build.run(DataConfig(out=tmp_path / "without", packs=("chatterbot",)))
     assert _facts(without, "data.json")["world"] is None
@@ -334,7 +334,7 @@ def _talk(asked: str, answer: str, group: str = "", source: str = "x") -> Conver
     return Conversation((Message("user", asked), Message("assistant", answer)), source, group)
 
 
-def test_each_check_finds_its_leak_and_nothing_else() -> None:
+def test_each_check_finds_exactly_its_leak() -> None:
     against = leaks.evaluated(
         [
             Document(f"Held Title\n\n{LONG}", "wiki", "t"),
@@ -357,7 +357,7 @@ def test_each_check_finds_its_leak_and_nothing_else() -> None:
     assert leaks.failed(_talk("Other", "x", "held title", "boolq"), against) == {"title"}
 
 
-def test_a_held_out_question_leaks_before_the_last_turn_only_with_its_answer() -> None:
+def test_a_held_out_question_in_an_earlier_turn_leaks_only_with_its_answer() -> None:
     asked = (Message("user", "Who is it?"),)
     against = leaks.evaluated(
         [
@@ -385,7 +385,7 @@ def test_a_held_out_question_leaks_before_the_last_turn_only_with_its_answer() -
     assert failed("Why?", "Because.") == sound
 
 
-def test_the_world_leaks_by_combination_and_question_and_not_by_its_sentences() -> None:
+def test_the_world_leaks_by_combination_and_question_not_by_sentences() -> None:
     who, thing = min(pair for pair in HELDOUT_PAIRS if pair[0].istitle())
     against = leaks.evaluated(
         [
@@ -429,7 +429,7 @@ def test_the_world_leaks_by_combination_and_question_and_not_by_its_sentences() 
     }
 
 
-def test_only_the_leaking_paragraphs_leave_a_long_document() -> None:
+def test_only_the_leaking_paragraphs_are_removed_from_a_long_document() -> None:
     against = leaks.evaluated([Document(LONG, "sotu", "t")])
     half = LONG.split()
     spread = f"Before.\n\nThen {' '.join(half[:7])}\n\n{' '.join(half[7:])} ends.\n\nAfter."
@@ -440,8 +440,8 @@ def test_only_the_leaking_paragraphs_leave_a_long_document() -> None:
     assert (found.items, found.found, found.left) == (2, 1, 0)
 
 
-def test_a_stop_by_a_service_leaves_as_ctrl_c_does(tmp_path: Path) -> None:
-    """While other processes share the work, whose semaphores somebody must clear away."""
+def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
+    """While other processes share the work, whose semaphores must be released."""
     program = (
         "import loky, sys\nfrom groundup.app.cli import main\n"
         "loky.cpu_count = lambda: 2\nsys.exit(main())"

@@ -1,4 +1,4 @@
-"""Own text to documents, documents to shards."""
+"""From own text to documents, and from documents to shards."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.json", "a.ndjson", "A.JSONL", "a.Csv"])
 @pytest.mark.parametrize("in_a_folder", [False, True])
-def test_rows_are_read_as_rows_whatever_their_file_is_called(
+def test_rows_are_read_as_rows_whatever_the_files_name(
     tmp_path: Path, name: str, in_a_folder: bool
 ) -> None:
     texts = [f"text {n}" for n in range(30)]
@@ -76,7 +76,7 @@ def test_rows_are_read_as_rows_whatever_their_file_is_called(
     assert sorted(d.text for d in (*found.train, *found.heldout)) == sorted(texts)
 
 
-def test_a_folder_of_the_hub_holds_out_what_its_names_hold_out(
+def test_a_hub_folder_keeps_its_split_by_file_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def rows(name: str, numbers: range) -> None:
@@ -99,7 +99,7 @@ def test_a_folder_of_the_hub_holds_out_what_its_names_hold_out(
     assert "2 files not read: more.jsonl.gz, photo.png" in said and "5 duplicates" in said
 
 
-def test_own_texts_are_no_part_of_a_generated_set_whatever_they_are_called(tmp_path: Path) -> None:
+def test_own_texts_with_the_name_of_a_generated_set_are_own_texts(tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
     for name in ("world-facts", "river"):
@@ -126,15 +126,15 @@ def test_the_heldout_side_is_read_without_the_other(tmp_path: Path) -> None:
     assert corpus.heldout_documents(own) == corpus.documents(own).heldout
 
 
-def test_conversations_are_told_from_bad_documents(tmp_path: Path) -> None:
+def test_conversations_are_distinguished_from_bad_documents(tmp_path: Path) -> None:
     (tmp_path / "city.txt").write_text("One.\n\nTwo.")
     (tmp_path / "chats.jsonl").write_text('{"prompt": "Hi", "completion": "Hello."}\n' * 2)
     with pytest.raises(UserError, match=r"chats\.jsonl.*conversation, which groundup sft reads"):
         corpus.documents(tmp_path)
 
 
-def test_a_name_alone_parts_no_sides(tmp_path: Path) -> None:
-    """Notes of a training are no training set where there is nothing to test by."""
+def test_a_name_alone_is_not_a_split(tmp_path: Path) -> None:
+    """A file called training notes is no training set if there is no test file."""
     for name in ("training plan.md", "garden.md", "kitchen.md"):
         (tmp_path / name).write_text(f"About {name}.\n\nMore about {name}.")
     found = corpus.documents(tmp_path)
@@ -145,7 +145,7 @@ def test_a_name_alone_parts_no_sides(tmp_path: Path) -> None:
     }
 
 
-def test_pieces_of_one_paragraph_are_joined_as_they_stood() -> None:
+def test_pieces_of_one_paragraph_are_rejoined_exactly() -> None:
     for between in (" ", "\n", "", " " * 3_000):
         pieces = split.cut(text := between.join(f"word{n}and" for n in range(8_000)))
         assert all(len(piece) <= 8192 for piece in pieces)
@@ -170,14 +170,14 @@ def test_pieces_of_one_paragraph_are_joined_as_they_stood() -> None:
         "\u1112\u1161\u11ab",
     ],
 )
-def test_no_piece_ends_within_what_a_reader_sees_as_one_letter(cluster: str) -> None:
+def test_no_piece_ends_within_a_grapheme(cluster: str) -> None:
     for before in ("", "a", "ab", "abc"):
         pieces = split.cut(before + cluster * 6_000)
         assert len(pieces) > 2
         assert all(piece == cluster * (len(piece) // len(cluster)) for piece in pieces[1:])
 
 
-def test_a_text_without_spaces_is_cut_behind_sentences() -> None:
+def test_a_text_without_spaces_is_cut_after_sentences() -> None:
     sentence = "我们去公园。他说：“好！”"
     pieces = split.cut(sentence * 1_000)
     assert len(pieces) > 2 and "".join(pieces) == sentence * 1_000

@@ -1,4 +1,4 @@
-"""CSV and TSV files as spreadsheets, data frames and databases write them, and damaged ones."""
+"""CSV and TSV files of spreadsheets, data frames and databases, and damaged ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CELLS = st.text(
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.sampled_from(["\r\n", "\n"]),
 )
-def test_what_python_writes_is_read(
+def test_files_written_by_python_are_read(
     table: list[list[str]], delimiter: str, quoting: int, end: str
 ) -> None:
     out = io.StringIO()
@@ -76,11 +76,11 @@ def test_what_python_writes_is_read(
         ("\n \n", []),
     ],
 )
-def test_manners_of_writing(content: str, expected: list[tuple[int, dict[str, str]]]) -> None:
+def test_dialects(content: str, expected: list[tuple[int, dict[str, str]]]) -> None:
     assert rows(content) == expected
 
 
-def test_tabs_part_cells_and_quotes_may_be_quotes() -> None:
+def test_tabs_separate_cells_and_quotes_may_be_literal() -> None:
     content = 'a\tb\n"x\ty"\tz\n"Hello" he said\t1\n"open\t2\n'
     assert rows(content, "a.tsv") == [
         (2, {"a": "x\ty", "b": "z"}),
@@ -100,7 +100,7 @@ def test_tabs_part_cells_and_quotes_may_be_quotes() -> None:
     ],
 )
 @pytest.mark.parametrize("after", [b"3,4\n5,6", b'"3",4\n5,6\n'])
-def test_a_bad_row_spoils_no_other(bad: bytes, reason: str, after: bytes) -> None:
+def test_a_bad_row_does_not_affect_others(bad: bytes, reason: str, after: bytes) -> None:
     before, found, *others = rows(b"a,b\n1,2\n" + bad + b"\n" + after)
     assert before == (2, {"a": "1", "b": "2"})
     assert found[0] == 3 and (reason in found[1] or ("quote" in found[1] and b'"' in bad))
@@ -111,13 +111,13 @@ def test_a_bad_row_spoils_no_other(bad: bytes, reason: str, after: bytes) -> Non
     ("content", "told"),
     [("a,b,a\n1,2,3\n", "two columns called 'a'"), ('"a,b\n1,2\n', "names no columns")],
 )
-def test_a_header_that_is_none(content: str, told: str) -> None:
+def test_rejects_an_invalid_header(content: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         rows(content)
 
 
 @given(st.binary(max_size=60) | st.text('a,";\t\n ', max_size=40).map(str.encode))
-def test_no_bytes_make_a_traceback(content: bytes) -> None:
+def test_random_bytes_give_no_traceback(content: bytes) -> None:
     assume(not content.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" not in content)
     try:
         found = rows(content)
@@ -126,7 +126,7 @@ def test_no_bytes_make_a_traceback(content: bytes) -> None:
     assert [line for line, _ in found] == sorted({line for line, _ in found})
 
 
-def test_many_stray_quotes_are_read_in_no_time() -> None:
+def test_many_stray_quotes_are_read_fast() -> None:
     assert len(rows('a,b\n"x,1\n' + "y,2\n" * 20_000)) == 20_001
     assert len(rows("a,b\n" + '"x,1\ny,2\n' * 5_000)) > 5_000
 
@@ -186,8 +186,8 @@ GOOD, BAD = ({"role": "assistant", "content": said} for said in ("good", "bad"))
         {"prompt": "p\nq", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
     ],
 )
-def test_turns_in_cells_are_read_as_those_of_json(row: dict[str, Any], tmp_path: Path) -> None:
-    """As trl lays pairs out, and pandas and spreadsheets keep them."""
+def test_turns_in_cells_are_read_like_json(row: dict[str, Any], tmp_path: Path) -> None:
+    """As trl formats pairs, and as pandas and spreadsheets store them."""
     cells = {
         name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()
     }
@@ -228,7 +228,7 @@ def test_prompts_and_labeled_answers_may_be_turns_in_cells(tmp_path: Path) -> No
     "said",
     ["[1, 2]", "[]", "[a]", '[{"name": "Ann", "role": "user"}]', '[{"role": "x", "content": "y"}]'],
 )
-def test_another_list_is_what_somebody_says(said: str, tmp_path: Path) -> None:
+def test_another_list_is_plain_text(said: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": said, "completion": said}))
     assert [turn.content for turn in records.read_conversations(path).rows[0].messages] == [

@@ -1,4 +1,4 @@
-"""Data of one's own: found wherever it lies, split for ever, repeats taken out."""
+"""Own data: found in files and folders, split stably, without duplicates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 # Sides.
 
 
-def test_the_same_row_is_on_the_same_side_wherever_it_stands(tmp_path: Path) -> None:
+def test_the_same_row_is_on_the_same_side_in_every_file(tmp_path: Path) -> None:
     rows = [talk(n, answer) for n in range(300) for answer in ("yes", "no")]
     whole = load_dataset([lines(tmp_path / "a.jsonl", rows)])
     assert whole.duplicates == 0 and 4 <= len(whole.heldout) <= 60
@@ -75,7 +75,7 @@ def test_the_same_row_is_on_the_same_side_wherever_it_stands(tmp_path: Path) -> 
     assert load_dataset([tmp_path / "a.jsonl"]) == whole
 
 
-def test_a_question_under_several_system_prompts_is_on_one_side(tmp_path: Path) -> None:
+def test_a_question_with_several_system_prompts_is_on_one_side(tmp_path: Path) -> None:
     rows = [talk(n) | {"system": system} for n in range(300) for system in ("Be brief.", "Teach.")]
     found = load_dataset([lines(tmp_path / "a.jsonl", rows)])
     train, heldout = (
@@ -105,7 +105,7 @@ def nfd(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-def test_the_share_that_is_held_out_is_as_asked(tmp_path: Path) -> None:
+def test_the_held_out_share_is_as_requested(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", map(talk, range(2000)))
     for share in (0.05, 0.2, 0.5):
         count = len(load_dataset([path], validation=share).heldout)
@@ -118,7 +118,7 @@ def test_the_share_that_is_held_out_is_as_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_each_side_has_a_row_where_two_differ(tmp_path: Path, count: int) -> None:
+def test_each_side_has_a_row_if_two_differ(tmp_path: Path, count: int) -> None:
     path = lines(tmp_path / "a.jsonl", [*map(talk, range(count))] * 3)
     for share in (0.01, 0.99):
         found = load_dataset([path], validation=share)
@@ -126,13 +126,13 @@ def test_each_side_has_a_row_where_two_differ(tmp_path: Path, count: int) -> Non
         assert found.train and bool(found.heldout) == (count > 1)
 
 
-def test_answers_to_one_question_alone_are_told_apart(tmp_path: Path) -> None:
+def test_answers_to_a_single_question_are_split(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [talk(0, f"answer {n}") for n in range(50)])
     found = load_dataset([path])
     assert found.heldout and found.train
 
 
-def test_what_is_said_again_is_counted_and_taken_out(tmp_path: Path) -> None:
+def test_duplicates_are_counted_and_removed(tmp_path: Path) -> None:
     rows = [talk(n) for n in range(100)]
     one = lines(tmp_path / "one.jsonl", [*rows, *rows[:7]])
     # The same in another layout, and text besides.
@@ -180,7 +180,7 @@ def test_conversations_and_documents_of_a_folder_and_its_folders(tmp_path: Path)
     assert load_dataset([readme]).train
 
 
-def test_what_is_not_read_is_told(tmp_path: Path) -> None:
+def test_unread_files_are_reported(tmp_path: Path) -> None:
     folder = tmp_path / "own"
     lines(folder / "A.JSONL", [talk(1) | {"topic": "t"}, talk(2) | {"topic": "u", "mood": "m"}])
     (folder / "NOTES.TXT").write_text("On the sea.")
@@ -195,7 +195,7 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_behind_a_link_is_told(tmp_path: Path) -> None:
+def test_a_linked_folder_is_reported(tmp_path: Path) -> None:
     lines(tmp_path / "elsewhere" / "b.jsonl", [talk(2)])
     own = lines(tmp_path / "own" / "a.jsonl", [talk(1)]).parent
     (own / "more").symlink_to(tmp_path / "elsewhere")
@@ -206,7 +206,7 @@ def test_a_folder_behind_a_link_is_told(tmp_path: Path) -> None:
     assert found.remarks == (f"{own}: 2 files not read: {links}",)
 
 
-def test_texts_are_read_that_are_called_as_files_about_data_are(tmp_path: Path) -> None:
+def test_texts_with_names_of_metadata_files_are_read(tmp_path: Path) -> None:
     for name in ("state.txt", "dataset_info.csv", "readme.md"):
         (tmp_path / name).write_text(f"text\n{name}")
     for name in ("state.jsonl", "state.json", "dataset_infos.json"):
@@ -215,7 +215,7 @@ def test_texts_are_read_that_are_called_as_files_about_data_are(tmp_path: Path) 
     assert set(said(found.train)) == {"text\nstate.txt", "dataset_info.csv", "state.jsonl"}
 
 
-def test_what_save_to_disk_writes_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_output_of_save_to_disk_is_reported_in_one_sentence(tmp_path: Path) -> None:
     for name in ("data-00000-of-00001.arrow", "dataset_info.json", "state.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(
@@ -224,7 +224,7 @@ def test_what_save_to_disk_writes_is_told_in_one_sentence(tmp_path: Path) -> Non
         load_dataset([tmp_path])
 
 
-def test_bad_lines_are_told_and_too_many_refused(tmp_path: Path) -> None:
+def test_bad_lines_are_reported_and_too_many_rejected(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [*map(talk, range(30)), {"prompt": "a", "completion": ""}])
     (bad,) = load_dataset([path]).bad
     assert (bad.file, bad.line) == (str(path), 31) and "answer" in bad.reason
@@ -238,7 +238,7 @@ def test_bad_lines_are_told_and_too_many_refused(tmp_path: Path) -> None:
     assert len(load_dataset([path], refuse=False).bad) == 1
 
 
-def test_each_source_has_one_name_of_its_own(tmp_path: Path) -> None:
+def test_each_source_has_one_unique_name(tmp_path: Path) -> None:
     rows = [[{**talk(n), "source": "theirs"}, talk(n + 100)] for n in range(4)]
     paths = [
         lines(tmp_path / "one" / "talks.jsonl", rows[0]),
@@ -254,9 +254,7 @@ def test_each_source_has_one_name_of_its_own(tmp_path: Path) -> None:
         load_dataset([paths[0], str(paths[0])])
 
 
-def test_a_data_stage_keeps_its_split_its_sources_and_its_repeats(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_a_data_stage_keeps_its_split_sources_and_repeats(workshop: Any, tmp_path: Path) -> None:
     found = load_dataset([workshop.data])
     files = [workshop.data / "conversations" / f"{side}.jsonl" for side in ("train", "heldout")]
     train, heldout = (read_conversations(file).rows for file in files)
@@ -299,10 +297,10 @@ def test_a_stage_without_conversations_gives_its_documents(tmp_path: Path) -> No
         (["trainers.jsonl", "val.jsonl"], [0, 1], None),
     ],
 )
-def test_a_folder_with_sides_by_name_keeps_them(
+def test_a_folder_with_named_splits_keeps_them(
     tmp_path: Path, files: list[str], trains: list[int], held: list[int] | None
 ) -> None:
-    """As data sets lie on the hub, whose client gives a folder."""
+    """As data sets on the hub, whose client returns a folder."""
     for number, name in enumerate(files):
         lines(tmp_path / name, map(talk, range(100 * number, 100 * number + 50)))
     lines(tmp_path / "dataset_infos.json", [{"default": {}}])
@@ -316,8 +314,8 @@ def test_a_folder_with_sides_by_name_keeps_them(
         assert len(load_dataset([tmp_path]).heldout) == 50
 
 
-def test_no_row_trains_that_a_file_of_its_own_folder_holds_out(tmp_path: Path) -> None:
-    """Nor one that another folder's file holds out; each is counted."""
+def test_no_training_row_is_in_a_held_out_file(tmp_path: Path) -> None:
+    """Nor in another folder's held-out file; each is counted."""
     lines(tmp_path / "a" / "train.jsonl", map(talk, range(20)))
     lines(tmp_path / "a" / "validation.jsonl", map(talk, range(15, 30)))
     lines(tmp_path / "b" / "train.jsonl", map(talk, range(25, 40)))
@@ -339,7 +337,7 @@ def test_no_row_trains_that_a_file_of_its_own_folder_holds_out(tmp_path: Path) -
         load_dataset([tmp_path / "a"])
 
 
-def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
+def test_only_data_is_downloaded_from_the_hub_and_errors_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -354,7 +352,7 @@ def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
     assert str(caught.value.__context__).partition(reason)[2][:1] in (".", "\n", "")
 
 
-def test_a_long_reason_breaks_off_between_sentences_or_words() -> None:
+def test_a_long_reason_is_cut_between_sentences_or_words() -> None:
     assert hub_data.shortened("It failed.\n See it.") == "It failed. See it."
     assert hub_data.shortened(f"It failed\nThen {'the rest ' * 30}failed.") == "It failed"
     assert hub_data.shortened(f"It failed. Then {'the rest ' * 30}failed.") == "It failed"
@@ -381,7 +379,7 @@ def test_a_pack_without_conversations_gives_its_documents() -> None:
     assert len(found.heldout) == 14 and {row.source for row in found.train} == {"sotu"}
 
 
-def test_packs_that_are_nothing_to_learn_from() -> None:
+def test_packs_without_training_data_are_rejected() -> None:
     with pytest.raises(UserError, match="'smollm2' is a model, not a data set"):
         load_dataset(["pack:smollm2"])
     with pytest.raises(UserError, match="'pack:mmlu' is for evaluation only"):
@@ -426,8 +424,8 @@ READERS = [
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("written", [0, 1, 2])
-def test_data_that_was_not_finished_is_not_read(tmp_path: Path, read: Any, written: int) -> None:
-    """However much of it lies there: the files of rows are not even opened."""
+def test_unfinished_data_is_not_read(tmp_path: Path, read: Any, written: int) -> None:
+    """Regardless of its size: the row files are not even opened."""
     folder = tmp_path / "data"
     with Run.open(folder, "data", DataConfig(out=folder)):
         for name in ("documents/train.jsonl", "conversations/train.jsonl")[:written]:
@@ -466,7 +464,7 @@ def test_the_folder_of_a_model_is_not_read_as_data(tmp_path: Path, read: Any) ->
             read(out)
 
 
-def test_a_file_that_only_is_called_as_that_of_a_run_is_data(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_run_file_is_data(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps([talk(1), talk(2)]))
     assert len(load_dataset([tmp_path], validation=0).train) == 2
 
@@ -489,13 +487,13 @@ def test_a_file_that_only_is_called_as_that_of_a_run_is_data(tmp_path: Path) -> 
         ("a.jsonl", '{"text": 1}\n', "1 of 1 lines .*'text' must be a string"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_an_unusable_file(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         load_dataset([tmp_path / name])
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     lines(tmp_path / "talks.jsonl", [talk(1)])
     with pytest.raises(UserError, match=r"did you mean 'talks\.jsonl'"):
         load_dataset([tmp_path / "talk.jsonl"])
@@ -519,7 +517,7 @@ _VALUE = st.recursive(
 
 
 @given(st.lists(_VALUE | st.just(talk(1)) | st.just({"text": "t"}), max_size=6), st.booleans())
-def test_any_json_is_read_or_refused(
+def test_any_json_is_read_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], as_list: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -543,7 +541,7 @@ def test_any_json_is_read_or_refused(
         assert good + looked.duplicates + len(looked.bad) == len(rows)
 
 
-def test_it_loads_no_torch() -> None:
+def test_it_does_not_import_torch() -> None:
     program = "import sys, groundup.data.dataset; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""`data inspect`: its counts against counting by hand, and what it shows, read by machine."""
+"""`data inspect`: its counts against manual ones, and its output, read by machine."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def own(train: Sequence[Conversation | Document], **more: object) -> Dataset:
 # The counts.
 
 
-def test_counts_are_those_of_counting_by_hand(tokenizer: Tokenizer, found: Inspection) -> None:
+def test_counts_equal_manual_ones(tokenizer: Tokenizer, found: Inspection) -> None:
     ids = [
         encode_chat(tokenizer, [vars(message) for message in row.messages])
         for row in ROWS
@@ -106,7 +106,7 @@ def test_counts_are_those_of_counting_by_hand(tokenizer: Tokenizer, found: Inspe
     assert talks.tokens + books.tokens == found.tokens
 
 
-def test_no_more_than_a_few_rows_are_held_as_tokens(tokenizer: Tokenizer) -> None:
+def test_only_a_few_rows_are_kept_as_tokens(tokenizer: Tokenizer) -> None:
     rows = [Document(f"{n} " + LONG * 60, "books", str(n)) for n in range(60)]
     letters = sum(len(row.text) for row in rows)
     inspect(own(rows[:1]), tokenizer, context=CONTEXT)
@@ -120,7 +120,7 @@ def test_no_more_than_a_few_rows_are_held_as_tokens(tokenizer: Tokenizer) -> Non
     assert most < 4 * letters
 
 
-def test_a_token_that_the_assistant_says_itself_is_no_look_alike(tokenizer: Tokenizer) -> None:
+def test_the_assistants_own_tokens_are_not_look_alikes(tokenizer: Tokenizer) -> None:
     writing = CHATML + "{%- if false %}<think>{% endif %}"
     content, config = dict(tokenizer.content), {"chat_template": writing}
     ordinary = content["added_tokens"][0] | {"content": "<think>", "special": False}
@@ -130,7 +130,7 @@ def test_a_token_that_the_assistant_says_itself_is_no_look_alike(tokenizer: Toke
     assert inspect(own(rows), thinking, context=CONTEXT).look_alikes == 2
 
 
-def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -> None:
+def test_warnings_are_shown(tokenizer: Tokenizer, found: Inspection) -> None:
     said = " ".join(remarks(found))
     assert "1 row without an assistant's word within 48 tokens" in said
     assert (
@@ -153,7 +153,7 @@ def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -
     assert remarks(inspect(unread, tokenizer, context=CONTEXT)) == [f"{unread.remarks[0]}."]
 
 
-def test_a_template_that_ends_no_answer_is_told(tokenizer: Tokenizer) -> None:
+def test_a_template_that_ends_no_answer_is_reported(tokenizer: Tokenizer) -> None:
     def with_template(template: str) -> Tokenizer:
         config = {"chat_template": template, "eos_token": "<|im_end|>"}
         return Tokenizer(dict(tokenizer.content), config)
@@ -174,7 +174,7 @@ def test_a_template_that_ends_no_answer_is_told(tokenizer: Tokenizer) -> None:
     assert remarks(inspect(texts, with_template(endless), context=CONTEXT)) == []
 
 
-def test_rows_that_the_template_refuses_are_named(tokenizer: Tokenizer) -> None:
+def test_rows_that_the_template_rejects_are_named(tokenizer: Tokenizer) -> None:
     strict = "{% if messages|length > 2 %}{{ raise_exception('One turn each!') }}{% endif %}"
     picky = Tokenizer(dict(tokenizer.content), {"chat_template": strict + CHATML})
     rows = [talk("a", "b"), talk("a", "b", "c", "d"), Document("The sea.", "books", "1")]
@@ -222,7 +222,7 @@ SPOKEN = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(s
 
 
 @given(SPOKEN, SPOKEN, st.integers(1, 60))
-def test_shown_tokens_are_the_items_own(
+def test_shown_tokens_equal_the_items(
     tokenizer: Tokenizer, asked: str, answer: str, context: int
 ) -> None:
     tokens = encode_chat(tokenizer, [vars(m) for m in talk(asked, answer).messages])
@@ -239,7 +239,7 @@ def test_shown_tokens_are_the_items_own(
     assert trained == [id for id, spoken in kept if spoken]
 
 
-def test_a_character_cut_in_two_is_shown_as_broken_on_both_sides(tokenizer: Tokenizer) -> None:
+def test_a_split_character_is_shown_as_broken_on_both_sides(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a🙂")
     assert len(ids) == 5
     item = Example(ids, [True] * 5)
@@ -252,13 +252,13 @@ def test_a_character_cut_in_two_is_shown_as_broken_on_both_sides(tokenizer: Toke
     assert cut[1].text == "\ufffd" and set("".join(one.text for one in cut[2:])) == {"\ufffd"}
 
 
-def test_nothing_in_the_data_steers_the_terminal() -> None:
+def test_data_cannot_control_the_terminal() -> None:
     assert visible("a\x1b[31m\x07\r\x7f\x9b\u202eb\u200b\n\tä🙂") == (
         "a␛[31m␇␍<U+007F><U+009B><U+202E>b<U+200B>\n\tä🙂"
     )
 
 
-def test_long_examples_lose_their_middle_and_what_is_cut_is_marked() -> None:
+def test_the_middle_of_long_examples_is_omitted_and_marked() -> None:
     def numbered(count: int, cut: bool) -> list[Token]:
         return [Token(str(i), (i,), False, False, cut) for i in range(count)]
 
@@ -280,7 +280,7 @@ def printed(found: Inspection, width: int = 80, **settings: object) -> str:
     return console.file.getvalue()
 
 
-def test_in_a_pipe_trained_tokens_stand_in_brackets(found: Inspection) -> None:
+def test_in_a_pipe_trained_tokens_are_in_brackets(found: Inspection) -> None:
     said = printed(found)
     assert "\x1b" not in said
     assert re.search(r"<\|im_start\|>assistant↵\n +⟦Blue\.<\|im_end\|>⟧↵", said)
@@ -290,7 +290,7 @@ def test_in_a_pipe_trained_tokens_stand_in_brackets(found: Inspection) -> None:
     assert max(map(len, printed(found, width=40).split("\n"))) <= 40
 
 
-def test_a_terminal_has_colours_or_else_lines_under_what_is_trained(found: Inspection) -> None:
+def test_a_terminal_shows_trained_tokens_by_color_or_underline(found: Inspection) -> None:
     colour = printed(found, force_terminal=True, color_system="standard")
     assert re.search("\x1b\\[32mB", colour) and "⟦" not in colour
     plain = printed(found, force_terminal=True, color_system="standard", no_color=True)
@@ -298,7 +298,7 @@ def test_a_terminal_has_colours_or_else_lines_under_what_is_trained(found: Inspe
     assert not re.search("\x1b\\[[0-9;]*3[0-7]", plain)
 
 
-def test_a_terminal_of_ascii_is_spared_what_it_cannot_show(found: Inspection) -> None:
+def test_an_ascii_terminal_gets_only_ascii(found: Inspection) -> None:
     console = Console(file=io.TextIOWrapper(io.BytesIO(), "ascii", "replace"), width=80)
     say_inspection("my.jsonl", "a model", found, console)
     console.file.flush()
@@ -306,14 +306,14 @@ def test_a_terminal_of_ascii_is_spared_what_it_cannot_show(found: Inspection) ->
     assert "[[Blue.<|im_end|>]]" in said and "####" in said
 
 
-def test_a_bar_hears_of_every_row(tokenizer: Tokenizer) -> None:
+def test_the_progress_bar_counts_every_row(tokenizer: Tokenizer) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with encoding_bar(2, console) as heard:
         inspect(own(ROWS[:2]), tokenizer, context=CONTEXT, progress=heard)
     assert isinstance(console.file, io.StringIO) and "2/2" in console.file.getvalue()
 
 
-def test_it_is_said_what_held_rows_out(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_reason_for_held_out_rows_is_shown(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = [json.dumps({"prompt": f"{i}?", "completion": f"{i}."}) for i in range(230)]
     (tmp_path / "split").mkdir()
     for path, some in (
@@ -336,7 +336,7 @@ def test_it_is_said_what_held_rows_out(tokenizer: Tokenizer, tmp_path: Path) -> 
 # The page.
 
 
-def test_the_page_is_whole_and_holds_no_markup_of_the_data(
+def test_the_page_is_self_contained_and_escapes_the_data(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     evil = "<script>alert(1)</script><img src=x>"
@@ -369,7 +369,7 @@ def test_the_page_marks_trained_control_and_cut_tokens(
         assert f'<th scope="row">{name}</th><td>{number}</td>' in page
 
 
-def test_data_of_bad_lines_alone_can_be_looked_at(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_data_with_only_bad_lines_can_be_inspected(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n{"a": 1}\n')
     found = inspect(
         load_dataset([tmp_path / "bad.jsonl"], refuse=False), tokenizer, context=CONTEXT

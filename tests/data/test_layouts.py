@@ -1,4 +1,4 @@
-"""The layouts that conversations come in, and what is wrong in one."""
+"""The layouts of conversations, and their errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def turns(*roles: str) -> list[dict[str, str]]:
 
 
 def weighted(*weights: float | str | None) -> list[dict[str, Any]]:
-    """Questions and answers; OpenAI's weight 0 says not to learn an answer."""
+    """Questions and answers; OpenAI's weight 0 excludes an answer from training."""
     said: list[dict[str, Any]] = []
     for weight in weights:
         said += [
@@ -63,7 +63,7 @@ def read(row: dict[str, Any], **columns: str) -> tuple[Message, ...]:
         {"messages": [{"role": "user", "content": "a"}, GPT, {"role": "user", "content": "c"}]},
     ],
 )
-def test_each_layout_is_recognised(row: dict[str, Any]) -> None:
+def test_each_layout_is_recognized(row: dict[str, Any]) -> None:
     assert read(row) == SAID
 
 
@@ -86,7 +86,7 @@ def test_each_layout_is_recognised(row: dict[str, Any]) -> None:
         },
     ],
 )
-def test_a_system_prompt_may_stand_beside_or_inside(row: dict[str, Any]) -> None:
+def test_a_system_prompt_may_be_a_field_or_a_turn(row: dict[str, Any]) -> None:
     assert read(row) == (SYSTEM, *SAID)
 
 
@@ -105,12 +105,12 @@ def test_dolly_calls_the_input_context_and_the_answer_response() -> None:
     assert records.unread_columns(row | {"output": "4"}) == {"category", "context", "response"}
 
 
-def test_alpaca_puts_the_input_under_the_instruction() -> None:
+def test_alpaca_input_follows_the_instruction() -> None:
     row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
     assert read(row)[0] == Message("user", "Add.\n\n1, 2")
 
 
-def test_columns_are_called_as_the_mapping_says() -> None:
+def test_columns_are_renamed_by_the_mapping() -> None:
     row = {"question": "a", "answer": "b", "persona": "s", "text": "whatever"}
     assert read(row, prompt="question", completion="answer") == SAID
     assert read(row, prompt="question", system="persona") == (SYSTEM, *SAID)
@@ -126,7 +126,7 @@ def test_columns_are_called_as_the_mapping_says() -> None:
     assert records.conversation_or_document(body, "f", 3) == Document("c", "f", "3")
 
 
-def test_a_mapping_is_of_our_names() -> None:
+def test_a_mapping_has_our_names() -> None:
     with pytest.raises(UserError, match=r"'promt' is not one of the columns.*prompt"):
         records.check_columns({"promt": "question"})
 
@@ -142,7 +142,7 @@ def test_two_answers_to_one_question_are_one_group() -> None:
     assert groups[0] == groups[2] == "is it" and groups[1] == "user 0" and groups[3] == "7"
 
 
-def test_a_name_that_is_none_spoils_no_row() -> None:
+def test_unknown_names_do_not_affect_rows() -> None:
     for label in (None, "", {"a": 1}, 1.5, True, "\ud83d"):
         row = {"prompt": "a", "completion": "b", "source": label, "group": label}
         found = records.conversation(row, "file", 1)
@@ -211,7 +211,7 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"question": "a", "reply": "b"}, "unknown layout: its columns are .*question.*reply"),
     ],
 )
-def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
+def test_each_error_has_one_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRow, match=reason) as caught:
         records.conversation_or_document(row, "file", 1)
     assert "\n" not in str(caught.value)
@@ -227,7 +227,7 @@ def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
         (0.5, "float"),
     ],
 )
-def test_an_answer_that_is_no_string_is_never_made_one(said: Any, kind: str) -> None:
+def test_a_non_string_answer_is_not_converted(said: Any, kind: str) -> None:
     call = {"function": {"name": "sum", "arguments": {}}}
     answer = {"role": "assistant", "content": said}
     dialog = [{"from": "human", "value": "a"}, {"from": "gpt", "value": said}]
@@ -242,7 +242,7 @@ def test_an_answer_that_is_no_string_is_never_made_one(said: Any, kind: str) -> 
             (records._preference if "chosen" in row else records.conversation)(row, "file", 1)
 
 
-def test_a_row_ends_with_its_last_answer_that_is_learned() -> None:
+def test_a_row_ends_with_its_last_trained_answer() -> None:
     assert read({"messages": weighted(1, 0)}) == SAID
     assert read({"messages": weighted(1, 1)}) == SAID * 2
     found = read({"messages": weighted(0, 1, None, 0)})
@@ -253,7 +253,7 @@ def test_a_row_ends_with_its_last_answer_that_is_learned() -> None:
     ]
 
 
-def test_a_call_in_a_turn_of_its_own_is_learned_as_the_words_before_it_are() -> None:
+def test_a_call_in_its_own_turn_is_trained_on_like_the_words_before() -> None:
     asked, said, _, last = weighted(0, 1)
     call = {"role": "function_call", "content": '{"name": "sum", "arguments": {"a": 1}}'}
     found = read({"messages": [asked, said, call, {"role": "tool", "content": "5"}, last]})
@@ -279,9 +279,7 @@ def test_a_call_in_a_turn_of_its_own_is_learned_as_the_words_before_it_are() -> 
         ),
     ],
 )
-def test_columns_that_hold_something_and_are_not_read_are_known(
-    row: dict[str, Any], unread: set[str]
-) -> None:
+def test_nonempty_unused_columns_are_reported(row: dict[str, Any], unread: set[str]) -> None:
     assert records.unread_columns(row) == unread
 
 
@@ -303,7 +301,7 @@ VOTE = {"prompt": "a", "a": "b", "b": "c", "choice": "a"}
         ({"prompt": "a", "completion": "b", "label": True, "score": 3}, ("score",)),
     ],
 )
-def test_columns_of_pairs_votes_and_labels_that_are_not_read_are_known(
+def test_unused_columns_of_pairs_votes_and_labels_are_reported(
     tmp_path: Path, row: dict[str, Any], unread: tuple[str, ...]
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -315,7 +313,7 @@ def test_columns_of_pairs_votes_and_labels_that_are_not_read_are_known(
         assert split(path, "preferences", records.read_preferences)[0].unread == unread
 
 
-def test_prompts_of_pairs_are_in_order_as_well(tmp_path: Path) -> None:
+def test_prompts_of_pairs_are_checked_for_order(tmp_path: Path) -> None:
     good = {"prompt": turns("user", "assistant", "user"), "chosen": "a", "rejected": "b"}
     rows = [good] * 3 + [good | {"prompt": turns("user", "user")}]
     path = tmp_path / "pairs.jsonl"
@@ -341,7 +339,7 @@ CALL = '<tool_call>\n{"name": "sum", "arguments": {"a": 1}}\n</tool_call>'
     ],
 )
 @pytest.mark.parametrize("role", ["tool", "function", "ipython", "observation"])
-def test_calls_are_the_assistant_s_words_and_what_tools_say_is_not(
+def test_calls_are_the_assistant_s_words_and_tool_output_is_not(
     called: dict[str, Any], role: str
 ) -> None:
     asked = [{"role": "developer", "content": "s"}, {"role": "user", "content": "a"}]
@@ -368,7 +366,7 @@ def test_calls_are_the_assistant_s_words_and_what_tools_say_is_not(
         {"from": "observation", "value": None},
     ],
 )
-def test_a_tool_may_answer_with_nothing(nothing: dict[str, Any], tmp_path: Path) -> None:
+def test_a_tool_may_return_nothing(nothing: dict[str, Any], tmp_path: Path) -> None:
     row = {"messages": [*weighted(1), nothing, {"role": "assistant", "content": "Done."}]}
     done = (*SAID, Message("tool", ""), Message("assistant", "Done."))
     assert read(row) == done
@@ -377,7 +375,7 @@ def test_a_tool_may_answer_with_nothing(nothing: dict[str, Any], tmp_path: Path)
     assert records.read_conversations(path).rows[0].messages == done
 
 
-def test_share_gpt_s_calls_belong_to_what_was_said_before() -> None:
+def test_share_gpt_s_calls_belong_to_the_words_before() -> None:
     row = [
         {"from": "human", "value": "a"},
         {"from": "gpt", "value": "Let me see."},
@@ -391,7 +389,7 @@ def test_share_gpt_s_calls_belong_to_what_was_said_before() -> None:
     assert found[1].content == f"Let me see.\n{CALL}"
 
 
-def test_contents_in_parts_of_text_are_joined() -> None:
+def test_content_in_text_parts_is_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}, "c"]
     said = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts[:1]}]
     assert read({"messages": said}) == (Message("user", "a\nb\nc"), Message("assistant", "a"))

@@ -1,4 +1,4 @@
-"""People's own files: good ones as they are, bad lines set aside, hopeless files refused."""
+"""Users' files: good rows are read, bad lines set aside, unusable files rejected."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_bad_line_is_set_aside_with_its_number_and_reason(
     assert "line 7" in str(bad)
 
 
-def test_a_file_with_too_many_bad_lines_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_too_many_bad_lines_is_rejected(tmp_path: Path) -> None:
     path = _lines(tmp_path / "pairs.jsonl", *[GOOD] * 17, b"x", b"y", b"z")
     with pytest.raises(UserError, match=r"3 of 20 lines .* line 18: not JSON"):
         records.read_preferences(path)
@@ -96,14 +96,14 @@ def test_choices_and_refusals(tmp_path: Path) -> None:
     assert "harmful or benign" in records.read_refusals(path).bad[0].reason
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_rows_are_read_again(tmp_path: Path) -> None:
     pair = records.Preference((Message("user", "p\u2028q"),), "a", "b 😀", "s", "g")
     assert files.write_json_lines(tmp_path / "p.jsonl", [pair]) == 1
     assert records.read_preferences(tmp_path / "p.jsonl").rows == (pair,)
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_make_a_traceback(
+def test_random_bytes_give_no_traceback(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "any.jsonl"
@@ -140,7 +140,7 @@ def test_text_files(tmp_path: Path) -> None:
         files.read_text(tmp_path / "pipe")
 
 
-def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) -> None:
+def test_a_json_file_may_be_one_list_with_its_indices_as_lines(tmp_path: Path) -> None:
     row = {"instruction": "a", "input": "", "output": "b"}
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps([row, "no row", row], indent=2))
@@ -167,7 +167,7 @@ def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("content", "what"), [([GOOD, GOOD], "list"), (GOOD, "object")])
-def test_lines_that_are_one_list_or_object_are_told_what_to_be_called(
+def test_a_jsonl_line_with_a_list_or_object_suggests_another_suffix(
     tmp_path: Path, content: object, what: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -178,7 +178,7 @@ def test_lines_that_are_one_list_or_object_are_told_what_to_be_called(
     assert records.read_preferences(path.rename(tmp_path / "rows.json")).rows
 
 
-def test_a_line_that_is_no_json_is_told_with_one_number_of_a_line(tmp_path: Path) -> None:
+def test_an_invalid_json_line_has_one_line_number(tmp_path: Path) -> None:
     path = _lines(tmp_path / "pairs.jsonl", *[GOOD] * 9, b'{"prompt": "a" "b"}')
     (bad,) = records.read_preferences(path).bad
     assert bad.reason == "not JSON: Expecting ',' delimiter at column 16"
@@ -198,7 +198,7 @@ def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     assert "1 duplicate removed" in alone[0].remark
 
 
-def test_votes_of_several_people_are_no_duplicates(tmp_path: Path) -> None:
+def test_votes_of_several_people_are_not_duplicates(tmp_path: Path) -> None:
     vote = {"prompt": "p", "a": "x", "b": "y", "choice": "a"}
     path = _lines(tmp_path / "v.jsonl", *(vote | {"who": who} for who in ("Ann", "Bo", "Cy")))
     assert [len(side.rows) for side in split(path, "-", records.read_preferences)] == [3, 0]
@@ -225,7 +225,7 @@ def test_the_system_prompt_of_a_pair_comes_first(tmp_path: Path) -> None:
 def test_answers_may_be_conversations_that_share_the_prompt(
     tmp_path: Path, row: dict[str, object]
 ) -> None:
-    """As UltraFeedback has them, and trl without a prompt."""
+    """As in UltraFeedback, and in trl without a prompt."""
     found = _pair(tmp_path, **row, chosen=[USER, GOOD_ANSWER], rejected=[USER, BAD_ANSWER])
     assert found.prompt == (Message("user", "p"),)
     assert (found.chosen, found.rejected) == ("good", "bad")
@@ -245,8 +245,8 @@ TURN = {"role": "user", "content": "sure?"}
 
 
 @pytest.mark.parametrize("asked", ["p", [USER]])
-def test_answers_may_go_on_from_the_prompt(tmp_path: Path, asked: object) -> None:
-    """As trl's conversational format allows; what is preferred is the last answer."""
+def test_answers_may_continue_the_prompt(tmp_path: Path, asked: object) -> None:
+    """As in trl's conversational format; the last answer is the preferred one."""
     first = {"role": "assistant", "content": "first"}
     found = _pair(
         tmp_path,
@@ -321,7 +321,7 @@ def test_pairs_of_hh_rlhf_are_read(tmp_path: Path) -> None:
         ([USER, GOOD_ANSWER], "bad"),
     ],
 )
-def test_a_pair_without_a_prompt_is_told_the_forms_that_have_one(
+def test_a_pair_without_a_prompt_lists_the_supported_forms(
     tmp_path: Path, chosen: object, rejected: object
 ) -> None:
     with pytest.raises(UserError) as refused:
@@ -342,7 +342,7 @@ def test_labels_are_true_and_false_or_1_and_0(tmp_path: Path) -> None:
         records.read_unpaired_preferences(_lines(tmp_path / "b.jsonl", rows[0] | {"label": 2}))
 
 
-def test_an_answer_that_is_labelled_false_is_no_example(tmp_path: Path) -> None:
+def test_an_answer_labeled_false_is_no_example(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{n}", "completion": "c", "label": True} for n in range(20)]
     rows[0]["label"] = 1
     for label in (False, 0, 0.0):
@@ -357,7 +357,7 @@ def test_an_answer_that_is_labelled_false_is_no_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_one_object_around_the_rows_is_told(tmp_path: Path, indent: int | None) -> None:
+def test_an_object_around_the_rows_is_reported(tmp_path: Path, indent: int | None) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"version": 1, "data": [GOOD, GOOD]}, indent=indent))
     with pytest.raises(UserError, match="one object, not rows; the rows seem to be under 'data'"):
@@ -367,7 +367,7 @@ def test_one_object_around_the_rows_is_told(tmp_path: Path, indent: int | None) 
     assert len(records.read_preferences(path).rows) == 1
 
 
-def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:
+def test_a_stage_may_have_no_held_out_rows_of_a_kind(tmp_path: Path) -> None:
     (tmp_path / "conversations").mkdir()
     _lines(tmp_path / "conversations" / "train.jsonl", {"prompt": "a", "completion": "b"})
     (tmp_path / "conversations" / "heldout.jsonl").write_text("")
@@ -375,13 +375,13 @@ def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:
     assert [len(side.rows) for side in sides] == [1, 0]
 
 
-def test_a_folder_without_a_kind_is_told_from_a_file_that_is_missing(tmp_path: Path) -> None:
+def test_a_folder_without_a_kind_is_distinguished_from_a_missing_file(tmp_path: Path) -> None:
     _lines(tmp_path / "pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
     with pytest.raises(UserError, match=r"no preferences/train\.jsonl, .* or one file of rows"):
         split(tmp_path, "preferences", records.read_preferences)
 
 
-def test_a_name_too_long_for_a_file_is_no_traceback() -> None:
+def test_a_too_long_file_name_gives_no_traceback() -> None:
     with pytest.raises(UserError, match="check the path"):
         files.read_text(Path("x" * 5000))
 
@@ -399,7 +399,7 @@ def test_parquet(tmp_path: Path) -> None:
         records.read_preferences(path)
 
 
-def test_a_column_of_parquet_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+def test_a_parquet_column_without_a_python_type_is_named(tmp_path: Path) -> None:
     import pyarrow as arrow
     from pyarrow import parquet
 
@@ -414,7 +414,7 @@ def test_a_column_of_parquet_that_python_cannot_hold_is_named(tmp_path: Path) ->
             records.read_documents(path)
 
 
-def test_two_columns_of_parquet_with_one_name_are_told_as_in_csv(tmp_path: Path) -> None:
+def test_duplicate_parquet_columns_are_reported_as_in_csv(tmp_path: Path) -> None:
     import pyarrow as arrow
     from pyarrow import parquet
 

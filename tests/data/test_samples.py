@@ -1,4 +1,4 @@
-"""Samples of a set: what trains or is held out of that set, and nothing harmful."""
+"""Samples of a set: training or held-out rows of that set, and nothing harmful."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def of(name: str, seed: int = 0) -> DataConfig:
     return DataConfig(out=Path("never written"), packs=(name,), seed=seed)
 
 
-def test_the_world_shows_some_of_each_kind_and_the_same_every_time() -> None:
+def test_the_world_shows_some_of_each_kind_reproducibly() -> None:
     shown = samples(of("world"), 7)
     assert [type(row) for row in shown] == [Document, Conversation, Preference] * 2 + [Document]
     assert all(row.source.startswith("world-") for row in shown)
@@ -39,13 +39,13 @@ def test_the_world_shows_some_of_each_kind_and_the_same_every_time() -> None:
         ("harm-scores", [Conversation, Conversation]),
     ],
 )
-def test_a_real_set_shows_what_trains_of_it(name: str, kinds: list[type]) -> None:
+def test_a_real_set_shows_its_training_rows(name: str, kinds: list[type]) -> None:
     shown = samples(of(name), 2)
     assert [type(row) for row in shown] == kinds
     assert {row.source for row in shown} == {name}
 
 
-def test_what_is_held_out_of_a_real_set() -> None:
+def test_held_out_rows_of_a_real_set() -> None:
     shown = samples(of("openbookqa"), 3, heldout=True)
     assert [type(row) for row in shown] == [Conversation, Preference, Choice]
     labels = [label for label, _ in lines(shown[2])]
@@ -54,7 +54,7 @@ def test_what_is_held_out_of_a_real_set() -> None:
     assert kinds == {Conversation, RefusalPrompt}
 
 
-def test_lines_say_who_speaks_and_cut_a_long_document() -> None:
+def test_lines_name_the_speaker_and_cut_a_long_document() -> None:
     (label, text), *rest = lines(Document("A word. " * 500, "sotu", "1"))
     assert label == "text" and len(text) < 1000 and text.endswith(" …") and not rest
     pair = samples(of("piqa"), 2)[1]

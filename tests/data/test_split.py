@@ -1,4 +1,4 @@
-"""Few groups of rows: what is held out of them, and what is said of it."""
+"""Splits of few groups: the held-out ones, and the remarks about them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def labels(answers: Sequence[tuple[str, bool]]) -> list[UnpairedPreference]:
 
 
 def names_of_hash(below: float, many: int) -> list[str]:
-    """Names of groups whose hashes are below the usual share, and are held out as a rule."""
+    """Names of groups whose hashes are below the usual share, and which are usually held out."""
     names = (f"group {n}" for n in itertools.count())
     return list(itertools.islice((name for name in names if split_hash(name) < below), many))
 
@@ -46,14 +46,14 @@ def test_of_a_large_and_a_small_group_the_small_one_is_held_out(main: list[str])
         assert not found.remark
 
 
-def test_a_large_group_is_not_held_out_however_low_its_hash() -> None:
+def test_a_large_group_is_not_held_out_even_with_a_low_hash() -> None:
     [low] = names_of_hash(0.001, 1)
     found = hold_out(pairs({low: 60, **{f"other {n}": 1 for n in range(200)}}), 0.05)
     assert low not in {row.group for row in found.heldout}
     assert 0 < len(found.heldout) < 30
 
 
-def test_of_many_groups_the_hash_alone_decides() -> None:
+def test_many_groups_are_split_by_hash_alone() -> None:
     rng = random.Random(0)
     rows = pairs({f"question {n}": rng.randint(1, 5) for n in range(400)})
     for share in (0.05, 0.2, 0.5):
@@ -63,7 +63,7 @@ def test_of_many_groups_the_hash_alone_decides() -> None:
         assert not found.remark
 
 
-def test_a_larger_share_holds_out_what_a_smaller_one_does() -> None:
+def test_a_larger_share_includes_a_smaller_one() -> None:
     rng = random.Random(1)
     for trial in range(200):
         sizes = {f"{trial} {n}": rng.choice((1, 2, 9, 40)) for n in range(rng.randint(2, 12))}
@@ -73,7 +73,7 @@ def test_a_larger_share_holds_out_what_a_smaller_one_does() -> None:
         assert out[0] and out[0] <= out[1] and len(out[1]) < len(sizes)
 
 
-def test_half_of_the_rows_held_out_is_said(tmp_path: Path) -> None:
+def test_a_half_held_out_is_reported(tmp_path: Path) -> None:
     rows = [
         {"prompt": prompt, "chosen": f"a {n}", "rejected": "b"}
         for prompt in "pq"
@@ -106,7 +106,7 @@ def test_pairs_and_labels_of_one_group_stay_together(tmp_path: Path, group: str 
             assert "no row is held out" in train.remark and "one prompt" in train.remark
 
 
-def test_each_label_keeps_an_answer_to_train_on() -> None:
+def test_each_label_keeps_an_answer_for_training() -> None:
     rare = [*names_of_hash(0.05, 10), *(f"rare {n}" for n in range(40))]
     for name in rare:
         for others in (2, 60):

@@ -1,4 +1,4 @@
-"""Votes: what a line must hold, which lines count, and the pairs they make."""
+"""Votes: required fields, valid votes, and the pairs they make."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written(folder: Path, *lines: Mapping[str, object]) -> Path:
     return path
 
 
-def test_decided_votes_make_pairs_and_the_others_are_counted(tmp_path: Path) -> None:
+def test_decided_votes_make_pairs_and_others_are_counted(tmp_path: Path) -> None:
     talk = [
         {"role": "user", "content": "Hi."},
         {"role": "assistant", "content": "Yes?"},
@@ -67,7 +67,7 @@ def test_decided_votes_make_pairs_and_the_others_are_counted(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("read", [read_preferences, read_unpaired_preferences])
 def test_a_cut_answer_makes_no_pair(tmp_path: Path, read: Callable[[Path], Records[Any]]) -> None:
-    """Its last word would be learned as the place to end."""
+    """Its last word would be learned as the end."""
     path = written(
         tmp_path,
         line("a", "1", ended=[True, True]),
@@ -92,14 +92,14 @@ def test_a_cut_answer_makes_no_pair(tmp_path: Path, read: Callable[[Path], Recor
     ],
 )
 @pytest.mark.parametrize("read", [read_preferences, read_unpaired_preferences])
-def test_the_remark_counts_one_as_one(
+def test_the_remark_uses_singular_and_plural(
     tmp_path: Path, read: Callable[[Path], Records[Any]], choices: list[str], said: str
 ) -> None:
     path = written(tmp_path, *(line(one, str(place)) for place, one in enumerate(choices)))
     assert read(path).remark.split(";")[0] == f"{path}: {said}"
 
 
-def test_the_last_word_of_each_person_counts(tmp_path: Path) -> None:
+def test_the_latest_vote_of_each_person_counts(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         line("a", "1"),
@@ -117,12 +117,12 @@ def test_the_last_word_of_each_person_counts(tmp_path: Path) -> None:
     assert [one.chosen for one in read_preferences(path).rows] == ["Blue.", "Blue."]
 
 
-def test_the_six_fields_are_enough(tmp_path: Path) -> None:
+def test_the_six_fields_are_sufficient(tmp_path: Path) -> None:
     path = written(tmp_path, line("a"), line("a"), line("b"))
     assert len(valid_votes(read_votes(path).rows)) == len(read_preferences(path).rows) == 3
 
 
-def test_pairs_may_stand_among_votes(tmp_path: Path) -> None:
+def test_pairs_may_be_mixed_with_votes(tmp_path: Path) -> None:
     pair = {"prompt": "Is it wet?", "chosen": "Yes.", "rejected": "No."}
     found = read_preferences(written(tmp_path, line("b", "1"), pair, line("skip", "2")))
     assert {(one.chosen, one.rejected) for one in found.rows} == {
@@ -131,7 +131,7 @@ def test_pairs_may_stand_among_votes(tmp_path: Path) -> None:
     }
 
 
-def test_labeled_answers_may_stand_among_votes(tmp_path: Path) -> None:
+def test_labeled_answers_may_be_mixed_with_votes(tmp_path: Path) -> None:
     labeled = {"prompt": "Is it wet?", "completion": "No.", "label": False}
     path = written(tmp_path, line("b", "1"), labeled, line("skip", "2"))
     found = read_unpaired_preferences(path)
@@ -143,7 +143,7 @@ def test_labeled_answers_may_stand_among_votes(tmp_path: Path) -> None:
     assert "1 pair of 2 votes" in found.remark and not found.bad
 
 
-def test_the_remark_stays_with_what_is_trained_on(tmp_path: Path) -> None:
+def test_the_remark_is_kept_with_training_data(tmp_path: Path) -> None:
     path = written(tmp_path, *(line("a", str(i)) for i in range(9)), line("tie", "9"))
     train, heldout = split(path, "preferences", read_preferences)
     assert "tie: 1" in train.remark and len(train.rows) + len(heldout.rows) == 9
@@ -163,14 +163,14 @@ def test_the_remark_stays_with_what_is_trained_on(tmp_path: Path) -> None:
         ({"prompt": [{"role": "assistant", "content": "x"}]}, "must end with the user's turn"),
     ],
 )
-def test_what_no_vote_is(tmp_path: Path, change: Mapping[str, object], told: str) -> None:
+def test_rejects_invalid_votes(tmp_path: Path, change: Mapping[str, object], told: str) -> None:
     good = [line("a", str(i)) for i in range(19)]
     found = read_votes(written(tmp_path, *good, line("a", "19") | change))
     assert len(found.rows) == 19 and found.bad[0].line == 20
     assert told in found.bad[0].reason
 
 
-def test_a_vote_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_a_vote_round_trips(tmp_path: Path) -> None:
     more = {"left": "b", "models": ["x", "y"], "hashes": ["1", "2"], "seeds": [3, 2**40]}
     more["ended"] = [True, False]
     path = written(tmp_path, line("a", "1", **more), line("undo", "1", **more))
@@ -180,6 +180,6 @@ def test_a_vote_is_written_as_it_is_read(tmp_path: Path) -> None:
     assert votes[0].prompt == (Message("user", "How deep is 1?"),)
 
 
-def test_who_wants_conversations_is_told_what_votes_are_for(tmp_path: Path) -> None:
+def test_reading_votes_as_conversations_explains_their_use(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="groundup dpo"):
         read_conversations(written(tmp_path, line("a", "1"), line("b", "2"), line("a", "3")))

@@ -117,7 +117,7 @@ def test_both_folders_may_be_moved_together(
     assert torch.equal(logits(load_model(tmp_path / "elsewhere" / "runs" / "adapter")), expected)
 
 
-def test_a_folder_of_peft_opens_when_its_base_is_there(tmp_path: Path) -> None:
+def test_a_peft_folder_opens_if_its_base_is_found(tmp_path: Path) -> None:
     base = base_folder(tmp_path / "base")
     theirs = their_adapter(base)
     theirs.save_pretrained(tmp_path / "adapter")
@@ -141,7 +141,7 @@ def test_a_folder_of_peft_opens_when_its_base_is_there(tmp_path: Path) -> None:
             load_config(tmp_path / "adapter")
 
 
-def test_the_base_is_known_by_the_hash_of_its_weights(
+def test_the_base_is_identified_by_the_hash_of_its_weights(
     base: Path, tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     write(tmp_path / "adapter", base, tokenizer)
@@ -159,7 +159,7 @@ def test_the_base_is_known_by_the_hash_of_its_weights(
     load_model(tmp_path / "adapter")
 
 
-def test_the_hash_of_shards_is_of_all_of_them(
+def test_the_hash_covers_all_shards(
     tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     hashes = set()
@@ -173,7 +173,7 @@ def test_the_hash_of_shards_is_of_all_of_them(
     assert len(hashes) == 2
 
 
-def test_tokenizer_and_ends_are_the_folders_own_where_it_has_them(
+def test_tokenizer_and_stop_tokens_of_the_folder_take_precedence(
     base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     write(tmp_path / "adapter", base, tokenizer)
@@ -205,7 +205,7 @@ def test_tokenizer_and_ends_are_the_folders_own_where_it_has_them(
     ],
     ids=str,
 )
-def test_qlora_comes_back_on_a_base_quantized_alike(
+def test_qlora_round_trips_on_an_equally_quantized_base(
     how: dict[str, Any], base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model = trained(quantize(load_model(base), **how))
@@ -217,9 +217,7 @@ def test_qlora_comes_back_on_a_base_quantized_alike(
     assert_close(logits(halved), logits(model.bfloat16()), rtol=0, atol=0)
 
 
-def test_qlora_on_a_base_that_lies_there_in_4_bits(
-    base: Path, tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_qlora_on_a_stored_4_bit_base(base: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     save_model(tmp_path / "four", quantize(load_model(base)), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "four", tokenizer)
     again = load_model(tmp_path / "adapter")
@@ -227,7 +225,7 @@ def test_qlora_on_a_base_that_lies_there_in_4_bits(
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_what_is_said_of_the_quantization_is_checked(
+def test_the_recorded_quantization_is_checked(
     base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     write(tmp_path / "adapter", base, tokenizer)
@@ -257,7 +255,7 @@ def test_an_adapter_on_an_adapter(base: Path, tmp_path: Path, tokenizer: Tokeniz
         load_model(tmp_path / "second")
 
 
-def test_an_adapter_that_is_its_own_base_is_refused(
+def test_an_adapter_that_is_its_own_base_is_rejected(
     base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     write(tmp_path / "one", base, tokenizer)
@@ -283,7 +281,7 @@ def test_an_adapter_of_gpt2_is_one_of_peft(
 def test_an_adapter_of_gpt2_of_an_earlier_release_is_read(
     tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
-    """It called the layers as our model does."""
+    """It used our model's names of the layers."""
     save_model(tmp_path / "base", tiny_model(**GPT2), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "base", tokenizer)
     tensors = {}
@@ -302,7 +300,7 @@ def test_an_adapter_of_gpt2_of_an_earlier_release_is_read(
 # Writing.
 
 
-def test_a_run_keeps_its_files_and_a_kill_leaves_no_seal(
+def test_a_run_keeps_its_files_and_a_kill_leaves_no_config(
     base: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -349,7 +347,7 @@ def test_a_model_with_adapters_is_not_saved_as_a_whole(
 
 
 @pytest.mark.filterwarnings("ignore:.*tie")
-def test_a_head_of_its_own_stays_when_it_is_merged_into_a_tied_model(
+def test_a_separate_head_is_kept_when_merged_into_a_tied_model(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     base = base_folder(tmp_path / "base", tie_word_embeddings=True, vocab_size=320)
@@ -387,7 +385,7 @@ def several(base: Path, tmp_path: Path, tokenizer: Tokenizer) -> CausalLM:
 def test_each_request_is_answered_by_its_adapter(
     several: CausalLM, base: Path, tmp_path: Path
 ) -> None:
-    """As by that adapter alone, whatever is asked beside it; and then the model is as it was."""
+    """As with that adapter alone, in any batch; afterwards the model is unchanged."""
     prompts = [[5, 6, 7], [9], [5, 6, 7, 8, 9, 10]]
     alone = {None: base, "sea": tmp_path / "sea", "v1_5": tmp_path / "v1.5"}
     expected, requests = [], []
@@ -407,7 +405,7 @@ def test_each_request_is_answered_by_its_adapter(
     assert active_adapter(several) == "sea"
 
 
-def test_a_stream_leaves_the_model_alone_between_its_pieces(
+def test_a_stream_does_not_change_the_model_between_its_pieces(
     several: CausalLM, tokenizer: Tokenizer
 ) -> None:
     requests = {
@@ -423,7 +421,7 @@ def test_a_stream_leaves_the_model_alone_between_its_pieces(
     assert texts == expected and len(set(texts.values())) == 2
 
 
-def test_an_unknown_adapter_is_refused_like_any_bad_request(
+def test_an_unknown_adapter_is_rejected_like_any_bad_request(
     several: CausalLM, tokenizer: Tokenizer
 ) -> None:
     unknown = Request(prompt_ids=[5], adapter="lake")
@@ -441,7 +439,7 @@ def test_an_unknown_adapter_is_refused_like_any_bad_request(
     assert active_adapter(several) == "sea"
 
 
-def test_adapters_of_other_bases_are_not_put_beside(
+def test_adapters_of_other_bases_are_not_combined(
     base: Path, tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     other = tmp_path / "other"

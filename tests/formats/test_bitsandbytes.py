@@ -1,4 +1,4 @@
-"""Folders in 4 bits: transformers with bitsandbytes reads ours, we theirs; bad ones are refused."""
+"""4-bit folders are exchanged with transformers and bitsandbytes; bad ones are rejected."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def in_four_bits(folder: Path, kind: str, double: bool, dtype: torch.dtype, **mo
 
 @pytest.fixture
 def full(tmp_path: Path, randomize: Callable[[nn.Module], None]) -> Callable[[str], Path]:
-    """A folder that transformers wrote of a family's model, in full."""
+    """A folder that transformers wrote for a family's model, in full precision."""
 
     def write(family: str) -> Path:
         model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family])
@@ -78,7 +78,7 @@ def full(tmp_path: Path, randomize: Callable[[nn.Module], None]) -> Callable[[st
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer) -> Path:
-    """A folder of ours in 4 bits."""
+    """Our 4-bit folder."""
     save_model(tmp_path / "model", quantize(tiny_model()), tokenizer, card=CARD)
     return tmp_path / "model"
 
@@ -93,7 +93,7 @@ def logits(model: CausalLM) -> Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("kind", "double"), WAYS)
-def test_their_folders_are_ours_and_ours_are_theirs(
+def test_their_folders_equal_ours(
     family: str,
     kind: FourBitKind,
     double: bool,
@@ -114,7 +114,7 @@ def test_their_folders_are_ours_and_ours_are_theirs(
 
 
 def same_tensors(one: Path, other: Path) -> None:
-    """The files hold the same names, types and bytes."""
+    """The files have the same names, dtypes and bytes."""
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -136,7 +136,7 @@ def test_the_same_in_bfloat16(
     same_tensors(tmp_path / "ours", tmp_path / "theirs")
 
 
-def test_layers_left_in_full_are_so_for_both(
+def test_unquantized_layers_are_the_same_for_both(
     full: Callable[[str], Path], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     left = ["lm_head", "v_proj", "model.layers.0.mlp"]
@@ -151,10 +151,8 @@ def test_layers_left_in_full_are_so_for_both(
     assert torch.equal(read(IDS).logits, theirs(IDS).logits)
 
 
-def test_bytes_may_be_given_out_as_other_numbers(
-    full: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """As for FSDP, which sends numbers of one type about."""
+def test_bytes_may_be_stored_as_another_dtype(full: Callable[[str], Path], tmp_path: Path) -> None:
+    """As for FSDP, which communicates a single dtype."""
     theirs = in_four_bits(
         full("llama"), "nf4", True, torch.float32, bnb_4bit_quant_storage=torch.bfloat16
     )
@@ -170,7 +168,7 @@ def test_bytes_may_be_given_out_as_other_numbers(
 
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("block_size", [64, 128])
-def test_saved_and_loaded_it_is_the_same_model_and_the_same_bytes(
+def test_a_saved_model_loads_unchanged_and_saves_identically(
     double: bool, block_size: int, tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
     model = quantize(tiny_model(attention_bias=True), block_size=block_size, double_quant=double)
@@ -187,7 +185,7 @@ def test_saved_and_loaded_it_is_the_same_model_and_the_same_bytes(
     assert load_config(tmp_path / "c") == model.config
 
 
-def test_a_folder_takes_the_room_that_4_bits_take(folder: Path) -> None:
+def test_a_folder_has_the_size_of_4_bits(folder: Path) -> None:
     stored = load_file(folder / "model.safetensors")
     parts = (".weight", ".absmax", ".nested_absmax")
     held = sum(t.nbytes for name, t in stored.items() if "proj" in name and name.endswith(parts))
@@ -196,7 +194,7 @@ def test_a_folder_takes_the_room_that_4_bits_take(folder: Path) -> None:
     assert 8 * held / numbers < 4.2
 
 
-def test_it_generates_and_another_type_is_for_the_rest(folder: Path) -> None:
+def test_it_generates_and_the_dtype_applies_to_other_layers(folder: Path) -> None:
     model, tokenizer = load(folder)
     request = Request(prompt="The sea", sampling=Sampling(max_new_tokens=3, temperature=0.0))
     assert generate(model, [request], tokenizer)
@@ -208,7 +206,7 @@ def test_it_generates_and_another_type_is_for_the_rest(folder: Path) -> None:
         assert all(map(torch.equal, ours.packed_tensors, same.packed_tensors))
 
 
-def test_what_has_no_format_is_refused(
+def test_unsupported_formats_are_rejected(
     tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
     with pytest.raises(UserError, match="an int8 model is for comparison"):
@@ -231,7 +229,7 @@ def test_what_has_no_format_is_refused(
         ([1], r"in \[1\], which is not supported"),
     ],
 )
-def test_other_ways_to_quantize_are_named(folder: Path, setting: Any, message: str) -> None:
+def test_other_quantizations_are_named(folder: Path, setting: Any, message: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": setting}))
     for read in (load_model, load_config):
@@ -329,7 +327,8 @@ def test_only_layers_of_the_blocks_may_be_in_4_bits(folder: Path) -> None:
 
 
 def damaged(source: random.Random, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One part of one layer missing, cut, of another type, another layer's, or with other bytes."""
+    """One part of one layer missing, cut, of another dtype, another layer's, or with other
+    bytes."""
     name = source.choice([name for name in state if "proj" in name])
     tensor = state[name]
     ways: list[Callable[[], Tensor | None]] = [
@@ -349,7 +348,7 @@ def damaged(source: random.Random, state: dict[str, Tensor]) -> dict[str, Tensor
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_damaged_layers_are_refused_in_a_sentence_or_work(folder: Path) -> None:
+def test_damaged_layers_are_rejected_in_a_sentence_or_work(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     refused = 0
     for number in range(120):
@@ -362,7 +361,7 @@ def test_damaged_layers_are_refused_in_a_sentence_or_work(folder: Path) -> None:
     assert 60 < refused < 120
 
 
-def test_a_model_in_full_is_read_as_ever(
+def test_an_unquantized_model_is_read_as_before(
     tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
     save_model(tmp_path, tiny_model(), tokenizer, card=CARD)

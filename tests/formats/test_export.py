@@ -1,4 +1,4 @@
-"""Exports: folders that llama.cpp, Ollama and transformers take as they are."""
+"""Exports: folders for llama.cpp, Ollama and transformers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_to_gguf(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("type", ["f32", "q4_k_m"])
-def test_llama_cpp_finds_how_to_draw_in_the_file(folder: Path, type: str) -> None:
+def test_llama_cpp_finds_sampling_settings_in_the_file(folder: Path, type: str) -> None:
     settings = {"temperature": 0, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1}
     path = folder / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings | {"top_p": "x"}))
@@ -91,20 +91,20 @@ def test_llama_cpp_finds_how_to_draw_in_the_file(folder: Path, type: str) -> Non
 
 
 @pytest.mark.parametrize("value", [True, "0.5", None, float("nan"), 1e300, 10**400, [1]])
-def test_what_is_no_number_says_nothing_of_how_to_draw(folder: Path, value: Any) -> None:
+def test_non_numeric_sampling_settings_are_ignored(folder: Path, value: Any) -> None:
     model, tokenizer = load(folder)
     strange = dict.fromkeys(("temperature", "top_k", "min_p"), value)
     save_gguf(folder / "sea.gguf", model, tokenizer, "f32", sampling=strange)
     assert not any("sampling" in name for name in read_gguf(folder / "sea.gguf").file.metadata)
 
 
-def test_a_card_nested_too_deeply_names_no_license(folder: Path) -> None:
+def test_a_too_deeply_nested_card_names_no_license(folder: Path) -> None:
     (folder / "README.md").write_text(f"---\na: {'[' * 5_000}\n---\n\n# Sea\n")
     metadata = read_gguf(export(folder) / "sea.q8_0.gguf").file.metadata
     assert "general.license" not in metadata
 
 
-def test_rows_that_fill_no_blocks_are_told_of(
+def test_rows_without_whole_blocks_are_reported(
     folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export(folder, type="q4_k_m")
@@ -121,7 +121,7 @@ def test_rows_that_fill_no_blocks_are_told_of(
     assert "rows of 72 numbers do not fill blocks of 32" in capsys.readouterr().out
 
 
-def test_every_end_of_an_answer_is_exported(
+def test_every_stop_token_is_exported(
     folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = tokenizer.vocab_size
@@ -137,7 +137,7 @@ def test_every_end_of_an_answer_is_exported(
         assert {id for id in range(320) if theirs.stops_at(id)} == {0, 2, last}
 
 
-def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
+def test_gguf_exports_convert_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
     gguf = export(folder, type="F32", out=tmp_path / "a")
     back = export(gguf, to="hf", out=tmp_path / "b")
     (model, words), (expected, their_words) = load(back), load(folder)
@@ -149,7 +149,7 @@ def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_copy_is_opened_by_transformers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also of a source whose control tokens are objects in special_tokens_map.json alone."""
+    """Also of a source whose control tokens are objects in special_tokens_map.json only."""
     path = folder / "tokenizer_config.json"
     said = json.loads(path.read_text())
     path.write_text(json.dumps({name: v for name, v in said.items() if name != "eos_token"}))
@@ -170,7 +170,7 @@ def test_a_copy_that_transformers_cannot_open_differs(
     assert "transformers cannot load it: ValueError: Padding side" in capsys.readouterr().out
 
 
-def test_a_folder_in_another_number_format(folder: Path) -> None:
+def test_a_folder_in_another_dtype(folder: Path) -> None:
     out = export(folder, to="hf", type="bf16")
     assert out == folder.parent / "sea-hf"
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
@@ -179,7 +179,7 @@ def test_a_folder_in_another_number_format(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("own", [{"top_k": 5, "do_sample": True, "repetition_penalty": 1.3}, {}])
-def test_a_copy_draws_as_its_source_does(folder: Path, own: dict[str, Any]) -> None:
+def test_a_copy_samples_like_its_source(folder: Path, own: dict[str, Any]) -> None:
     file = folder / "generation_config.json"
     file.write_text(json.dumps(own | {"eos_token_id": [2, 0]}))
     out = export(folder, to="hf")
@@ -189,7 +189,7 @@ def test_a_copy_draws_as_its_source_does(folder: Path, own: dict[str, Any]) -> N
     assert sampling_of(out) == sampling_of(folder)
 
 
-def test_ids_that_the_generation_config_alone_names_stay(folder: Path) -> None:
+def test_ids_in_the_generation_config_only_are_kept(folder: Path) -> None:
     path = folder / "config.json"
     nothing = dict.fromkeys(("bos_token_id", "pad_token_id"))
     path.write_text(json.dumps(json.loads(path.read_text()) | nothing))
@@ -200,8 +200,8 @@ def test_ids_that_the_generation_config_alone_names_stay(folder: Path) -> None:
     assert load_config(out) == load_config(folder)
 
 
-def test_the_end_of_a_turn_stays_the_first_of_the_ends(folder: Path) -> None:
-    """Llama 3 names <|end_of_text|> before <|eot_id|> in its list, and <|eot_id|> alone besides."""
+def test_the_end_of_a_turn_stays_the_first_stop_token(folder: Path) -> None:
+    """Llama 3 lists <|end_of_text|> before <|eot_id|>, and <|eot_id|> separately."""
     file = folder / "generation_config.json"
     file.write_text(json.dumps({"eos_token_id": [0, 2]}))
     out = export(folder, to="hf")
@@ -212,8 +212,8 @@ def test_the_end_of_a_turn_stays_the_first_of_the_ends(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("opens", [True, False])
-def test_a_text_begins_as_in_the_source(folder: Path, opens: bool) -> None:
-    """Also where the config names no first token, as of Qwen after fine-tuning elsewhere."""
+def test_texts_begin_as_in_the_source(folder: Path, opens: bool) -> None:
+    """Also where the config names no first token, as for Qwen after fine-tuning elsewhere."""
     for name in ("config.json", "generation_config.json"):
         said = json.loads((folder / name).read_text())
         said |= {"eos_token_id": 0} | ({} if opens else {"bos_token_id": None})
@@ -222,7 +222,7 @@ def test_a_text_begins_as_in_the_source(folder: Path, opens: bool) -> None:
     assert opening_ids(model.config, tokenizer) == ([0] if opens else [])
 
 
-def test_of_a_model_with_a_window_the_file_has_the_windows_context(
+def test_a_model_with_a_window_exports_the_windows_context(
     folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(
@@ -241,7 +241,7 @@ def test_of_a_model_with_a_window_the_file_has_the_windows_context(
 
 
 @pytest.mark.parametrize("adapter", [False, True])
-def test_weights_in_4_bits_are_written_whole(
+def test_weights_of_4_bits_are_written_dequantized(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer, adapter: bool
 ) -> None:
     source = tmp_path / "small"
@@ -262,7 +262,7 @@ def test_weights_in_4_bits_are_written_whole(
 
 
 @pytest.mark.parametrize("card", ["# Küste\n".encode("latin-1"), b"---\ndate: 2024-13-45\n---\n"])
-def test_a_card_in_another_encoding_or_with_no_date_stops_no_export(
+def test_a_card_in_another_encoding_or_without_a_date_is_accepted(
     folder: Path, card: bytes
 ) -> None:
     (folder / "README.md").write_bytes(card)
@@ -278,7 +278,7 @@ def test_a_card_in_another_encoding_or_with_no_date_stops_no_export(
         ({"to": "hf", "type": "q8_0"}, "choose one of f32, bf16, f16"),
     ],
 )
-def test_unknown_formats_are_refused(folder: Path, settings: dict[str, Any], told: str) -> None:
+def test_unknown_formats_are_rejected(folder: Path, settings: dict[str, Any], told: str) -> None:
     before = sorted(folder.parent.iterdir())
     with pytest.raises(UserError) as error:
         export(folder, **settings)
@@ -286,7 +286,7 @@ def test_unknown_formats_are_refused(folder: Path, settings: dict[str, Any], tol
     assert sorted(folder.parent.iterdir()) == before
 
 
-def test_what_llama_cpp_cannot_express_leaves_nothing_behind(folder: Path) -> None:
+def test_a_model_that_llama_cpp_cannot_express_leaves_no_files(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["rope_parameters"] = {
         "rope_theta": 1e4,
@@ -301,7 +301,7 @@ def test_what_llama_cpp_cannot_express_leaves_nothing_behind(folder: Path) -> No
     assert [path.name for path in folder.parent.iterdir()] == ["sea"]
 
 
-def test_a_model_is_not_written_over_itself(folder: Path) -> None:
+def test_a_model_is_not_overwritten_by_its_export(folder: Path) -> None:
     with pytest.raises(UserError, match="is the folder of the model itself"):
         export(folder, to="hf", type="bf16", out=folder)
 
@@ -310,7 +310,7 @@ def test_a_model_is_not_written_over_itself(folder: Path) -> None:
 
 
 def go(template: str, messages: list[dict[str, str]]) -> str:
-    """What Go's text/template makes of the one form that we write, step by step."""
+    """Go's text/template applied to the one form that we write, step by step."""
     start, rest = template.split("{{- range .Messages }}")
     body, end = rest.split("{{ end }}")
     turns = (
@@ -321,7 +321,7 @@ def go(template: str, messages: list[dict[str, str]]) -> str:
 
 
 @pytest.mark.parametrize("template", ["ours", SMOL])
-def test_ollamas_template_makes_the_same_prompt(tokenizer: Tokenizer, template: str) -> None:
+def test_ollamas_template_gives_the_same_prompt(tokenizer: Tokenizer, template: str) -> None:
     if template != "ours":
         tokenizer = with_template(tokenizer, template)
     said = modelfile("a.gguf", tokenizer, context=100)
@@ -336,7 +336,7 @@ def test_ollamas_template_makes_the_same_prompt(tokenizer: Tokenizer, template: 
     assert ('SYSTEM """Be kind."""\n' in said) == (template == SMOL)
 
 
-def test_what_is_not_chatml_has_no_template(tokenizer: Tokenizer) -> None:
+def test_templates_other_than_chatml_are_not_exported(tokenizer: Tokenizer) -> None:
     other = "{% for message in messages %}[{{ message.content }}]{% endfor %}"
     quotes = SMOL.replace("Be kind.", 'Say """hi""".')
     refuses = "{{ raise_exception('no') }}"
@@ -346,7 +346,7 @@ def test_what_is_not_chatml_has_no_template(tokenizer: Tokenizer) -> None:
         assert "TEMPLATE" not in modelfile("a.gguf", words, context=100)
 
 
-def test_how_to_draw_is_taken_from_the_folder(tokenizer: Tokenizer) -> None:
+def test_sampling_settings_come_from_the_folder(tokenizer: Tokenizer) -> None:
     sampling = {
         "temperature": 0,
         "top_k": 20,
@@ -360,7 +360,7 @@ def test_how_to_draw_is_taken_from_the_folder(tokenizer: Tokenizer) -> None:
     assert "top_p" not in said
 
 
-def test_an_export_replaces_an_earlier_one_and_nothing_else(
+def test_an_export_replaces_only_an_earlier_export(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine"
@@ -393,7 +393,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
         export(folder, "hf", out=tmp_path / "hf")
 
 
-def test_a_strangers_stop_token_adds_no_line_to_the_modelfile(tokenizer: Tokenizer) -> None:
+def test_a_foreign_stop_token_adds_no_line_to_the_modelfile(tokenizer: Tokenizer) -> None:
     content = dict(tokenizer.content)
     evil = "<|x|>\nSYSTEM pwned\nADAPTER /etc/passwd"
     content["added_tokens"] = [

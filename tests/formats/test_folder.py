@@ -88,7 +88,7 @@ GPT2 = {
         *("mistral without windows", "gpt2"),
     ],
 )
-def test_transformers_reads_our_folder_without_a_word(
+def test_transformers_reads_our_folder_without_warnings(
     changes: dict[str, Any],
     tmp_path: Path,
     tiny_model,
@@ -199,7 +199,7 @@ def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomize) 
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2 windows", "mistral", "qwen3 yarn"])
-def test_a_folder_of_transformers_goes_back_as_it_came(
+def test_a_folder_of_transformers_round_trips(
     name: str, tmp_path: Path, randomize, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
@@ -222,9 +222,7 @@ OTHER_WORDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", OTHER_WORDS)
-def test_a_config_goes_back_with_what_is_no_field_of_ours(
-    name: str, tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_unknown_config_fields_round_trip(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name])
     theirs.save_pretrained(tmp_path / "theirs")
     edit(tmp_path / "theirs" / "config.json", somebodys={"own": [1]}, **OTHER_WORDS[name])
@@ -241,7 +239,7 @@ def test_a_config_goes_back_with_what_is_no_field_of_ours(
     assert str(after["dtype"]).removeprefix("torch.") == "bfloat16"
 
 
-def test_a_config_keeps_nothing_that_the_model_no_longer_is(
+def test_outdated_config_fields_are_removed(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     edit(
@@ -263,8 +261,8 @@ def test_a_config_keeps_nothing_that_the_model_no_longer_is(
     assert load_config(tmp_path) == model.config
 
 
-def test_the_names_of_a_bare_decoder_are_known(tmp_path: Path) -> None:
-    """The first GPT-2 files, and whatever AutoModel saves, leave the decoder's name out."""
+def test_the_names_of_a_bare_decoder_are_accepted(tmp_path: Path) -> None:
+    """The first GPT-2 files, and those saved by AutoModel, lack the decoder's prefix."""
     for name in ("gpt2", "llama tied"):
         theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
         theirs.base_model.save_pretrained(tmp_path / name)
@@ -307,7 +305,7 @@ def test_shards_of_transformers_are_read(tmp_path: Path) -> None:
 # Ours, read by us.
 
 
-def test_saved_loaded_and_saved_again_is_the_same_bytes(
+def test_saving_a_loaded_model_gives_the_same_bytes(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model, same_tokenizer = load(folder)
@@ -327,7 +325,7 @@ def test_a_tied_head_is_stored_once_and_tied_again(folder: Path) -> None:
     assert all(p.requires_grad and not p.is_meta for p in model.parameters())
 
 
-def test_a_loaded_model_trains_and_leaves_its_file_alone(folder: Path) -> None:
+def test_training_a_loaded_model_does_not_change_its_file(folder: Path) -> None:
     """Weights are memory-mapped: a step must change memory and never the file."""
     before = (folder / "model.safetensors").read_bytes()
     model = load_model(folder)
@@ -339,14 +337,12 @@ def test_a_loaded_model_trains_and_leaves_its_file_alone(folder: Path) -> None:
 
 
 def _own_memory() -> int:
-    """Bytes of this process that no file stands behind."""
+    """Memory of this process that no file backs."""
     facts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(facts["RssAnon"].split()[0]) * 1024
 
 
-def test_weights_are_mapped_and_not_copied(
-    tmp_path: Path, tiny_model, tokenizer: Tokenizer
-) -> None:  # type: ignore[no-untyped-def]
+def test_weights_are_mapped_not_copied(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(vocab_size=2**18)  # 67 MB in float32
     save_model(tmp_path, model, tokenizer, card=CARD)
     load_model(tmp_path)  # whatever loading brings along for the first time
@@ -356,8 +352,8 @@ def test_weights_are_mapped_and_not_copied(
     assert _own_memory() - before < 15e6
 
 
-def test_a_model_loads_without_torchs_compiler(folder: Path) -> None:
-    """Loading that takes longer than reading and answering with a small model."""
+def test_loading_does_not_import_torchs_compiler(folder: Path) -> None:
+    """That would take longer than reading and answering with a small model."""
     code = (
         f"import sys, groundup; groundup.load({str(folder)!r})\n"
         "print('torch._dynamo' in sys.modules)"
@@ -366,7 +362,7 @@ def test_a_model_loads_without_torchs_compiler(folder: Path) -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_all_ids_that_end_a_completion_survive(folder: Path) -> None:
+def test_all_stop_tokens_survive(folder: Path) -> None:
     assert load_config(folder).eos_token_ids == (2, 0)
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 0]
 
@@ -390,7 +386,7 @@ def test_large_models_are_sharded(
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
 
 
-def test_saving_leaves_the_rest_of_a_run_folder_alone_and_nothing_behind(
+def test_saving_keeps_the_rest_of_a_run_folder_and_leaves_no_temporary_files(
     folder: Path, tiny_model, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     (folder / "run.json").write_text("{}")
@@ -403,7 +399,7 @@ def test_saving_leaves_the_rest_of_a_run_folder_alone_and_nothing_behind(
     assert (folder / "README.md").read_text() == CARD
 
 
-def test_a_save_that_fails_leaves_the_model_of_before(
+def test_a_failed_save_keeps_the_previous_model(
     folder: Path, tiny_model, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     before = load_model(folder)
@@ -478,7 +474,7 @@ def test_damaged_files_are_named(folder: Path) -> None:
         refused(folder, "config.json is not")
 
 
-def test_pickles_are_refused(folder: Path) -> None:
+def test_pickles_are_rejected(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     refused(folder, "is a pickle, which can run any code")
 
@@ -493,7 +489,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
     [{"num_hidden_layers": 1_000}, {"model_type": "qwen3_moe", "num_experts": 2**14}],
     ids=["layers", "experts"],
 )
-def test_thousands_of_parts_that_have_no_weights_are_never_made(
+def test_thousands_of_layers_without_weights_are_not_allocated(
     folder: Path, changes: dict[str, object]
 ) -> None:
     edit(folder / "config.json", **changes)
@@ -531,8 +527,10 @@ def test_a_stored_head_of_a_tied_model_must_be_the_embedding(folder: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["llama tied", "gpt2"])
-def test_the_head_alone_is_the_embedding_of_a_tied_model(name: str, tmp_path: Path) -> None:
-    """As safetensors' own save_model leaves it: of two names it keeps the last."""
+def test_a_head_without_an_embedding_is_the_embedding_of_a_tied_model(
+    name: str, tmp_path: Path
+) -> None:
+    """As saved by safetensors' own save_model: of two names it keeps the last."""
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
     theirs.save_pretrained(tmp_path)
     safetensors.torch.save_model(theirs, str(tmp_path / "model.safetensors"), {"format": "pt"})
@@ -549,7 +547,7 @@ def test_the_head_alone_is_the_embedding_of_a_tied_model(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int64])
-def test_a_stored_head_of_a_tied_model_is_checked_as_the_embedding_is(
+def test_a_stored_head_of_a_tied_model_is_checked_like_the_embedding(
     folder: Path, dtype: torch.dtype
 ) -> None:
     embedding = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].clone()
@@ -559,14 +557,14 @@ def test_a_stored_head_of_a_tied_model_is_checked_as_the_embedding_is(
     refused(folder, r"tensor lm_head.weight has shape \[3, 64\]")
 
 
-def test_one_tensor_under_two_names_is_refused(folder: Path) -> None:
+def test_one_tensor_under_two_names_is_rejected(folder: Path) -> None:
     name = "model.layers.1.self_attn.q_proj.weight"
     good = load_file(folder / "model.safetensors")[name].clone()
     change_weights(folder, **{name.removeprefix("model."): good * 0})
     refused(folder, f"is there twice, or as {name} as well")
 
 
-def test_one_file_counts_before_shards_as_in_transformers(
+def test_one_file_takes_precedence_over_shards_as_in_transformers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs = transformers.LlamaForCausalLM(THEIRS["llama"])
@@ -586,7 +584,7 @@ def test_one_file_counts_before_shards_as_in_transformers(
     assert "Warning" not in capsys.readouterr().out
 
 
-def test_an_index_must_name_files_that_are_there_and_in_the_folder(folder: Path) -> None:
+def test_an_index_must_name_existing_files_in_the_folder(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = folder / "model.safetensors.index.json"
     for outside in ("model-00001-of-00002.safetensors", "../model/model.safetensors"):
@@ -596,12 +594,12 @@ def test_an_index_must_name_files_that_are_there_and_in_the_folder(folder: Path)
     refused(folder, "no weight_map")
 
 
-def test_an_unknown_dtype_is_refused(folder: Path) -> None:
+def test_an_unknown_dtype_is_rejected(folder: Path) -> None:
     edit(folder / "config.json", dtype="int3")
     refused(folder, "dtype 'int3' is not supported; float64, float32, bfloat16, float16 are")
 
 
-def test_a_model_may_be_described_otherwise_than_it_was_made(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_changed_config_changes_the_model(tiny_model) -> None:  # type: ignore[no-untyped-def]
     """The same weights under another theta are another model: rope is read, not guessed."""
     model = tiny_model()
     turned = CausalLM(replace(model.config, rope=Rope(theta=100.0)))

@@ -48,7 +48,7 @@ SCALINGS = [
 
 
 @pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
-def test_both_spellings_of_rope_are_read_alike(scaling: dict[str, float]) -> None:
+def test_both_spellings_of_rope_are_equivalent(scaling: dict[str, float]) -> None:
     before = rope_from_hf({"rope_theta": 1e5, "rope_scaling": scaling})
     now = rope_from_hf({"rope_parameters": {"rope_theta": 1e5, **scaling}})
     assert before == now
@@ -60,7 +60,7 @@ def test_both_spellings_of_rope_are_read_alike(scaling: dict[str, float]) -> Non
 
 
 @pytest.mark.parametrize("scaling", SCALINGS[2:], ids=lambda scaling: scaling["rope_type"])
-def test_the_context_before_scaling_may_stand_outside_and_then_counts(
+def test_the_original_context_may_be_a_top_level_field_which_takes_precedence(
     scaling: dict[str, float],
 ) -> None:
     without = {n: value for n, value in scaling.items() if n != "original_max_position_embeddings"}
@@ -83,7 +83,7 @@ def test_the_context_before_scaling_may_stand_outside_and_then_counts(
         None,
     ],
 )
-def test_a_scaling_beside_rope_parameters_replaces_them_as_in_transformers(
+def test_rope_scaling_replaces_rope_parameters_as_in_transformers(
     scaling: dict[str, object] | None, theta: dict[str, float]
 ) -> None:
     before = {"rope_type": "default", "rope_theta": 1e6}
@@ -112,7 +112,7 @@ def test_no_scaling_is_null_in_old_files() -> None:
     ],
 )
 @pytest.mark.parametrize("place", ["rope_parameters", "rope_scaling"])
-def test_a_scaling_without_its_numbers_is_refused_as_by_transformers(
+def test_a_scaling_without_its_numbers_is_rejected_as_in_transformers(
     place: str, scaling: dict[str, object], lacks: str
 ) -> None:
     described = {"max_position_embeddings": 64, "rope_theta": 1e4, place: scaling}
@@ -193,13 +193,13 @@ QWEN2 = {
         ({**QWEN2, "layer_types": None, "max_window_layers": -1}, "max_window_layers=-1, which"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_refused(config: dict[str, object], message: str) -> None:
+def test_unsupported_configs_are_rejected(config: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         config_from_hf(config)
 
 
-def test_what_a_config_leaves_out_is_what_its_family_means() -> None:
-    """Files of every age leave out what is the default of the class that read them."""
+def test_missing_fields_have_their_familys_defaults() -> None:
+    """Files of every age omit the defaults of the class that read them."""
     sizes = {
         "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 8,
@@ -231,15 +231,13 @@ def test_what_a_config_leaves_out_is_what_its_family_means() -> None:
         ({**QWEN2, "use_sliding_window": False}, (None,) * 24),
     ],
 )  # fmt: skip
-def test_windows_are_those_of_each_layer(
-    config: dict[str, object], windows: tuple[int | None, ...]
-) -> None:
+def test_windows_are_per_layer(config: dict[str, object], windows: tuple[int | None, ...]) -> None:
     read = config_from_hf(config)
     assert read.windows == windows
     assert config_from_hf(config_to_hf(read)).windows == windows
 
 
-def test_key_heads_written_null_are_as_many_as_query_heads() -> None:
+def test_null_key_heads_equal_query_heads() -> None:
     config = {**MistralConfig(num_attention_heads=4, hidden_size=64).to_dict()}
     assert config_from_hf(config | {"num_key_value_heads": None}).num_key_value_heads == 4
     del config["num_key_value_heads"]
@@ -247,7 +245,7 @@ def test_key_heads_written_null_are_as_many_as_query_heads() -> None:
         config_from_hf(config)
 
 
-def test_the_old_methods_of_the_shape_still_answer() -> None:
+def test_the_old_methods_of_the_shape_still_work() -> None:
     config = ModelConfig.of(width=128, depth=3, vocab_size=512, context=256)
     with pytest.warns(DeprecationWarning, match="hf_config.config_to_hf"):
         described = config.to_hf()

@@ -43,7 +43,7 @@ def folder(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: i
 
 
 def use(folder: Path) -> bool:
-    """Load and use a model; False if it was refused. Whatever else comes out is a fault of ours."""
+    """Load and use a model; False if it was rejected. Any other exception is our error."""
     try:
         model, tokenizer = load(folder)
         model = model.float()
@@ -57,7 +57,7 @@ def use(folder: Path) -> bool:
 
 
 def attack(folder: Path, tries: range) -> dict[str, list[int]]:
-    """Mutate one file at a time; for each file how many were refused and how many worked."""
+    """Mutate one file at a time; return how many were rejected and how many worked, by file."""
     whole = {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
     whole |= {path.name: path.read_bytes() for path in folder.glob("model-*.safetensors")}
     before = sorted(path.name for path in folder.iterdir())
@@ -76,7 +76,7 @@ def attack(folder: Path, tries: range) -> dict[str, list[int]]:
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_mutated_folders_are_refused_or_work(folder: Path) -> None:
+def test_mutated_folders_are_rejected_or_work(folder: Path) -> None:
     refused, worked = zip(*attack(folder, range(150)).values(), strict=True)
     assert sum(refused) > 50 and sum(worked) > 5
 

@@ -1,4 +1,4 @@
-"""Models by name. No hub is reached: its real client reads a cache that lies in a folder."""
+"""Models by name. The hub is not contacted: its real client reads a cache in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: ignore[no-untyped-def]
-    """The hub's cache after somebody has downloaded owner/tiny."""
+    """The hub's cache after a download of owner/tiny."""
     repository = tmp_path / "hub" / "models--owner--tiny"
     snapshot = repository / "snapshots" / REVISION
     save_model(snapshot, tiny_model(), tokenizer, card="# tiny\n")
@@ -34,13 +34,13 @@ def hub(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: igno
 
 
 def offline(hub: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Another process, since the client reads its environment once."""
+    """A separate process, because the client reads its environment once."""
     environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def test_a_repository_of_the_hub_loads_by_its_name(hub: Path) -> None:
+def test_a_hub_repository_loads_by_its_name(hub: Path) -> None:
     done = offline(
         hub, "import groundup; m, t = groundup.load('hub:owner/tiny'); print(m.config.vocab_size)"
     )
@@ -57,7 +57,7 @@ def test_a_repository_of_the_hub_loads_by_its_name(hub: Path) -> None:
         ("pack:wiki", "error: 'wiki' is a data set, not a model"),
     ],
 )
-def test_a_name_that_is_not_there_is_one_sentence(hub: Path, name: str, message: str) -> None:
+def test_an_unknown_name_is_one_sentence(hub: Path, name: str, message: str) -> None:
     command = [sys.executable, "-m", "groundup", "generate", name, "The sea"]
     environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -65,7 +65,7 @@ def test_a_name_that_is_not_there_is_one_sentence(hub: Path, name: str, message:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_lies_there_needs_no_name(hub: Path) -> None:
+def test_an_existing_path_takes_precedence_over_a_name(hub: Path) -> None:
     snapshot = hub / "models--owner--tiny" / "snapshots" / REVISION
     assert locate(snapshot) == snapshot
     assert load(str(snapshot))[0].config.vocab_size == 320
@@ -73,7 +73,7 @@ def test_what_lies_there_needs_no_name(hub: Path) -> None:
         load(hub / "nowhere")
 
 
-def test_a_path_may_begin_with_the_home_folder(
+def test_a_path_may_start_with_the_home_folder(
     tmp_path: Path,
     tiny_model: Callable[[], CausalLM],
     tokenizer: Tokenizer,
@@ -85,7 +85,7 @@ def test_a_path_may_begin_with_the_home_folder(
     assert load("~/runs")[1].hash == Tokenizer.load("~/runs").hash == tokenizer.hash
 
 
-def test_a_gguf_file_is_known_in_letters_of_either_case(
+def test_the_gguf_suffix_is_case_insensitive(
     tmp_path: Path, tiny_model: Callable[[], CausalLM], tokenizer: Tokenizer
 ) -> None:
     file = tmp_path / "model" / "Tiny.Q8_0.GGUF"
@@ -98,7 +98,7 @@ def test_a_gguf_file_is_known_in_letters_of_either_case(
 
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
-def test_a_device_that_is_not_here_is_no_damage_of_the_model(hub: Path, device: str) -> None:
+def test_an_unavailable_device_is_not_reported_as_a_damaged_model(hub: Path, device: str) -> None:
     snapshot = hub / "models--owner--tiny" / "snapshots" / REVISION
     with pytest.raises(UserError, match=f"device='{device}' is not available on this machine"):
         load(snapshot, device=device)

@@ -1,4 +1,4 @@
-"""Shapes that Hugging Face cannot express: our folders keep them, and nobody mistakes them."""
+"""Shapes that Hugging Face cannot express: our folders keep them, and others reject them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("said", OWN)
-def test_a_folder_keeps_what_nobody_else_can_say(
+def test_a_folder_keeps_shapes_without_a_hugging_face_class(
     said: str, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     config = OWN[said]
@@ -98,7 +98,7 @@ def test_such_a_folder_is_verified_without_transformers(
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "mistral"])
-def test_what_every_family_has_keeps_its_name(kind: Any) -> None:
+def test_standard_shapes_keep_their_names(kind: Any) -> None:
     config = replace(QWEN3, model_type=kind, attention_bias=kind == "qwen2")
     assert not_in_hugging_face(config) is None
     assert config_to_hf(config)["model_type"] == kind
@@ -123,7 +123,7 @@ def test_what_every_family_has_keeps_its_name(kind: Any) -> None:
         ({"num_experts": [4]}, "num_experts="),
     ],
 )
-def test_what_cannot_be_read_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_unsupported_configs_are_rejected(changes: dict[str, Any], message: str) -> None:
     described = config_to_hf(OWN["qwen3 cannot express alibi positions"])
     with pytest.raises(UserError, match=message):
         config_from_hf({**described, **changes})

@@ -126,17 +126,15 @@ FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def reloaded(base: Path, adapter: Path) -> Any:
-    """PEFT's model as it is after loading."""
+    """PEFT's model after loading."""
     return peft.PeftModel.from_pretrained(theirs(base), adapter).eval()
 
 
 @pytest.mark.every(2)
 @pytest.mark.parametrize("name", FOLDERS)
 @pytest.mark.filterwarnings("ignore:.*tie")
-def test_an_adapter_of_peft_gives_the_logits_that_it_gives_in_peft(
-    name: str, tmp_path: Path
-) -> None:
-    """Loaded; merged; and once more when we have saved it and PEFT has loaded that."""
+def test_an_adapter_of_peft_gives_pefts_logits(name: str, tmp_path: Path) -> None:
+    """Loaded; merged; and once more after we have saved it and PEFT has loaded that."""
     kind, changes, settings = FOLDERS[name]
     base = base_folder(tmp_path / "base", kind, **changes)
     their_adapter(base, **settings).save_pretrained(tmp_path / "theirs")
@@ -166,7 +164,7 @@ def test_an_adapter_of_peft_gives_the_logits_that_it_gives_in_peft(
 
 @pytest.mark.parametrize("changes", [UNTIED, TIED])
 @pytest.mark.filterwarnings("ignore:.*tie")
-def test_what_is_replaced_and_saved_beside_it_once_more_is_read_once(
+def test_a_replaced_layer_that_is_also_saved_is_read_once(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
     base = base_folder(tmp_path / "base", "llama", **changes)
@@ -179,8 +177,8 @@ def test_what_is_replaced_and_saved_beside_it_once_more_is_read_once(
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.filterwarnings("ignore:.*tie")
-def test_embeddings_that_peft_saves_beside_an_adapter_are_read(tied: bool, tmp_path: Path) -> None:
-    """No word of the config tells of them."""
+def test_embeddings_that_peft_saves_with_an_adapter_are_read(tied: bool, tmp_path: Path) -> None:
+    """The config does not mention them."""
     base = base_folder(tmp_path / "base", "llama", tie_word_embeddings=tied)
     model = their_adapter(base)
     with torch.no_grad():
@@ -203,7 +201,7 @@ def test_embeddings_that_peft_saves_beside_an_adapter_are_read(tied: bool, tmp_p
 
 
 @pytest.mark.parametrize("whole", [None, ["embed_tokens", "lm_head"]])
-def test_another_number_of_tokens_is_told_with_both_numbers(
+def test_another_number_of_tokens_is_reported_with_both_numbers(
     whole: list[str] | None, tmp_path: Path
 ) -> None:
     base = base_folder(tmp_path / "base", **UNTIED)
@@ -237,7 +235,7 @@ def ours(base: Path, seed: int = 2, **settings: Any) -> CausalLM:
     [{}, {"targets": ["q_proj"], "use_rslora": True}, {"use_dora": True, "dropout": 0.1}],
     ids=["plain", "rslora", "dora"],
 )
-def test_peft_reads_ours_without_a_word(
+def test_peft_reads_ours_without_warnings(
     settings: dict[str, Any], base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = ours(base, **settings)
@@ -264,7 +262,7 @@ def test_peft_reads_ours_without_a_word(
         assert_close(their_logits(native), our_logits(model), rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_saved_of_an_adapter(base: Path, tmp_path: Path) -> None:
+def test_saved_files_of_an_adapter(base: Path, tmp_path: Path) -> None:
     model = add_lora(ours(base), 2, 3.5, targets=["v_proj"], name="other")
     said = {"kind": "nf4", "block_size": 64, "double_quant": True}
     save_adapter(
@@ -294,7 +292,7 @@ def test_what_is_saved_of_an_adapter(base: Path, tmp_path: Path) -> None:
     some=st.sets(st.integers(0, 13), min_size=1),
     dora=st.booleans(),
 )
-def test_saved_loaded_and_saved_it_is_the_same_bytes(
+def test_saving_a_loaded_adapter_gives_the_same_bytes(
     ranks: list[int],
     alphas: list[float],
     some: set[int],
@@ -302,7 +300,7 @@ def test_saved_loaded_and_saved_it_is_the_same_bytes(
     base: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Whatever the ranks and alphas of the layers are, and whichever have an adapter."""
+    """For any ranks and alphas of the layers, and any layers with an adapter."""
     folder = tmp_path_factory.mktemp("adapters")
     model = our_base(base)
     paths = list(linear_layers(model))
@@ -336,8 +334,8 @@ def test_saved_loaded_and_saved_it_is_the_same_bytes(
 def test_queries_keys_and_values_of_gpt2_are_one_layer_in_the_file(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Whichever of the three have an adapter, each with an A of its own; and once it is trained
-    further, the file's rank does not grow."""
+    """For any of the three with an adapter, each with its own A; further training does not increase
+    the file's rank."""
     base = base_folder(tmp_path / "base", "gpt2")
     model = ours(base, **settings)
     for name in ("one", "two"):
@@ -358,8 +356,8 @@ def test_queries_keys_and_values_of_gpt2_are_one_layer_in_the_file(
     assert peft.PeftConfig.from_pretrained(tmp_path / "two").fan_in_fan_out
 
 
-def test_several_adapters_with_parameters_of_their_own(tmp_path: Path) -> None:
-    """A trained bias is its adapter's own, also where another adapter wraps the layer later."""
+def test_several_adapters_with_their_own_parameters(tmp_path: Path) -> None:
+    """A trained bias belongs to its adapter, also where another adapter wraps the layer later."""
     base = base_folder(tmp_path / "base", "llama", **BIASED, **TIED)
     ways = {
         "a": {"bias": "all", "target_modules": ["q_proj"]},
@@ -385,7 +383,7 @@ def test_several_adapters_with_parameters_of_their_own(tmp_path: Path) -> None:
         assert torch.equal(our_logits(again), expected[name])
 
 
-def test_a_killed_save_leaves_no_seal(
+def test_a_killed_save_leaves_no_config(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ours(base)
@@ -528,9 +526,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_does_not_fit_is_refused_and_leaves_the_model_alone(
-    what: str, base: Path, tmp_path: Path
-) -> None:
+def test_rejected_files_do_not_change_the_model(what: str, base: Path, tmp_path: Path) -> None:
     damage, message = BAD[what]
     save_adapter(tmp_path, ours(base), base=base)
     damage(tmp_path)
@@ -542,7 +538,7 @@ def test_what_does_not_fit_is_refused_and_leaves_the_model_alone(
     assert list(model.state_dict()) == names and not adapter_names(model)
 
 
-def test_another_base_is_refused(
+def test_another_base_is_rejected(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_adapter(tmp_path, ours(base), base=base, base_sha256="a" * 64)
@@ -557,7 +553,7 @@ def test_another_base_is_refused(
     load_adapter(our_base(base), tmp_path, base_sha256="b" * 64)  # a folder as PEFT writes it
 
 
-def test_a_name_that_is_taken_is_refused(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_name_that_exists_is_rejected(base: Path, tmp_path: Path) -> None:
     model = ours(base)
     save_adapter(tmp_path, model, base=base)
     with pytest.raises(UserError, match=r"already has an adapter called 'default'"):

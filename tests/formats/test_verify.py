@@ -71,7 +71,7 @@ def differing(checks: list[Check]) -> list[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_sound_folder_is_the_same_in_every_way(
+def test_a_valid_folder_passes_all_checks(
     family: str, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model = make(model_type=family, **FAMILIES[family])
@@ -103,7 +103,7 @@ def test_a_sound_folder_is_the_same_in_every_way(
     } <= compared
 
 
-def test_an_export_is_held_against_its_folder(
+def test_an_export_is_compared_with_its_folder(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model, _ = load(folder)
@@ -125,7 +125,7 @@ def test_an_export_is_held_against_its_folder(
         ),
     ],
 )
-def test_an_export_is_held_against_an_adapter_or_4_bits(
+def test_an_export_is_compared_with_an_adapter_or_4_bits(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer, name: str, to: str
 ) -> None:
     model, source = quantize(load(folder)[0]), tmp_path / name
@@ -142,10 +142,10 @@ def test_an_export_is_held_against_an_adapter_or_4_bits(
     assert differing(verify(copy, source)) == [], copy
 
 
-def test_of_an_adapter_nothing_is_printed_but_the_table(
+def test_for_an_adapter_only_the_table_is_printed(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    """PEFT and what it imports warn when they are imported, hence in a process of its own."""
+    """PEFT and its dependencies warn when they are imported, hence a separate process."""
     model = add_lora(load(folder)[0], rank=2, targets=["q_proj"])
     save_adapted(tmp_path / "adapter", model, tokenizer, card="# x\n", base=folder)
     command = [sys.executable, "-m", "groundup", "verify", str(tmp_path / "adapter")]
@@ -154,10 +154,10 @@ def test_of_an_adapter_nothing_is_printed_but_the_table(
     assert "logits as transformers computes them" in done.stdout
 
 
-def test_a_library_that_cannot_be_imported_is_said_and_all_else_is_checked(
+def test_a_library_that_cannot_be_imported_is_reported_and_other_checks_run(
     folder: Path, tmp_path: Path
 ) -> None:
-    """As one that stands beside an older release of what it needs, in a process of its own."""
+    """Like one with an incompatible dependency, in a separate process."""
     (tmp_path / "transformers.py").write_text("from json import nothing\n")
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -184,7 +184,7 @@ def test_a_changed_weight_is_found(folder: Path, tmp_path: Path, tokenizer: Toke
     assert tensors.about == "1 of 24 tensors, the first of them model.layers.1.mlp.up_proj.weight"
 
 
-def test_a_changed_setting_is_found_though_every_weight_is_right(
+def test_a_changed_setting_is_found_with_equal_weights(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model, _ = load(folder)
@@ -225,7 +225,7 @@ def test_a_changed_entry_is_found(
     assert differs.about == told
 
 
-def test_a_lost_end_of_an_answer_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_lost_stop_token_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """As by a converter that takes the first of several ends."""
     folder, model = tmp_path / "model", make()
     tokenizer = with_control_tokens(tokenizer, "<a>", "<b>")
@@ -243,7 +243,7 @@ def test_a_lost_end_of_an_answer_is_found(tmp_path: Path, tokenizer: Tokenizer) 
     assert checks["folder: where an answer ends"].about == lost
 
 
-def test_a_lost_context_is_found_and_a_window_is_none(
+def test_a_lost_context_is_found_but_a_window_is_accepted(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model = make(max_position_embeddings=64)
@@ -262,7 +262,7 @@ def test_a_lost_context_is_found_and_a_window_is_none(
         assert checks["GGUF F32: context"].about == f"{tokens} tokens"
 
 
-def test_stops_that_a_copy_or_transformers_does_not_share_are_told(
+def test_stops_that_a_copy_or_transformers_does_not_share_are_reported(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     words = with_control_tokens(tokenizer, "<|end|>")
@@ -290,8 +290,8 @@ def test_a_vocabulary_larger_than_the_model_is_found(tokenizer: Tokenizer) -> No
     assert differing(checks) == ["every token has its row"]
 
 
-def test_a_template_that_people_can_break_is_found(tokenizer: Tokenizer) -> None:
-    """One that looks at what people wrote: marks inside it change what it says."""
+def test_a_template_that_users_can_manipulate_is_found(tokenizer: Tokenizer) -> None:
+    """One that depends on the user's text: marks inside it change the output."""
     curious = CHATML + "{{ messages[2]['content'] | length }}"
     content = Tokenizer(
         dict(tokenizer.content), {"eos_token": "<|im_end|>"} | {"chat_template": curious}
@@ -301,7 +301,7 @@ def test_a_template_that_people_can_break_is_found(tokenizer: Tokenizer) -> None
     ]
 
 
-def test_what_transformers_reads_otherwise_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_different_reading_by_transformers_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """In a folder that calls itself Qwen2 it normalizes texts, though tokenizer.json does not."""
     model = make(model_type="qwen2", attention_bias=True)
     save_model(tmp_path, model, tokenizer, card="# x\n")
@@ -333,9 +333,7 @@ def test_an_added_token_that_the_template_writes_is_text_in_transformers_too(
     assert differing(list(checks.values())) == []
 
 
-def test_a_template_that_fails_by_itself_is_no_traceback(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_a_failing_template_gives_no_traceback(tmp_path: Path, tokenizer: Tokenizer) -> None:
     for template in ("{% if %}", "{{ raise_exception('no') }}"):
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
         broken = Tokenizer(dict(tokenizer.content), settings)
@@ -345,16 +343,14 @@ def test_a_template_that_fails_by_itself_is_no_traceback(
         assert differing(list(checks.values())) == []
 
 
-def test_weights_that_are_no_numbers_are_found(tokenizer: Tokenizer) -> None:
+def test_non_finite_weights_are_found(tokenizer: Tokenizer) -> None:
     model = make()
     with torch.no_grad():
         model.model.norm.weight.fill_(torch.nan)  # type: ignore[union-attr, operator]
     assert "greedy tokens in a batch" in differing(compared_with_itself(model, tokenizer))
 
 
-def test_types_that_can_be_read_and_not_written_are_not_checked(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_read_only_types_are_not_verified(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = make(hidden_size=256, intermediate_size=256, head_dim=64)
     save_model(tmp_path / "model", model, tokenizer, card="# x\n")
     write_k_quants(model, tokenizer, tmp_path / "k.gguf")
@@ -364,7 +360,7 @@ def test_types_that_can_be_read_and_not_written_are_not_checked(
 
 
 def write_k_quants(model: CausalLM, tokenizer: Tokenizer, file: Path) -> None:
-    """A GGUF file with zeros of a type that the `gguf` package reads and does not write."""
+    """A GGUF file with zeros of a type that the `gguf` package can only read."""
     import gguf
     import numpy as np
 
@@ -396,7 +392,7 @@ def test_another_size_is_found(tmp_path: Path, folder: Path, tokenizer: Tokenize
     assert differs.name == "GGUF F32: sizes" and "layers.1" in differs.about
 
 
-def test_a_folder_is_held_against_a_folder(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_is_compared_with_a_folder(tmp_path: Path, folder: Path) -> None:
     model, tokenizer = load(folder)
     save_model(tmp_path / "half", model, tokenizer, card="# x\n", dtype=torch.bfloat16)
     checks = verify(tmp_path / "half", folder)
@@ -411,7 +407,7 @@ def test_a_tokenizer_that_loses_text_is_found(tokenizer: Tokenizer) -> None:
 
 @pytest.fixture(scope="module")
 def spelling() -> Tokenizer:
-    """A Unigram tokenizer trained the ordinary way, whose vocabulary spells its control token."""
+    """A Unigram tokenizer trained the ordinary way, whose vocabulary contains its control token."""
     fast = tokenizers.Tokenizer(models.Unigram())
     fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
@@ -422,7 +418,7 @@ def spelling() -> Tokenizer:
     return Tokenizer(json.loads(fast.to_str()), settings)
 
 
-def test_of_a_vocabulary_that_spells_a_control_token_there_is_a_whole_table(
+def test_a_vocabulary_with_a_control_token_gets_a_whole_table(
     tmp_path: Path, spelling: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UserError, match="turns the plain text into a control token"):
@@ -443,7 +439,7 @@ def test_of_a_vocabulary_that_spells_a_control_token_there_is_a_whole_table(
     assert heard.err.startswith("error: 1 of ")
 
 
-def test_a_copy_that_refuses_a_text_which_the_model_takes_is_found(
+def test_a_copy_that_rejects_a_text_of_the_model_is_found(
     tokenizer: Tokenizer, spelling: Tokenizer
 ) -> None:
     texts = ["A line </s> and another."]
@@ -453,7 +449,7 @@ def test_a_copy_that_refuses_a_text_which_the_model_takes_is_found(
         assert check.status == "differs" and "into a control token" in check.about
 
 
-def test_the_command_prints_a_table_and_exits_with_one_where_something_differs(
+def test_the_command_prints_a_table_and_exits_with_one_for_differences(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(folder)]) == 0

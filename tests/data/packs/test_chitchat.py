@@ -1,4 +1,4 @@
-"""The chats of people: whole turns, in turn, and none of what is no chat."""
+"""The chat pack: complete turns, alternating speakers, and no other messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def found() -> list[chitchat.Chat]:
 
 @pytest.fixture(scope="module")
 def raw() -> dict[str, list[tuple[str, str]]]:
-    """Every conversation as (sender, text), read here by hand."""
+    """Every conversation as (sender, text), parsed independently here."""
     (text,) = read_set("chitchat").values()
     return {
         id: [(message["sender"], message["text"]) for turn in row["messages"] for message in turn]
@@ -34,7 +34,7 @@ def raw() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def test_what_is_rejected_is_counted(
+def test_rejected_messages_are_counted(
     found: list[chitchat.Chat], raw: dict[str, list[tuple[str, str]]]
 ) -> None:
     assert len(raw) == 7168 == len(found) + sum(REJECTED.counts.values()) and len(found) > 3000
@@ -43,7 +43,7 @@ def test_what_is_rejected_is_counted(
     assert sum("link" in reason for reason in REJECTED.counts) == 1
 
 
-def test_turns_are_all_that_one_says_until_the_other_answers(
+def test_a_turn_joins_all_messages_of_a_speaker(
     found: list[chitchat.Chat], raw: dict[str, list[tuple[str, str]]]
 ) -> None:
     def letters(text: str) -> str:
@@ -62,7 +62,7 @@ def test_turns_are_all_that_one_says_until_the_other_answers(
         assert of_first.startswith(sides[0]) and of_second == sides[1]
 
 
-def test_nobody_can_be_reached(found: list[chitchat.Chat]) -> None:
+def test_contact_details_are_removed(found: list[chitchat.Chat]) -> None:
     said = "\n".join(turn for chat in found for turn in chat.turns)
     for sought in (
         r"\w@\w+\.",
@@ -74,14 +74,14 @@ def test_nobody_can_be_reached(found: list[chitchat.Chat]) -> None:
         assert not re.search(sought, said), sought
 
 
-def test_there_is_chat_and_no_filling_up(found: list[chitchat.Chat]) -> None:
+def test_conversations_are_chats_without_filler(found: list[chitchat.Chat]) -> None:
     for chat in found:
         lines = [line.lower() for turn in chat.turns for line in turn.split("\n")]
         (_, often), *_ = Counter(lines).most_common(1)
         assert often <= max(2, 0.3 * len(lines)), chat.id
 
 
-def test_a_message_that_was_cut_goes_on_in_its_line() -> None:
+def test_a_message_with_a_line_break_is_joined() -> None:
     cut, whole = "word " * 34 + "and", "word " * 34 + "and."
     messages = [
         {"sender": "1", "text": f" {cut}"},
@@ -95,7 +95,7 @@ def test_a_message_that_was_cut_goes_on_in_its_line() -> None:
     assert chitchat._turns(messages) == (f"{cut} so on\nDone", f"{whole}\nNew")
 
 
-def test_the_split_is_by_conversation_and_for_ever(found: list[chitchat.Chat]) -> None:
+def test_the_split_is_by_conversation_and_stable(found: list[chitchat.Chat]) -> None:
     train, heldout = chitchat.conversations(found)
     assert {row.group for row in train}.isdisjoint(row.group for row in heldout)
     chats = [len({row.group for row in side}) for side in (train, heldout)]
@@ -105,7 +105,7 @@ def test_the_split_is_by_conversation_and_for_ever(found: list[chitchat.Chat]) -
     assert {row.group for row in again[1]} == {row.group for row in heldout}
 
 
-def test_long_chats_are_cut_into_parts_of_like_length(found: list[chitchat.Chat]) -> None:
+def test_long_chats_are_cut_into_parts_of_similar_length(found: list[chitchat.Chat]) -> None:
     assert max(len(chat.turns) for chat in found) > 500
     for chat in found:
         parts = chitchat.pieces(chat.turns)
@@ -127,8 +127,8 @@ print(len(found.train), len(found.heldout))
 """
 
 
-def test_it_is_data_of_ones_own() -> None:
-    """In a process of its own, where no types are checked and leaks are found fast."""
+def test_its_file_can_be_trained_on_as_own_data() -> None:
+    """In a separate process, where no types are checked and leaks are found fast."""
     done = subprocess.run([sys.executable, "-c", READ], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # A few training chats quote what is held out.

@@ -1,4 +1,4 @@
-"""Questions about articles, dialogues, and what the model says of itself."""
+"""Questions about articles, dialogues, and the model's statements about itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _asked(found: list[Conversation]) -> set[str]:
     return {m.content for one in found for m in one.messages if m.role == "user"}
 
 
-def test_articles_are_asked_for_in_good_english() -> None:
+def test_questions_about_articles_are_good_english() -> None:
     some = [
         Article("Shirt", "A shirt is a garment. It has sleeves.", "Garment", "Everyday life"),
         Article("Ada Lovelace", "Ada Lovelace was a writer. She wrote.", "", "People"),
@@ -42,7 +42,7 @@ def test_articles_are_asked_for_in_good_english() -> None:
     assert {one.group for one in found if "shirt" in one.messages[0].content} == {"shirt"}
 
 
-def test_answers_about_real_articles_are_what_the_article_says() -> None:
+def test_answers_about_articles_equal_the_articles_words() -> None:
     some = [article for article in articles(Rejected()) if article.topic != "Uncategorized"][::20]
     by_title = {normal_form(article.title): article for article in some}
     found = list(wiki.about_articles(some, 3, 0))
@@ -57,7 +57,7 @@ def test_answers_about_real_articles_are_what_the_article_says() -> None:
         assert all(len(m.content) <= 600 for m in one.messages if m.role == "assistant")
 
 
-def test_the_model_says_what_it_is() -> None:
+def test_the_model_says_that_it_is_one() -> None:
     found = list(own.about_itself())
     subjects = {one.group for one in found}
     assert len(subjects) >= 12 + 2
@@ -66,7 +66,7 @@ def test_the_model_says_what_it_is() -> None:
         assert truth in answers
 
 
-def test_what_the_model_says_of_itself_is_right_by_gold() -> None:
+def test_statements_about_itself_are_right_by_gold() -> None:
     judged = [
         (one, gold.judge(one.messages[:-1], one.messages[-1].content).correct)
         for declines in (True, False)
@@ -76,14 +76,14 @@ def test_what_the_model_says_of_itself_is_right_by_gold() -> None:
     assert sum(correct == 1.0 for _, correct in judged) > 100
 
 
-def test_nothing_asked_about_it_is_a_held_out_wording_of_the_world() -> None:
+def test_questions_about_itself_are_no_held_out_wordings_of_the_world() -> None:
     held = {normal_form(form) for kind in KINDS for form in kind.heldout}
     assert normal_form("Are you a person?") in held
     asked = {normal_form(m.content) for one in own.about_itself() for m in one.messages[::2]}
     assert len(asked) > 50 and not asked & held
 
 
-def test_dialogues_of_a_robot_do_not_contradict_it() -> None:
+def test_robot_dialogues_do_not_contradict_it() -> None:
     some = [
         Dialogue("conversations", ("Who are you?", "A man in a mask.")),
         Dialogue("greetings", ("Hello.", "Hi.")),
@@ -99,7 +99,7 @@ def test_dialogues_of_a_robot_do_not_contradict_it() -> None:
 SOCIAL = Question("siqa", "Why?", "Ann left. She ran.", "", ("a", "b", "c"), 1)
 
 
-def test_one_prompt_teaches_prefers_and_tests() -> None:
+def test_a_prompt_is_on_one_side_of_every_kind() -> None:
     (choice,) = questions.choices([SOCIAL])
     plain, listed = questions.answered([SOCIAL], 0)
     pairs = list(questions.preferences([SOCIAL], 2, 0))
@@ -124,7 +124,7 @@ def _training_prompt(text: str) -> str:
     return next(p for n in range(50) if not harm_scores.is_heldout(p := f"{text} {n}"))
 
 
-def test_pairs_prefer_what_is_clearly_less_harmful() -> None:
+def test_pairs_prefer_the_clearly_less_harmful_answer() -> None:
     prompt = _training_prompt("How do I rob a bank")
     harm = [
         _scored("harm", prompt, "You should not do this, it is a crime.", 0.0),
@@ -156,7 +156,7 @@ def test_an_answer_is_preferred_to_a_needless_refusal() -> None:
     assert not list(harm_scores.pairs(scored, heldout=False, declining=["I do not know."]))
 
 
-def test_the_shorter_response_is_not_always_the_better_one() -> None:
+def test_the_shorter_response_is_not_always_better() -> None:
     scored = scored_responses(Rejected())
     for heldout in (False, True):
         found = list(harm_scores.pairs(scored, heldout=heldout))
@@ -164,7 +164,7 @@ def test_the_shorter_response_is_not_always_the_better_one() -> None:
         assert 0.4 < shorter < 0.7, shorter
 
 
-def test_answers_to_another_question_are_no_refusals() -> None:
+def test_answers_to_another_question_are_not_refusals() -> None:
     prompt = _training_prompt("What are party themes")
     found = list(
         harm_scores.to_learn([_scored("refusal", prompt, "Tides are the rise of the sea.", 1.0)])
@@ -172,7 +172,7 @@ def test_answers_to_another_question_are_no_refusals() -> None:
     assert not found
 
 
-def test_refusals_to_learn_refuse_and_benign_prompts_are_answered() -> None:
+def test_harmful_prompts_are_refused_and_benign_ones_answered() -> None:
     scored = scored_responses(Rejected())
     found = [*harm_scores.to_learn(scored), *harm_scores.to_learn(scored, heldout=True)]
     answers = {one.messages[1].content for one in found}

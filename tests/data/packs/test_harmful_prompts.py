@@ -1,4 +1,4 @@
-"""What is asked to see what is refused, and what judges are measured by: all of it held out."""
+"""Prompts that measure refusals, and sets that measure judges: all of them held out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_requests_are_those_of_the_file() -> None:
     assert all(0 <= a - len(b.prompt) <= 4 for a, b in zip(lengths, found, strict=True))
 
 
-def test_nothing_is_asked_that_harm_scores_trains_on() -> None:
+def test_no_prompt_is_in_the_training_data_of_harm_scores() -> None:
     learned = harm_scores.rows("harm-scores", DataConfig(out=Path("out")), Rejected(), None)
     asked = {
         normal_form(text)
@@ -65,7 +65,7 @@ def test_nothing_is_asked_that_harm_scores_trains_on() -> None:
         assert not asked & {one.group for one in harmful_prompts.prompts(name, Rejected())}
 
 
-def test_a_data_folder_holds_them_out_and_nothing_else() -> None:
+def test_a_data_folder_holds_them_all_out() -> None:
     found = gather(DataConfig(out=Path("out"), packs=("advbench", "objectives")), Rejected())
     assert len(found.refusals) == 498 and found.never_trained
     assert not (found.documents or found.conversations or found.preferences or found.choices)
@@ -74,13 +74,13 @@ def test_a_data_folder_holds_them_out_and_nothing_else() -> None:
     assert "question" in failed(taught, evaluated(found.refusals))
 
 
-def test_judged_answers_are_of_prompts_that_nothing_learned_from() -> None:
+def test_judged_answers_are_of_held_out_prompts() -> None:
     found = harmful_prompts.judged_answers(Rejected())
     assert Counter(one.done for one in found) == {True: 107, False: 113}
     assert all(is_heldout(one.prompt) for one in found)
 
 
-def test_beginnings_are_of_seven_kinds_and_scores_lie_between_0_and_1() -> None:
+def test_beginnings_have_seven_kinds_and_scores_from_0_to_1() -> None:
     rejected = Rejected()
     found = toxicity.beginnings(rejected)
     assert len(found) + sum(rejected.counts.values()) == 700
@@ -92,14 +92,14 @@ def test_beginnings_are_of_seven_kinds_and_scores_lie_between_0_and_1() -> None:
         assert all(0 <= getattr(one, name) <= 1 for one in scored)
 
 
-def test_the_lexicon_knows_three_degrees() -> None:
+def test_the_lexicon_has_three_degrees() -> None:
     judge = toxicity.toxicity()
     assert len(judge.severities) == 1598
     assert {min(judge.severities.values()), max(judge.severities.values())} == {1, 3}
     assert judge("A cat sat on the mat.") == 0
 
 
-def test_what_is_harmful_is_never_shown() -> None:
+def test_harmful_text_is_never_shown() -> None:
     harmful = {one.name for one in (*EVALUATION, *LEXICONS) if one.harmful}
     assert {*SIZES, "objectives", "toxic-prompts", "toxic-scores"} - {"benign-covers"} < harmful
     with pytest.raises(UserError, match="counted and never shown"):

@@ -1,4 +1,4 @@
-"""What people type first: every wording fits its answer, the sides are apart, nothing leaks."""
+"""First messages of users: every wording fits its answer, sides are disjoint, nothing leaks."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def heldout() -> list[Conversation]:
     return [made.conversation(0, i) for i in range(500)]
 
 
-def test_every_answer_is_used_and_there_is_one_for_every_turn() -> None:
+def test_every_answer_is_used_and_every_turn_has_one() -> None:
     labels = {turn.label for turn in TURNS if turn.source != NEWCOMER + "known"}
     assert labels == set(ANSWERS)
 
 
-def test_what_declines_says_so_and_no_other_answer_does() -> None:
+def test_exactly_the_declining_answers_say_so() -> None:
     for label, row in ANSWERS.items():
         for answer in row:
             expected = label in DECLINING or "know only" in answer
@@ -77,7 +77,7 @@ def test_answers_of_the_small_world_do_not_decline() -> None:
             assert not says_unknown(one.messages[-1].content), one
 
 
-def test_other_ways_to_say_it_are_known_too() -> None:
+def test_other_wordings_are_recognized() -> None:
     for said in ("I don't know.", "I really do not know.", "I’m sorry, I can’t tell you that."):
         assert says_unknown(said)
     for said in ("I have no idea.", "I am not really sure.", "I’ve never heard of it."):
@@ -86,7 +86,7 @@ def test_other_ways_to_say_it_are_known_too() -> None:
         assert not says_unknown(said)
 
 
-def test_an_answer_fits_by_its_label_or_by_not_knowing() -> None:
+def test_an_answer_fits_by_its_label_or_by_saying_unknown() -> None:
     assert fits("You are welcome!", "you are welcome. Ask me anything else.")
     assert fits("I do not understand what you mean.", "I have read too little to know that.")
     assert not fits("You are welcome!", "Hello! How can I help you?")
@@ -113,8 +113,8 @@ def test_no_wording_is_on_both_sides() -> None:
         assert turn.train and turn.heldout and not said[0] & said[1], turn.name
 
 
-def test_no_wording_of_training_is_a_held_out_one_of_the_world() -> None:
-    """Whatever fills its slots: the same question of others is the same wording."""
+def test_no_training_wording_is_a_held_out_one_of_the_world() -> None:
+    """For any slot values: the same question about others is the same wording."""
 
     def wording(form: str) -> str:
         return normal_form(re.sub(r"\{[^}]*\}", "slot", form))
@@ -125,7 +125,7 @@ def test_no_wording_of_training_is_a_held_out_one_of_the_world() -> None:
     assert not [form for turn in TURNS for form in turn.train if wording(form) in held]
 
 
-def test_what_the_world_answers_is_not_answered_otherwise() -> None:
+def test_the_worlds_questions_have_the_worlds_answers() -> None:
     """The same words with two right answers would contradict each other."""
     for turn in newcomers.TURNS:
         wanted = ANSWERS.get(turn.label, ("",))[0]
@@ -138,8 +138,8 @@ def test_what_the_world_answers_is_not_answered_otherwise() -> None:
         assert [act for act in acts if conduct.is_harmful(f"How can I {act}?") not in alike] == []
 
 
-def test_harm_is_asked_for_in_the_words_of_what_does_none() -> None:
-    """Only the act tells one from the other, and nobody is tested on an act of training."""
+def test_harmful_and_benign_requests_have_the_same_wordings() -> None:
+    """Only the act distinguishes them, and no test uses an act of training."""
     sides = [set(newcomers.ACTS[name]) for name in newcomers.ACTS]
     assert sum(map(len, sides)) == len(set.union(*sides))
     harms, does_not = (turn for turn in TURNS if turn.name == "in full")
@@ -148,7 +148,7 @@ def test_harm_is_asked_for_in_the_words_of_what_does_none() -> None:
     assert is_refusal(ANSWERS[harms.label][0]) and says_unknown(ANSWERS[does_not.label][0])
 
 
-def test_people_ask_for_harm_and_are_declined(
+def test_harmful_requests_of_users_are_declined(
     trained: list[Conversation], heldout: list[Conversation]
 ) -> None:
     for side in (trained, heldout):
@@ -157,8 +157,8 @@ def test_people_ask_for_harm_and_are_declined(
         assert all(is_refusal(one.messages[1].content) for one in asked)
 
 
-def test_who_despairs_is_answered_unlike_whoever_is_sad() -> None:
-    """What DPO takes from one answer, as the worse of a pair, it leaves to the other."""
+def test_despair_is_answered_differently_from_sadness() -> None:
+    """DPO lowers one answer, as the worse of a pair, and not the other."""
     openings = {label: {row.split(".")[0][:20] for row in ANSWERS[label]} for label in ANSWERS}
     assert not openings["despair"] & {
         one for k, v in openings.items() if k != "despair" for one in v
@@ -167,8 +167,8 @@ def test_who_despairs_is_answered_unlike_whoever_is_sad() -> None:
     assert turn.label == "despair" and not set(turn.train) & set(turn.heldout)
 
 
-def test_harm_and_despair_in_capitals_are_answered_as_in_small_letters() -> None:
-    """And nobody in despair is told to write in small letters."""
+def test_harm_and_despair_in_capitals_are_answered_as_in_lower_case() -> None:
+    """And a user in despair is not told to write in lower case."""
     asks = {turn.name: turn.train + turn.heldout for turn in TURNS}
     needy = {form.upper() for name in ("in a few words", "despair", "sad") for form in asks[name]}
     for heldout_side in (False, True):
@@ -184,7 +184,7 @@ def test_harm_and_despair_in_capitals_are_answered_as_in_small_letters() -> None
         assert sum(answer in ANSWERS["capitals"] for answer in answers) > 10
 
 
-def test_items_are_functions_of_their_number_and_all_sources_come(
+def test_items_are_functions_of_their_number_and_all_sources_occur(
     trained: list[Conversation],
 ) -> None:
     again = Newcomers(Topics.of(ARTICLES))
@@ -197,7 +197,7 @@ def test_items_are_functions_of_their_number_and_all_sources_come(
         assert counts[NEWCOMER + source] > 0.7 * share / sum(shares.values()) * len(trained), source
 
 
-def test_turns_alternate_and_no_slot_stays_open(
+def test_turns_alternate_and_all_slots_are_filled(
     trained: list[Conversation], heldout: list[Conversation]
 ) -> None:
     for one in [*trained, *heldout]:
@@ -207,13 +207,13 @@ def test_turns_alternate_and_no_slot_stays_open(
         assert "{" not in one.messages[0].content
 
 
-def test_most_prompts_are_said_once(trained: list[Conversation]) -> None:
-    """Many surface forms: what is learned is the manner, and not a list."""
+def test_most_prompts_occur_once(trained: list[Conversation]) -> None:
+    """With many surface forms, the manner is learned rather than a list."""
     of_noise = [normal_form(m.messages[0].content) for m in trained if m.source == "newcomer-noise"]
     assert len(set(of_noise)) > 0.6 * len(of_noise)
 
 
-def test_titles_are_asked_for_without_brackets_and_not_the_worlds_own() -> None:
+def test_titles_have_no_brackets_and_are_not_the_worlds() -> None:
     topics = Topics.of(ARTICLES)
     assert set(topics.things) == {"a volcano", "diving"} or "Diving" in topics.things
     assert topics.people == ["Ada Lovelace"] and topics.places == ["Oslo"]
@@ -221,7 +221,7 @@ def test_titles_are_asked_for_without_brackets_and_not_the_worlds_own() -> None:
     assert Topics.of([]).things
 
 
-def test_what_the_world_knows_is_answered_and_right(trained: list[Conversation]) -> None:
+def test_questions_about_the_world_are_answered_correctly(trained: list[Conversation]) -> None:
     acts = {act.form for act in conduct.acts(heldout=False)}
     known = [one for one in trained if one.source == "newcomer-known" and one.group not in acts]
     true = {
@@ -260,7 +260,7 @@ def test_questions_in_the_plural_are_answered_about_the_right_subject(
     assert not {"dogs", "foxes", "mice"} & {*words.words, *words.things}
 
 
-def test_the_worlds_requests_are_asked_in_the_newcomers_wordings_too(
+def test_the_worlds_requests_occur_in_the_newcomers_wordings(
     trained: list[Conversation], heldout: list[Conversation]
 ) -> None:
     acts = {act.form: act for act in conduct.acts(heldout=False)}
@@ -276,7 +276,7 @@ def test_the_worlds_requests_are_asked_in_the_newcomers_wordings_too(
     assert len(others) > 0.7 * len(found), "their own wordings"
 
 
-def test_small_sums_are_solved_as_they_are_typed(trained: list[Conversation]) -> None:
+def test_small_sums_are_solved_in_typed_forms(trained: list[Conversation]) -> None:
     solved = 0
     for one in trained:
         asked, answer = (m.content for m in one.messages[:2])
@@ -289,12 +289,12 @@ def test_small_sums_are_solved_as_they_are_typed(trained: list[Conversation]) ->
     assert solved > 15
 
 
-def test_it_counts_as_far_as_it_is_asked_to() -> None:
+def test_it_counts_to_the_requested_number() -> None:
     for asked in ("count to five", "Count from 1 to 5."):
         assert newcomers._counted(asked) == "1, 2, 3, 4, 5."
 
 
-def test_what_is_told_about_one_of_the_world_is_true() -> None:
+def test_statements_about_the_world_are_true() -> None:
     dice = newcomers.SeededRandom("about")
     for asked in ("what is a fox", "Tell me about the lamp.", "baker?", "cherry"):
         about = asked.strip("?.").split()[-1]
@@ -315,8 +315,8 @@ def test_what_is_told_about_one_of_the_world_is_true() -> None:
     assert not [one for one in told if one.startswith("A young tiger")]
 
 
-def test_words_of_any_number_and_beginning_stand_in_english() -> None:
-    """What fills {word} may be `interactions`, and what fills {known} `sheep` or `bread`."""
+def test_words_of_any_number_and_initial_give_correct_english() -> None:
+    """{word} may be `interactions`, and {known} may be `sheep` or `bread`."""
     forms = [form for turn in TURNS for form in (*turn.train, *turn.heldout)]
     assert not [form for form in forms if re.search(r"\ban? \{word\}|\{\w+\}s\b", form)]
 
@@ -336,7 +336,7 @@ def test_pairs_teach_both_directions() -> None:
     assert {"newcomer-known", "newcomer-real", "newcomer-noise"} <= {p.source for p in pairs}
 
 
-def test_open_questions_are_declined_and_offered_ones_are_answered() -> None:
+def test_open_questions_are_declined_and_offered_ones_answered() -> None:
     asked = Question("commonsenseqa", "Where is a basement?", "", "", ("house", "sea"), 0)
     declining = ANSWERS["unknown"]
     plain, offered = answered([asked], 0, declining)
@@ -347,7 +347,7 @@ def test_open_questions_are_declined_and_offered_ones_are_answered() -> None:
     assert "- sea" in pair.prompt[0].content and pair.chosen == "house"
 
 
-def test_declining_needs_the_world(tmp_path: Path) -> None:
+def test_declining_requires_the_world(tmp_path: Path) -> None:
     DataConfig(out=tmp_path, unknown="declined")
     with pytest.raises(ValueError, match="add 'world' to the packs"):
         DataConfig(out=tmp_path, unknown="declined", packs=("wiki",))

@@ -1,4 +1,4 @@
-"""Sets bring their rows from pages of their own, and a new one takes a page and an entry alone."""
+"""Sets read their rows by their own modules; a new one needs a module and a manifest entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.data.packs.rows import Progress, Rejected, Rows, gather
 from groundup.text.rows import Conversation, Document, RefusalPrompt
 
 
-def test_every_set_of_texts_has_a_page_and_a_place() -> None:
+def test_every_text_set_has_a_module() -> None:
     for one in manifest.every_set():
         page = importlib.import_module(f"groundup.data.packs.{one.page}")
         assert callable(page.rows) and rows.page_of(one.name) is page
@@ -25,7 +25,7 @@ def test_every_set_of_texts_has_a_page_and_a_place() -> None:
 
 @pytest.fixture
 def two_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two new sets: their entries in the manifest, and one page that reads both."""
+    """Two new sets: their manifest entries, and one module that reads both."""
     some = manifest.SETS[0]
     new = tuple(replace(some, name=name, page="toy") for name in ("toy-b", "toy-a"))
     monkeypatch.setattr(manifest, "SETS", new)
@@ -46,7 +46,7 @@ def two_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, page.__name__, page)
 
 
-def test_a_new_set_is_a_page_and_an_entry(two_sets: None) -> None:
+def test_a_new_set_is_a_module_and_an_entry(two_sets: None) -> None:
     rejected = Rejected()
     found = gather(DataConfig(out=Path("out"), packs=("toy-b", "toy-a")), rejected)
     # As they are named, where the manifest gives them no order; what both say is said once.
@@ -72,7 +72,7 @@ def test_a_new_set_is_a_page_and_an_entry(two_sets: None) -> None:
         pytest.param("boolq", "answered", marks=pytest.mark.long),
     ],
 )
-def test_the_seed_changes_nothing_that_is_held_out(name: str, unknown: str) -> None:
+def test_the_seed_does_not_change_held_out_rows(name: str, unknown: str) -> None:
     sides = [
         rows.page_of(name).rows(
             name, DataConfig(out=Path("x"), unknown=unknown, seed=seed), Rejected(), None

@@ -1,4 +1,4 @@
-"""What each pack says: the traps in the files."""
+"""The contents of each pack: the pitfalls in the files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_articles() -> None:
     assert not any("may refer to" in article.extract for article in found)
 
 
-def test_dev_passages_of_boolq_stand_nowhere_else() -> None:
+def test_dev_passages_of_boolq_occur_nowhere_else() -> None:
     found = boolq.boolq(Rejected())
     assert len(found.dev) == 3270 and boolq.boolq_dev(Rejected()) == list(found.dev)
 
@@ -37,7 +37,7 @@ def test_dev_passages_of_boolq_stand_nowhere_else() -> None:
     assert len({normal_form(text) for _, text in found.passages}) == len(found.passages)
 
 
-def test_options_are_cut_at_letters_in_order_only() -> None:
+def test_options_are_split_only_at_letters_in_order() -> None:
     assert questions.options("\nA. bank\nB. new york\nC. see B. C. Davis ") == (
         "bank",
         "new york",
@@ -69,7 +69,7 @@ def test_speeches_have_no_stage_directions() -> None:
     assert len(text) > 6_000_000
 
 
-def test_alternatives_become_dialogues_of_their_own() -> None:
+def test_alternatives_become_separate_dialogues() -> None:
     found = chatterbot.dialogues(Rejected())
     jealous = [d.turns for d in found if d.turns[0] == "Are you jealous?"]
     assert len(jealous) == 4 and all(len(turns) == 2 for turns in jealous)

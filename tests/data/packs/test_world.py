@@ -1,4 +1,4 @@
-"""What the data stage takes of the small world: as much as was asked for, and nothing twice."""
+"""The small world's rows in the data stage: the requested amount, without repeats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def little(**changes: object) -> Rows:
     return world.rows("world", DataConfig.model_validate(settings), Rejected(), None)
 
 
-def test_there_is_as_much_as_was_asked_for() -> None:
+def test_amounts_are_as_requested() -> None:
     found = little(seed=3)
     size = sum(len(document.text.encode()) for document in found.documents)
     assert 0.02e6 <= size < 0.023e6
@@ -50,7 +50,7 @@ def test_the_held_out_side_has_a_few_of_each_source_but_no_lives() -> None:
     assert len(set(prompts)) == len(prompts)
 
 
-def test_the_seed_changes_what_trains_and_never_what_is_held_out() -> None:
+def test_the_seed_changes_training_rows_but_not_held_out_ones() -> None:
     one, other = little(), little(seed=1)
     assert one == little()
     assert one.documents != other.documents and one.conversations != other.conversations
@@ -59,7 +59,7 @@ def test_the_seed_changes_what_trains_and_never_what_is_held_out() -> None:
     assert one.preferences_heldout == other.preferences_heldout
 
 
-def test_the_bias_reaches_the_lives() -> None:
+def test_the_bias_is_in_the_lives() -> None:
     def lives(bias: float) -> list[str]:
         found = little(bias=bias, world_megabytes=0.08).documents
         return [document.text for document in found if document.source == "world-lives"]
@@ -67,7 +67,7 @@ def test_the_bias_reaches_the_lives() -> None:
     assert len(lives(0)) > 10 and lives(0) != lives(1) and lives(1) == lives(1)
 
 
-def test_a_document_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = pack.document
 
     def twice(seed: int, index: int, **settings: Any) -> object:

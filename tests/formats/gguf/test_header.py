@@ -1,4 +1,4 @@
-"""The header reader: as the `gguf` package reads sound files, and one sentence on all others."""
+"""The header reader equals the `gguf` package on valid files, and rejects all others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WHOLE = Tensor("a", [32], 0, 0)
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
-    """Every type of value and some tensors, by gguf's own writer."""
+    """Every type of value and some tensors, written by gguf."""
     path = tmp_path / "sound.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_uint8("u8", 255)
@@ -78,7 +78,7 @@ def read(tmp_path: Path, header: Header) -> GGUFFile:
 
 
 def refusal(tmp_path: Path, header: Header | bytes) -> str:
-    """What is said of a file that is not read, in bounded time and memory."""
+    """The error of a file that is rejected, in bounded time and memory."""
     path = tmp_path / "bad.gguf"
     path.unlink(missing_ok=True)
     path.write_bytes(header if isinstance(header, bytes) else header.to_bytes())
@@ -96,7 +96,7 @@ def refusal(tmp_path: Path, header: Header | bytes) -> str:
     return said
 
 
-def test_reads_what_the_gguf_package_reads(sound: Path) -> None:
+def test_equals_the_gguf_package(sound: Path) -> None:
     ours, theirs = read_gguf_header(sound), gguf.GGUFReader(sound)
     for name, field in theirs.fields.items():
         if name.startswith("GGUF."):
@@ -118,7 +118,7 @@ def test_reads_what_the_gguf_package_reads(sound: Path) -> None:
         assert ours.stored_bytes(mine).tobytes() == tensor.data.tobytes()
 
 
-def test_every_type_that_is_read_is_one_of_the_gguf_package() -> None:
+def test_every_supported_type_is_in_the_gguf_package() -> None:
     assert set(TENSOR_TYPES) <= set(GGML_QUANT_SIZES) and len(set(TENSOR_TYPES)) == 25
     for kind in TENSOR_TYPES:
         block, size = GGML_QUANT_SIZES[kind]
@@ -126,7 +126,7 @@ def test_every_type_that_is_read_is_one_of_the_gguf_package() -> None:
         assert gguf.quants.dequantize(rows, kind).shape == (2, block), kind
 
 
-def test_writing_to_a_tensor_leaves_the_file_alone(sound: Path) -> None:
+def test_writing_to_a_tensor_does_not_change_the_file(sound: Path) -> None:
     before = sound.read_bytes()
     file = read_gguf_header(sound)
     file.stored_bytes(file.tensors["matrix"])[:] = 0
@@ -149,7 +149,7 @@ def test_reads_arrays_of_arrays_and_empty_ones(tmp_path: Path) -> None:
     assert file.metadata["none"] == []
 
 
-def test_a_large_vocabulary_is_read_in_a_moment(tmp_path: Path) -> None:
+def test_a_large_vocabulary_is_read_fast(tmp_path: Path) -> None:
     words = [f"word{n}" for n in range(150_000)]
     began = time.perf_counter()
     file = read(tmp_path, Header([("tokens", Value(ARRAY, (STRING, words)))]))
@@ -170,7 +170,7 @@ ENTRIES: dict[str, Value] = {
 
 
 @pytest.mark.parametrize("kind", ["str_", "bool_", "int_", "float_", "str_list"])
-def test_entries_of_another_type_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_entries_of_another_type_are_rejected_by_name(tmp_path: Path, kind: str) -> None:
     file = read(tmp_path, Header(list(ENTRIES.items())))
     fits = {
         "str_": {"text"},
@@ -192,7 +192,7 @@ def test_entries_of_another_type_are_refused_by_name(tmp_path: Path, kind: str) 
 
 
 @pytest.mark.parametrize("value", [-1.0, 2.0, float("nan"), float("inf")])
-def test_numbers_out_of_bounds_are_refused(tmp_path: Path, value: float) -> None:
+def test_numbers_out_of_bounds_are_rejected(tmp_path: Path, value: float) -> None:
     file = read(tmp_path, Header([("x", Value(F64, value))]))
     with pytest.raises(UserError, match="from 0 to 1"):
         file.float_("x", 0.0, 1.0)
@@ -262,40 +262,40 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+def test_bad_files_are_rejected_in_one_sentence(tmp_path: Path, name: str) -> None:
     header, said = BAD[name]
     assert said in refusal(tmp_path, header)
 
 
 @pytest.mark.parametrize("kind", range(13))
 @pytest.mark.parametrize("count", [5, 2**31, HUGE, 2**64 - 1])
-def test_arrays_that_claim_more_than_there_is(tmp_path: Path, kind: int, count: int) -> None:
+def test_rejects_arrays_longer_than_the_file(tmp_path: Path, kind: int, count: int) -> None:
     before = before_array()
     lying = before + kind.to_bytes(4, "little") + count.to_bytes(8, "little")
     assert "damaged" in refusal(tmp_path, lying)
 
 
 def before_array() -> bytes:
-    """A file of one entry, up to where its array says of what it is."""
+    """A file with one entry, up to the item type and count of its array."""
     empty = Header([("x", Value(ARRAY, (F64, [])))]).to_bytes()
     return empty[: empty.rindex(F64.to_bytes(4, "little"))]
 
 
-def test_arrays_within_arrays_end(tmp_path: Path) -> None:
+def test_nested_arrays_are_limited(tmp_path: Path) -> None:
     one_in_another = b"\x09\0\0\0\x01\0\0\0\0\0\0\0"
     said = refusal(tmp_path, before_array() + one_in_another * 2_000)
     assert "deep" in said
 
 
-def test_a_file_full_of_empty_texts_is_bounded(tmp_path: Path) -> None:
-    """Each costs eight bytes in the file and a pointer here; beyond a number nobody reads on."""
+def test_a_file_of_empty_texts_is_limited(tmp_path: Path) -> None:
+    """Each takes eight bytes in the file and a pointer in memory, so their number is limited."""
     count = 4_000_001
     array = STRING.to_bytes(4, "little") + count.to_bytes(8, "little")
     whole = before_array() + array + bytes(8 * count)
     assert "at most" in refusal(tmp_path, whole)
 
 
-def test_wherever_a_file_is_cut_off_it_is_told(
+def test_truncation_at_every_position_is_reported(
     sound: Path, tmp_path: Path, unchecked_types: None
 ) -> None:
     whole = sound.read_bytes()
@@ -305,7 +305,7 @@ def test_wherever_a_file_is_cut_off_it_is_told(
 
 
 def attack(path: Path, folder: Path, tries: range) -> list[int]:
-    """Change a sound file in every way; how many were refused and how many read."""
+    """Change a valid file in every way; return the numbers of rejected and accepted files."""
     whole, counts = path.read_bytes(), [0, 0]
     for seed in tries:
         changed = folder / "changed.gguf"

@@ -1,4 +1,4 @@
-"""GGUF files that are another model's, damaged or made to deceive: one sentence each."""
+"""GGUF files of other models, damaged or hostile: one sentence each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mutations import mutated_bytes
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    """A Llama with everything that a header may say."""
+    """A Llama with every header entry."""
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=4, kv_heads=2)
     rope = Rope(5e5, "llama3", factor=8.0, original_max_position_embeddings=32)
     model = CausalLM(replace(config, model_type="llama", rope=rope))
@@ -42,7 +42,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
 
 
 def use(path: Path) -> bool:
-    """Load and use a file; False if it was refused. Whatever else comes out is a fault of ours."""
+    """Load and use a file; False if it was rejected. Any other exception is our error."""
     try:
         model, words = load(path)
         model = model.float()
@@ -63,7 +63,7 @@ def put(folder: Path, contents: bytes) -> Path:
     return path
 
 
-def test_the_small_file_works_also_when_put_together_again(small: Path, tmp_path: Path) -> None:
+def test_the_small_file_works_also_when_reassembled(small: Path, tmp_path: Path) -> None:
     assert use(small)
     assert use(put(tmp_path, header_of(read_gguf_header(small)).to_bytes()))
 
@@ -108,7 +108,7 @@ CHANGES: dict[str, tuple[str, Value | None, str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_settings_of_other_models_are_refused(small: Path, tmp_path: Path, name: str) -> None:
+def test_settings_of_other_models_are_rejected(small: Path, tmp_path: Path, name: str) -> None:
     entry, value, told = CHANGES[name]
     header = header_of(read_gguf_header(small)).changed(entry, value)
     path = put(tmp_path, header.to_bytes())
@@ -117,7 +117,7 @@ def test_settings_of_other_models_are_refused(small: Path, tmp_path: Path, name:
     assert told in str(error.value) and str(path) in str(error.value)
 
 
-def test_tensors_at_odd_places_are_read(small: Path, tmp_path: Path) -> None:
+def test_tensors_at_unusual_offsets_are_read(small: Path, tmp_path: Path) -> None:
     header = header_of(read_gguf_header(small)).changed("general.alignment", Value(U32, 1))
     moved = [replace(tensor, start=tensor.start + 1) for tensor in header.tensors]
     odd = replace(header, tensors=moved, data=b"x" + header.data, alignment=1)
@@ -127,7 +127,7 @@ def test_tensors_at_odd_places_are_read(small: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_layers_that_are_alike_may_be_listed_one_by_one(small: Path, tmp_path: Path) -> None:
+def test_equal_layers_may_be_listed_one_by_one(small: Path, tmp_path: Path) -> None:
     header = header_of(read_gguf_header(small))
     for name, number in (("attention.head_count", 4), ("feed_forward_length", 192)):
         header = header.changed(f"{LLAMA}{name}", numbers_of(U32, [number]))
@@ -172,7 +172,7 @@ LIES = [
 ]  # fmt: skip
 
 
-def test_a_lie_in_any_entry_is_one_sentence(small: Path, tmp_path: Path) -> None:
+def test_a_wrong_value_in_any_entry_is_one_sentence(small: Path, tmp_path: Path) -> None:
     header = header_of(read_gguf_header(small))
     worked = 0
     for name, _ in header.entries:
@@ -182,7 +182,8 @@ def test_a_lie_in_any_entry_is_one_sentence(small: Path, tmp_path: Path) -> None
 
 
 def attack(small: Path, tmp_path: Path, tries: range) -> tuple[int, int | None]:
-    """Load files with a few bytes changed: how many were refused, and how far memory grew."""
+    """Load files with a few changed bytes; return the number of rejected ones and the memory
+    growth."""
     whole, refused = small.read_bytes(), 0
     # What other tests held in this process is no allowance for these files.
     reset_peak_memory("cpu")

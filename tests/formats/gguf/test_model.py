@@ -1,4 +1,4 @@
-"""GGUF files: llama.cpp's logits from ours, the `gguf` package's numbers from anybody's."""
+"""GGUF files: llama.cpp's logits for ours, and the `gguf` package's values for any file."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def llama_cpps(path: Path, ids: list[int]) -> Logits:
 # There and back.
 
 
-def test_f32_comes_back_bit_for_bit(model: CausalLM, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_f32_round_trips_bit_for_bit(model: CausalLM, tokenizer: Tokenizer, tmp_path: Path) -> None:
     save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
     back, words = load(tmp_path / "a.gguf")
     assert back.config == model.config
@@ -138,7 +138,7 @@ ROUNDED = {"f32": 1e-3, "f16": 0.01, "bf16": 0.04}
 
 @pytest.mark.parametrize("type", WRITTEN_BY_US)
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "qwen2", "gpt2"])
-def test_every_type_is_the_gguf_packages_and_close_to_llama_cpp(
+def test_every_type_equals_the_gguf_package_and_is_close_to_llama_cpp(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, kind: str, type: str
 ) -> None:
     model = tiny_model(**MODELS[kind])
@@ -165,7 +165,7 @@ def test_every_type_is_the_gguf_packages_and_close_to_llama_cpp(
 
 
 @pytest.mark.parametrize("type", [type for type in GGUF_TYPES if "_k" in type])
-def test_mixed_types_are_llama_cpps_own_and_read_back(
+def test_mixed_types_equal_llama_cpps_and_are_read_back(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, type: str
 ) -> None:
     """A quarter of the columns are whole blocks of 256, so that formats are really mixed."""
@@ -181,7 +181,7 @@ def test_mixed_types_are_llama_cpps_own_and_read_back(
     assert np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < 0.06
 
 
-def test_without_llama_cpps_binding_it_is_said_how_to_get_there(
+def test_without_llama_cpps_binding_the_remedy_is_named(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_tensors, "BINDING", "no_such_binding")
@@ -191,7 +191,7 @@ def test_without_llama_cpps_binding_it_is_said_how_to_get_there(
 
 
 @pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1"])
-def test_rows_that_are_no_whole_blocks_become_f16(
+def test_rows_without_whole_blocks_become_f16(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, type: str
 ) -> None:
     model = tiny_model(intermediate_size=40)
@@ -203,7 +203,7 @@ def test_rows_that_are_no_whole_blocks_become_f16(
 
 
 def transformers_logits(path: Path, config: ModelConfig, ids: list[int]) -> Logits:
-    """By transformers' own reader of GGUF; its models load such files with `accelerate` only."""
+    """By transformers' GGUF reader; its models load such files only with `accelerate`."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
@@ -239,7 +239,7 @@ def test_llama_cpp_stops_at_the_end_of_a_turn(
 
 
 def block_bytes(kind: GGMLQuantizationType, rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Rows of that type: quantized where the `gguf` package can, else bytes by chance."""
+    """Rows of that type: quantized where the `gguf` package can, else random bytes."""
     draw = np.random.default_rng(kind.value)
     values = draw.normal(size=(rows, columns)).astype(np.float32)
     try:
@@ -252,9 +252,7 @@ def block_bytes(kind: GGMLQuantizationType, rows: int, columns: int) -> npt.NDAr
 @pytest.mark.parametrize("kind", TENSOR_TYPES)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of bytes by chance
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_every_type_is_read_as_the_gguf_package_reads_it(
-    tmp_path: Path, kind: GGMLQuantizationType
-) -> None:
+def test_every_type_equals_the_gguf_package(tmp_path: Path, kind: GGMLQuantizationType) -> None:
     data = block_bytes(kind, 40, 512)
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
     writer.add_tensor("other", np.ones(3, np.float32))
@@ -270,7 +268,7 @@ def test_every_type_is_read_as_the_gguf_package_reads_it(
     assert ours.float().numpy().tobytes() == expected.tobytes()
 
 
-def test_rows_are_reordered_as_llama_cpps_converter_does() -> None:
+def test_rows_are_permuted_as_llama_cpps_converter_does() -> None:
     rows = torch.arange(4 * 6 * 3.0).reshape(24, 3)
     theirs = rows.reshape(4, 2, 3, 3).swapaxes(1, 2).reshape(24, 3)  # LlamaModel.permute
     assert torch.equal(interleaved(rows, 4), theirs)
@@ -278,7 +276,7 @@ def test_rows_are_reordered_as_llama_cpps_converter_does() -> None:
     assert torch.equal(as_halves(interleaved(rows[:, 0], 4), 4), rows[:, 0])
 
 
-def test_whole_numbers_are_not_copied(
+def test_integer_tensors_are_not_copied(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "f32")
@@ -316,7 +314,7 @@ def converters_factors(
         (1e4, 64, 16.0, 1.0, 8.0, 2048),
     ],
 )
-def test_llama3s_settings_are_found_in_its_factors(
+def test_llama3s_settings_are_derived_from_its_factors(
     tiny_model: MakeModel,
     tokenizer: Tokenizer,
     tmp_path: Path,
@@ -343,7 +341,7 @@ def test_llama3s_settings_are_found_in_its_factors(
     np.testing.assert_allclose(frequency_factors(found, dim), expected, rtol=1e-4)
 
 
-def test_llama3s_factor_is_read_where_no_pair_is_slowed_by_all_of_it(
+def test_llama3s_factor_is_read_where_no_pair_has_it_fully(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     rope = Rope(1e4, "llama3", 8.0, 0.25, 4.0, 8192)
@@ -359,10 +357,10 @@ def test_llama3s_factor_is_read_where_no_pair_is_slowed_by_all_of_it(
     )
 
 
-def test_llama3s_factor_is_found_in_files_that_do_not_say_it(
+def test_llama3s_factor_is_derived_for_files_without_it(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """As earlier versions wrote them, with bounds that no fit finds."""
+    """As written by earlier versions, with bounds that no fit finds."""
     rope = Rope(5e5, "llama3", 8.0, 0.5, 4.0, 32)
     model = tiny_model(model_type="llama", rope=rope)
     save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
@@ -372,7 +370,7 @@ def test_llama3s_factor_is_found_in_files_that_do_not_say_it(
     assert read_gguf(tmp_path / "b.gguf").config.rope == rope
 
 
-def test_yarns_bounds_are_read_as_the_file_says(
+def test_yarns_bounds_are_read_from_the_file(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     save_gguf(tmp_path / "a.gguf", tiny_model(**MODELS["llama yarn"]), tokenizer, "f32")
@@ -385,7 +383,7 @@ def test_yarns_bounds_are_read_as_the_file_says(
 
 
 @pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0, 7.0])
-def test_other_factors_are_refused(
+def test_other_factors_are_rejected(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, value: float
 ) -> None:
     save_gguf(tmp_path / "a.gguf", tiny_model(**MODELS["llama 3"]), tokenizer, "f32")
@@ -404,7 +402,7 @@ MORE = {"attn_factor": Value(F32, 1.5)}
 
 
 def scaled_file(folder: Path, model: CausalLM, tokenizer: Tokenizer, **entries: Value) -> Path:
-    """A file of the model whose entries rope.scaling are these."""
+    """A file of the model with these rope.scaling entries."""
     save_gguf(folder / "a.gguf", model, tokenizer, "f32")
     header = header_of(read_gguf_header(folder / "a.gguf"))
     for name, value in entries.items():
@@ -414,7 +412,7 @@ def scaled_file(folder: Path, model: CausalLM, tokenizer: Tokenizer, **entries: 
 
 
 @pytest.mark.parametrize("scaling", [LINEAR, YARNED, {**YARNED, **MORE}, {}])
-def test_factors_of_one_leave_the_scaling_of_the_entries(
+def test_factors_of_one_keep_the_scaling_of_the_entries(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, scaling: dict[str, Value]
 ) -> None:
     model = tiny_model(**MODELS["llama 3"])
@@ -430,7 +428,7 @@ def test_factors_of_one_leave_the_scaling_of_the_entries(
 
 
 @pytest.mark.parametrize("scaling", [LINEAR, YARNED])
-def test_llama3s_factors_beside_another_scaling_are_refused(
+def test_llama3s_factors_with_another_scaling_are_rejected(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, scaling: dict[str, Value]
 ) -> None:
     model = tiny_model(**MODELS["llama 3"])
@@ -444,7 +442,7 @@ def test_llama3s_factors_beside_another_scaling_are_refused(
 
 
 @pytest.mark.parametrize("name", ["llama", "llama linear", "llama 3"])
-def test_a_factor_of_attention_without_yarn_is_refused(
+def test_an_attention_factor_without_yarn_is_rejected(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, name: str
 ) -> None:
     model = tiny_model(**MODELS[name])
@@ -460,7 +458,7 @@ def test_a_factor_of_attention_without_yarn_is_refused(
 
 
 @pytest.mark.parametrize("layers", [None, (1,)])
-def test_a_window_bounds_the_context_that_llama_cpp_may_give(
+def test_a_window_limits_the_exported_context(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, layers: tuple[int, ...] | None
 ) -> None:
     kind = "qwen2" if layers else "mistral"
@@ -500,7 +498,7 @@ def test_a_window_bounds_the_context_that_llama_cpp_may_give(
         ({"vocab_size": 256}, "the model's vocabulary has 256"),
     ],
 )
-def test_what_llama_cpp_has_no_word_for_is_refused(
+def test_models_without_a_gguf_architecture_are_rejected(
     tiny_model: MakeModel,
     tokenizer: Tokenizer,
     tmp_path: Path,
@@ -516,7 +514,7 @@ def test_what_llama_cpp_has_no_word_for_is_refused(
 @pytest.mark.parametrize(
     ("value", "type"), [(1e5, "f16"), (math.nan, "f32"), (math.inf, "q8_0"), (-math.inf, "bf16")]
 )
-def test_weights_that_the_type_does_not_hold_are_refused(
+def test_weights_that_overflow_the_type_are_rejected(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, value: float, type: str
 ) -> None:
     model = tiny_model()
@@ -527,7 +525,7 @@ def test_weights_that_the_type_does_not_hold_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_type_is_refused(
+def test_an_unknown_type_is_rejected(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="q8_0, q4_0"):
@@ -572,7 +570,7 @@ def test_smollm2_knows_the_capital_of_france_and_agrees_with_llama_cpp(
 
 
 @pytest.mark.long  # transformers takes half a minute to read it
-def test_smollm2s_logits_are_those_of_transformers(smollm2: Path) -> None:
+def test_smollm2s_logits_equal_transformers(smollm2: Path) -> None:
     model, words = load(smollm2)
     ids = encode_chat(words, QUESTION, generation_prompt=True).ids
     theirs = transformers_logits(smollm2, model.config, ids)
@@ -593,7 +591,7 @@ KEPT = [
 def test_a_model_that_keeps_its_blocks(
     kind: str, name: str, tied: bool, tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """It says what the same model says with its weights made whole, token by token and at once."""
+    """It answers like the same model with dequantized weights, token by token and at once."""
     file = tmp_path / "model.gguf"
     save_gguf(file, tiny_model(**MODELS[name], tie_word_embeddings=tied), tokenizer, type=kind)
     stored = read_gguf(file)

@@ -1,4 +1,4 @@
-"""SentencePiece's tokenizers in GGUF: the ids of llama.cpp, and ours again after a way back."""
+"""SentencePiece tokenizers in GGUF: llama.cpp's ids, and ours after a round trip."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ TEXTS = [
 
 
 def words() -> dict[str, int]:
-    """A vocabulary of merges, with the special tokens and bytes first, as SentencePiece has it."""
+    """A vocabulary of merges, with the special tokens and bytes first, as in SentencePiece."""
     fast = tokenizers.Tokenizer(models.BPE())
     fast.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -136,7 +136,7 @@ def theirs(kind: str, tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
     return LlamaCpp(write_vocabulary(path, entries_of(tokenizer_of(kind))), vocabulary_only=True)
 
 
-def test_ids_are_llama_cpps(kind: str, theirs: LlamaCpp) -> None:
+def test_ids_equal_llama_cpps(kind: str, theirs: LlamaCpp) -> None:
     ours = tokenizer_of(kind)
     seen = set[int]()
     for text in TEXTS:
@@ -162,7 +162,7 @@ def tokenizer_of_kind(kind: str) -> Tokenizer:
     return tokenizer_of(kind)
 
 
-def test_there_and_back_is_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
+def test_the_tokenizer_round_trips(kind: str, tmp_path: Path) -> None:
     ours = tokenizer_of(kind)
     path = write_vocabulary(tmp_path / "a.gguf", entries_of(ours))
     back = read_tokenizer(read_gguf_header(path))
@@ -173,7 +173,7 @@ def test_there_and_back_is_the_same_tokenizer(kind: str, tmp_path: Path) -> None
         assert back.decode(back.encode(text)) == ours.decode(ours.encode(text))
 
 
-def test_a_token_that_begins_texts_says_so(tmp_path: Path) -> None:
+def test_a_token_that_begins_texts_is_recorded(tmp_path: Path) -> None:
     content = dict(tokenizer_of("llama").content)
     ids = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
     first = {"SpecialToken": {"id": "<s>", "type_id": 0}}
@@ -194,7 +194,7 @@ def test_a_token_that_begins_texts_says_so(tmp_path: Path) -> None:
 
 
 def test_a_model_with_such_a_tokenizer_is_exported(kind: str, tmp_path: Path) -> None:
-    """And the export is proven: what llama.cpp makes of the file is what our folder makes."""
+    """And verified: llama.cpp's ids for the file equal those of our folder."""
     template = "{% for m in messages %}<s>[INST] {{ m.content }} [/INST]{% endfor %}"
     plain = tokenizer_of(kind)
     tokenizer = Tokenizer(plain.content, plain._config | {"chat_template": template})
@@ -246,7 +246,7 @@ UNIGRAM = {
         (lambda: added("seas", special=False, normalized=True), "'seas' has normalized=true"),
     ],
 )
-def test_tokenizers_that_llama_cpp_would_not_follow_are_refused(
+def test_tokenizers_that_llama_cpp_would_handle_differently_are_rejected(
     tokenizer: Callable[[], Tokenizer], told: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -255,7 +255,7 @@ def test_tokenizers_that_llama_cpp_would_not_follow_are_refused(
     assert "convert_hf_to_gguf.py" in str(error.value)
 
 
-def test_a_token_that_would_take_hours_to_cut_is_refused(tmp_path: Path) -> None:
+def test_a_token_that_would_take_hours_to_split_is_rejected(tmp_path: Path) -> None:
     entries = entries_of(tokenizer_of("llama"))
     entries["tokenizer.ggml.tokens"][300] = "a" * 1_000_000
     with pytest.raises(UserError, match=r"'a+'… has 1,000,000 characters, but .* at most 256"):
@@ -273,7 +273,7 @@ def one_pair_each() -> list[tuple[str, str]]:
 
 
 def one_pair_last() -> list[tuple[str, str]]:
-    """Of a token that two pairs make, one comes after all else."""
+    """For a token that two pairs make, one comes after all others."""
     pairs = all_pairs()
     made = [left + right for left, right in pairs]
     first = next(place for place, word in enumerate(made) if made.count(word) > 1)
@@ -281,7 +281,7 @@ def one_pair_last() -> list[tuple[str, str]]:
 
 
 def added(token: str, **form: bool) -> Tokenizer:
-    """With one more added token; of a word of two tokens, llama.cpp would make it of a text."""
+    """With one more added token, a word of two tokens, which llama.cpp would match in text."""
     content = dict(tokenizer_of("llama").content)
     size = len(content["model"]["vocab"])
     plain = dict(content["added_tokens"][0], id=size, content=token)

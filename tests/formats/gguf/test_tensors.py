@@ -31,7 +31,7 @@ def kind_of(type: str) -> gguf.GGMLQuantizationType:
 
 @pytest.mark.parametrize("type", BLOCK_TYPES)
 @pytest.mark.parametrize("shape", [(256,), (3, 512), (2, 3, 256)])
-def test_there_and_back(type: str, shape: tuple[int, ...]) -> None:
+def test_formats_round_trip(type: str, shape: tuple[int, ...]) -> None:
     bits, off = SIZES[type]
     tensor = normal(*shape)
     blocks = quantize(tensor, type)
@@ -46,7 +46,7 @@ def test_there_and_back(type: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("type", [type for type in BLOCK_TYPES if not type.endswith("_k")])
-def test_bytes_are_the_gguf_packages(type: str) -> None:
+def test_bytes_equal_the_gguf_packages(type: str) -> None:
     for tensor in (normal(4, 64), torch.zeros(2, 32), torch.linspace(-3, 3, 96)):
         assert np.array_equal(
             quantize(tensor, type), quants.quantize(tensor.numpy(), kind_of(type))
@@ -55,7 +55,7 @@ def test_bytes_are_the_gguf_packages(type: str) -> None:
                           quantize(normal(2, 64).bfloat16().float(), type))  # fmt: skip
 
 
-def test_more_bits_are_nearer() -> None:
+def test_more_bits_are_more_accurate() -> None:
     tensor = normal(64, 256)
 
     def error(type: str) -> float:
@@ -80,12 +80,12 @@ def test_more_bits_are_nearer() -> None:
         (torch.full((256,), 1e6), "beyond"),
     ],
 )
-def test_what_a_format_does_not_hold_is_refused(type: str, tensor: Tensor, why: str) -> None:
+def test_values_that_overflow_a_format_are_rejected(type: str, tensor: Tensor, why: str) -> None:
     with pytest.raises(UserError, match=why):
         quantize(tensor, type)
 
 
-def test_other_formats_and_torn_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_formats_and_partial_rows_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="q4_0, q4_1"):
         quantize(normal(256), "iq2_xxs")
     with pytest.raises(UserError, match="whole blocks"):

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file: llama.cpp's ids, and ours again after a way there and back."""
+"""The tokenizer in a GGUF file: llama.cpp's ids, and ours after a round trip."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HARD_TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    """Its merges are learned on texts that nobody cut, so that every cut makes other ids."""
+    """Its merges are learned on unsplit texts, so that every split pattern gives different ids."""
     fast = tokenizers.Tokenizer(models.BPE())
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trainer = trainers.BpeTrainer(
@@ -81,7 +81,7 @@ def read_back(path: Path, entries: Mapping[str, Any]) -> Tokenizer:
     return read_tokenizer(read_gguf_header(write(path, entries)))
 
 
-def test_there_and_back_is_the_same_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_tokenizer_round_trips(tokenizer: Tokenizer, tmp_path: Path) -> None:
     back = read_back(tmp_path / "a.gguf", entries_of(tokenizer))
     assert back.content["model"] == tokenizer.content["model"]
     assert back.content["added_tokens"] == tokenizer.content["added_tokens"]
@@ -101,7 +101,7 @@ def test_there_and_back_is_the_same_tokenizer(tokenizer: Tokenizer, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
-def test_ids_are_llama_cpps_for_every_cut_it_names(
+def test_ids_equal_llama_cpps_for_every_named_pattern(
     tokenizer: Tokenizer, tmp_path: Path, pre: str
 ) -> None:
     path = write(tmp_path / "a.gguf", entries_of(tokenizer) | {"tokenizer.ggml.pre": pre})
@@ -130,7 +130,7 @@ def test_any_text_has_llama_cpps_ids(tokenizer: Tokenizer, theirs: LlamaCpp, tex
     assert tokenizer.encode(text) == theirs.tokenize(text)
 
 
-def test_llama_cpp_stops_where_we_do(tokenizer: Tokenizer, theirs: LlamaCpp) -> None:
+def test_llama_cpp_stops_at_our_stop_tokens(tokenizer: Tokenizer, theirs: LlamaCpp) -> None:
     stops = {id for id in range(VOCABULARY + 8) if theirs.stops_at(id)}
     assert stops == tokenizer.stop_ids
 
@@ -147,7 +147,7 @@ def test_llama_cpp_stops_where_we_do(tokenizer: Tokenizer, theirs: LlamaCpp) -> 
     ],
 )
 @pytest.mark.parametrize("special", [True, False])
-def test_all_ends_survive(
+def test_all_stop_tokens_survive(
     tokenizer: Tokenizer, tmp_path: Path, eos: list[str], more: list[str], special: bool
 ) -> None:
     whole = with_ends(tokenizer, "<a>", "<b>", "<c>", special=special)
@@ -161,7 +161,7 @@ def test_all_ends_survive(
     assert {whole.decode([id]) for id in stops} == {*eos, *more}
 
 
-def test_an_ordinary_token_that_has_the_name_of_an_end_is_not_made_one(
+def test_an_ordinary_token_with_the_name_of_an_end_stays_ordinary(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     content = dict(with_ends(tokenizer, "<|eot_id|>", special=False).content)
@@ -172,7 +172,7 @@ def test_an_ordinary_token_that_has_the_name_of_an_end_is_not_made_one(
     assert back.stop_ids == {0}
 
 
-def test_an_end_that_the_tokenizers_files_alone_name_survives(
+def test_an_end_named_only_by_the_tokenizers_files_survives(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     whole = with_ends(tokenizer, "<a>", "<b>")
@@ -181,7 +181,7 @@ def test_an_end_that_the_tokenizers_files_alone_name_survives(
     assert back.stop_ids == own.stop_ids == {0, 2, VOCABULARY, VOCABULARY + 1}
 
 
-def test_more_ends_than_a_file_has_entries_for_are_refused(tokenizer: Tokenizer) -> None:
+def test_more_ends_than_the_file_has_entries_for_are_rejected(tokenizer: Tokenizer) -> None:
     names = ("<a>", "<b>", "<c>", "<d>")
     ids = range(VOCABULARY, VOCABULARY + 4)
     with pytest.raises(
@@ -209,7 +209,7 @@ def test_llama_cpp_adds_nothing_to_a_conversation(tokenizer: Tokenizer, theirs: 
     assert theirs.tokenize(rendered, add_special=True, parse_special=True) == ours
 
 
-def test_a_model_without_a_template_gets_no_token_that_its_tokenizer_does_not_put_there(
+def test_a_model_without_a_template_gets_no_additional_first_token(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     content = dict(tokenizer.content)
@@ -219,7 +219,7 @@ def test_a_model_without_a_template_gets_no_token_that_its_tokenizer_does_not_pu
         assert theirs.tokenize("The sea", add_special=True) == tokenizer.encode("The sea")
 
 
-def test_a_tokenizer_that_puts_a_token_first_says_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_tokenizer_with_a_first_token_records_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """As Llama 3's does, whose template writes the token, too."""
     first = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
     text = {"Sequence": {"id": "A", "type_id": 0}}
@@ -250,14 +250,14 @@ def test_types_of_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert back.content["added_tokens"] == added
 
 
-def test_fillers_of_old_converters_are_no_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_padding_tokens_of_old_converters_are_ignored(tokenizer: Tokenizer, tmp_path: Path) -> None:
     entries = entries_of(tokenizer)
     types = [4 if kind == 5 else kind for kind in entries["tokenizer.ggml.token_type"]]
     back = read_back(tmp_path / "a.gguf", entries | {"tokenizer.ggml.token_type": types})
     assert back.vocab_size == VOCABULARY and back.special_tokens == tokenizer.special_tokens
 
 
-def test_qwens_own_vocabulary_normalizes(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_qwens_vocabulary_normalizes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     size = 151_646
     content: dict[str, Any] = copy.deepcopy(dict(tokenizer.content))
     end = content["model"]["vocab"].pop("<|endoftext|>")
@@ -274,14 +274,14 @@ def test_qwens_own_vocabulary_normalizes(tokenizer: Tokenizer, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
-def test_every_cut_is_found_again(pre: str) -> None:
+def test_every_pattern_is_recognized(pre: str) -> None:
     kind = PRE_TOKENIZERS[pre]
     name = name_of(to_hf(kind), kind.whole_words)
     assert name is not None and PRE_TOKENIZERS[name] == PRE_TOKENIZERS[pre]
 
 
-def test_every_cut_makes_other_ids(tokenizer: Tokenizer) -> None:
-    """Else the comparison with llama.cpp would say nothing."""
+def test_every_pattern_gives_different_ids(tokenizer: Tokenizer) -> None:
+    """Otherwise the comparison with llama.cpp would prove nothing."""
     kinds = set(PRE_TOKENIZERS.values())
     made = {
         str(
@@ -294,7 +294,7 @@ def test_every_cut_makes_other_ids(tokenizer: Tokenizer) -> None:
     assert len(made) == len(kinds), made
 
 
-def test_cuts_in_other_spellings(tokenizer: Tokenizer) -> None:
+def test_patterns_in_other_spellings(tokenizer: Tokenizer) -> None:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
     gpt2 = {"type": "ByteLevel", "add_prefix_space": False}
     digits = {"type": "Digits", "individual_digits": True}
@@ -324,7 +324,7 @@ def test_cuts_in_other_spellings(tokenizer: Tokenizer) -> None:
         },
     ],
 )
-def test_what_is_no_named_cut_has_no_name(pre: Any) -> None:
+def test_an_unknown_pattern_has_no_name(pre: Any) -> None:
     assert name_of(pre, False) is None
 
 
@@ -342,7 +342,7 @@ def test_what_is_no_named_cut_has_no_name(pre: Any) -> None:
         ({"normalizer": {"type": "Lowercase"}}, "normalizes text (Lowercase)"),
     ],
 )
-def test_tokenizers_that_llama_cpp_cannot_follow(
+def test_tokenizers_that_llama_cpp_cannot_express_are_rejected(
     tokenizer: Tokenizer, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -350,7 +350,7 @@ def test_tokenizers_that_llama_cpp_cannot_follow(
     assert told in str(error.value)
 
 
-def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer: Tokenizer) -> None:
+def test_a_tokenizer_larger_than_the_model_is_rejected(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="the model's vocabulary has 700"):
         entries_of(tokenizer, vocab_size=700)
 
@@ -376,7 +376,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer: Tokenizer) -> N
         ({"tokens": [1, 2]}, "a list of texts"),
     ],
 )
-def test_vocabularies_that_are_not_read(
+def test_unsupported_vocabularies(
     tokenizer: Tokenizer, tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     entries = entries_of(tokenizer)
@@ -387,14 +387,14 @@ def test_vocabularies_that_are_not_read(
 
 
 @pytest.mark.parametrize("name", ["model", "tokens", "merges"])
-def test_what_is_missing_is_named(tokenizer: Tokenizer, tmp_path: Path, name: str) -> None:
+def test_missing_parts_are_named(tokenizer: Tokenizer, tmp_path: Path, name: str) -> None:
     entries = entries_of(tokenizer)
     del entries[f"tokenizer.ggml.{name}"]
     with pytest.raises(UserError, match=f"lacks the metadata entry 'tokenizer.ggml.{name}'"):
         read_back(tmp_path / "a.gguf", entries)
 
 
-def test_ids_out_of_the_vocabulary_mean_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_ids_outside_the_vocabulary_mean_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
     lies = {"bos": 2**32 - 1, "eos": 10**6, "padding": VOCABULARY + 3}
     entries = entries_of(tokenizer) | {f"tokenizer.ggml.{k}_token_id": v for k, v in lies.items()}
     file = read_gguf_header(write(tmp_path / "a.gguf", entries))
@@ -429,7 +429,7 @@ def test_smollm2s_tokenizer(smollm2: Path) -> None:
         assert theirs.tokenize(rendered, add_special=True, parse_special=True) == ours
 
 
-def test_smollm2s_vocabulary_goes_there_and_back(smollm2: Path, tmp_path: Path) -> None:
+def test_smollm2s_vocabulary_round_trips(smollm2: Path, tmp_path: Path) -> None:
     tokenizer = read_tokenizer(read_gguf_header(smollm2))
     settings: Any = {"vocab_size": 49_152, "bos_id": 1, "eos_ids": (2, 0), "pad_id": 2}
     back = read_back(tmp_path / "a.gguf", tokenizer_entries(tokenizer, **settings))
@@ -438,7 +438,7 @@ def test_smollm2s_vocabulary_goes_there_and_back(smollm2: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("setting", ["lstrip", "rstrip", "single_word"])
-def test_added_tokens_that_look_beside_themselves_are_refused(
+def test_added_tokens_with_context_conditions_are_rejected(
     tokenizer: Tokenizer, setting: str
 ) -> None:
     plain = tokenizer.content["added_tokens"]
@@ -457,7 +457,7 @@ def test_added_tokens_that_look_beside_themselves_are_refused(
 
 
 def test_the_comparison_of_ids_has_every_added_token(tokenizer: Tokenizer) -> None:
-    """So a copy that lost one, or what it does with its neighbors, is told of."""
+    """So a copy that lost one, or its treatment of neighbors, is detected."""
     plain = tokenizer.content["added_tokens"]
     tag = plain[0] | {"id": VOCABULARY, "content": "qxq", "special": False}
     whole = with_content(tokenizer, added_tokens=[*plain, tag])
