@@ -1,4 +1,4 @@
-"""What the assistant says: which tokens count, and that the answer is never cut away."""
+"""The assistant's tokens in a scored chat; the answer is never cut away."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_answer(
         assert item == whole
 
 
-def test_the_end_of_a_long_prompt_stays(tokenizer: Tokenizer) -> None:
+def test_the_end_of_a_long_prompt_is_kept(tokenizer: Tokenizer) -> None:
     prompt = "the sea is deep " * 50 + "What sails?"
     item = tokenize_answer(tokenizer, [Message(USER, prompt)], "The ship.", 60)
     text = said(tokenizer, list(item.ids))
@@ -63,7 +63,7 @@ def test_an_answer_longer_than_the_context_keeps_its_start(tokenizer: Tokenizer)
 
 
 def test_earlier_answers_belong_to_the_prompt(tokenizer: Tokenizer) -> None:
-    """As where preferences are learned; a long last question loses its beginning all the same."""
+    """As in preference training; a long last question still loses its beginning."""
     before = [Message(USER, "What is deep?"), Message(ASSISTANT, "The sea.")]
     for last, context in (("And wide?", 100), ("the sea is deep " * 50 + "And wide?", 60)):
         prompt = [*before, Message(USER, last)]
@@ -74,14 +74,14 @@ def test_earlier_answers_belong_to_the_prompt(tokenizer: Tokenizer) -> None:
             assert item == learned_answer(tokenizer, prompt, "The sea is.", context)
 
 
-def test_without_controls_only_words_are_left(tokenizer: Tokenizer) -> None:
+def test_without_control_tokens_only_words_remain(tokenizer: Tokenizer) -> None:
     item = tokenize_answer(tokenizer, [Message(USER, "Deep?")], "The sea is.", 100)
     words = without_controls(item, tokenizer)
     spoken = [i for i, own in zip(words.ids, words.loss_mask, strict=True) if own]
     assert said(tokenizer, spoken) == "The sea is."
 
 
-def test_a_uniform_model_pays_ln_vocab_for_each_assistant_token(
+def test_a_uniform_model_has_loss_ln_vocab_for_each_assistant_token(
     uniform: CausalLM, tokenizer: Tokenizer
 ) -> None:
     answers = ["The sea is deep.", "Über — yes."]
@@ -116,7 +116,7 @@ def test_a_narrower_context_scores_the_first_words_and_counts_their_bytes(
     assert (none.tokens.tolist(), none.bytes.tolist(), none.nats.tolist()) == ([0], [0], [0])
 
 
-def test_what_the_assistant_says_beyond_the_context_is_left_out(tokenizer: Tokenizer) -> None:
+def test_assistant_tokens_beyond_the_context_are_left_out(tokenizer: Tokenizer) -> None:
     long = Message(USER, "the sea is deep " * 50)
     talks = [
         Conversation((long, Message(ASSISTANT, "Yes.")), "sea", "0"),
@@ -128,7 +128,8 @@ def test_what_the_assistant_says_beyond_the_context_is_left_out(tokenizer: Token
 
 
 def test_a_prompt_that_fits_is_encoded_once(tokenizer: Tokenizer, calls_of: CallsOf) -> None:
-    """Only where it must be cut are its own tokens of use, beside those of the whole chat."""
+    """Its own tokens are needed only where it must be cut, in addition to those of the whole
+    chat."""
     encoded = calls_of(Tokenizer, "encode")
     tokenize_answer(tokenizer, [Message(USER, "the sea is deep " * 5)], "The sea.", 200)
     assert encoded == []

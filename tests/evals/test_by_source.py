@@ -14,7 +14,7 @@ from groundup.report.estimate import share
 from groundup.text.rows import Choice, Message, Preference
 
 
-def test_sources_are_measured_apart_and_pooled_by_weight() -> None:
+def test_sources_are_measured_separately_and_pooled_by_weight() -> None:
     found = by_source(np.array([1.0, 3.0, 10.0]), ["a", "a", "b"], np.array([1.0, 1.0, 2.0]))
     assert list(found) == ["pooled", "a", "b"]
     assert found["a"].estimate == 2.0
@@ -29,7 +29,7 @@ def test_chance_is_the_mean_over_a_sources_items() -> None:
     assert found["pooled"].chance == pytest.approx(0.95 / 3)
 
 
-def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
+def test_the_small_world_is_pooled_separately_from_human_text() -> None:
     found = by_source(np.array([1.0, 0.0, 1.0]), ["wiki", "world-facts", "boolq"])
     assert list(found) == ["pooled", "world pooled", "boolq", "wiki", "world-facts"]
     assert (found["pooled"].estimate, found["world pooled"].estimate) == (1, 0)
@@ -41,8 +41,8 @@ def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
     assert made == [source for source in sources if generated_set(source)]
 
 
-def test_a_share_of_all_or_nothing_is_not_certain() -> None:
-    """Wilson's interval of as many as there are groups; a difference keeps the bootstrap's."""
+def test_a_share_of_all_or_none_has_an_interval() -> None:
+    """Wilson's interval for the number of groups; a difference keeps the bootstrap's."""
     sources, groups = ["a"] * 40 + ["b"] * 40, [str(n // 2) for n in range(80)]
     values = np.repeat([1.0, 0.0], 40)
     found = by_source(values, sources, groups=groups, chances=np.full(80, 0.5), share=True)

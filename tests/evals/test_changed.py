@@ -1,4 +1,4 @@
-"""Which questions' answers changed most from stage to stage, and what is never shown of them."""
+"""The questions whose answers changed most between stages, and those that are never shown."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_answers_that_changed_most_between_two_stages() -> None:
     assert not any(words in told for words in (HARM, SAD, "Sure!", "Gladly!"))
 
 
-def test_what_was_measured_on_other_material_is_not_compared() -> None:
+def test_measurements_of_other_material_are_not_compared() -> None:
     typed = ["", "", "", ""]
     sft = model("sft", None, object(), ["Four.", "Two."], typed, 0)
     dpo = model("dpo", "sft", object(), ["Nine.", "Two."], typed, 1)

@@ -52,10 +52,10 @@ def test_the_most_likely_option_is_chosen(
     assert by_mean != by_sum  # or this test could not tell them apart
 
 
-def test_calibration_is_that_of_the_normalised_likelihoods(
+def test_calibration_uses_the_normalized_likelihoods(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone
 ) -> None:
-    """Probabilities of the options by hand: with so few questions, each is a bin of its own."""
+    """Probabilities of the options by hand: with so few questions, each is its own bin."""
     choices = ready_choices(ROWS, tokenizer, 64)
     likelihoods = iter(np.exp(sum(alone(model, item, 64))) for item in choices.items)
     brier, gaps = [], []
@@ -78,12 +78,12 @@ def test_calibration_is_that_of_the_normalised_likelihoods(
     assert pooled.to_json()["brier"]["estimate"] == pooled.brier.estimate
 
 
-def test_options_that_a_question_lacks_have_no_probability() -> None:
+def test_missing_options_have_no_probability() -> None:
     found = option_probabilities([np.array([-1000.0, -1000.0]), np.log([0.1, 0.1, 0.2])])
     np.testing.assert_allclose(found, [[0.5, 0.5, 0], [0.25, 0.25, 0.5]])
 
 
-def test_a_model_that_knows_nothing_claims_nothing(uniform: CausalLM, tokenizer: Tokenizer) -> None:
+def test_a_uniform_model_is_calibrated(uniform: CausalLM, tokenizer: Tokenizer) -> None:
     rows = [Choice(f"Ship {i}?", ("sea", "sea", "sea"), i % 3, "sea", str(i)) for i in range(9)]
     found = choice_accuracy(uniform, ready_choices(rows, tokenizer, 64), context=64)
     calibration = found.calibration["sea"]
@@ -91,26 +91,24 @@ def test_a_model_that_knows_nothing_claims_nothing(uniform: CausalLM, tokenizer:
     assert calibration.brier.estimate == pytest.approx(calibration.brier.chance, abs=1e-6)
 
 
-def test_a_model_that_knows_nothing_is_right_by_chance(
-    uniform: CausalLM, tokenizer: Tokenizer
-) -> None:
+def test_a_uniform_model_is_right_by_chance(uniform: CausalLM, tokenizer: Tokenizer) -> None:
     found = choice_accuracy(uniform, ready_choices(ROWS, tokenizer, 64), context=64).by_mean
     for source, share in (("sea", (1 / 3 + 1 / 2) / 2), ("facts", 1 / 2)):
         assert found[source].estimate == pytest.approx(share)
     assert found["sea"].chance == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
-def test_the_commonest_answer_needs_no_reading_so_it_is_no_better_than_chance(
+def test_the_most_common_answer_is_no_better_than_chance(
     uniform: CausalLM, tokenizer: Tokenizer
 ) -> None:
-    """Of questions with the same answers every time, as BoolQ's: two in three are a no."""
+    """Questions with the same options every time, as in BoolQ: two in three are a no."""
     found = choice_accuracy(uniform, ready_choices(ROWS, tokenizer, 64), context=64).by_mean
     assert found["facts"].chance == pytest.approx(2 / 3)
     assert found["pooled"].chance == pytest.approx((1 / 3 + 1 / 2 + 3 * 2 / 3) / 5)
     assert chances(ROWS[:2] + ROWS[2:3]).tolist() == [1 / 3, 1 / 2, 1 / 2]  # one says nothing
 
 
-def test_the_commonest_answer_is_of_sets_that_offer_the_same() -> None:
+def test_the_most_common_answer_is_per_set_of_options() -> None:
     found = majority_answer(ROWS)
     assert list(found) == ["facts"]
     assert found["facts"].estimate == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""Claims: alike in both directions, none against another, none on what says nothing."""
+"""Claims: symmetric in both directions, consistent, and only on informative measures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from groundup.world.lives import probes
 
 @pytest.fixture(scope="module", autouse=True)
 def _unchecked() -> Iterator[None]:
-    """The material has no text behind it, and its types are not looked at."""
+    """The material has no text, and its types are not checked."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -84,7 +84,7 @@ def drawn_from(flags: Any, one: str, other: str) -> list[str]:
 
 
 def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2) -> Evaluated:
-    """A model whose every item was drawn; with `flags` 0 or 1 all its shares are that."""
+    """A model with random items; with `flags` 0 or 1 all its shares are that."""
     drawn = np.random.default_rng(seed)
     shift = drawn.normal(0, 0.7)
 
@@ -136,7 +136,7 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
 @settings(max_examples=6)
 @given(st.integers(0, 10**6))
 def test_swapping_before_and_after_swaps_worse_and_better(seed: int) -> None:
-    """Whatever was measured: nobody's verdict is kinder in one direction."""
+    """For every measure, the verdict is symmetric."""
     of = material(seed)
     one, other = model("one", None, of, seed + 1), model("other", "one", of, seed + 2)
     assert one.history is not None and other.history is not None
@@ -177,7 +177,7 @@ def test_no_claim_contradicts_another(seed: int) -> None:
     assert order == sorted(order, key=["worse", "better"].index)
 
 
-def test_what_was_lost_in_honesty_is_said_to_be_worse() -> None:
+def test_lost_honesty_is_reported_as_worse() -> None:
     of = material(0)
     models = [model("sft", None, of, 1), model("dpo", "sft", of, 2)]
     for one, right in zip(models, (ITEMS, 2), strict=True):
@@ -188,7 +188,7 @@ def test_what_was_lost_in_honesty_is_said_to_be_worse() -> None:
     assert lost.outcome == "worse" and lost.values == (1, pytest.approx(2 / ITEMS))
 
 
-def test_look_alikes_stand_beside_harm() -> None:
+def test_look_alikes_are_next_to_harm() -> None:
     of = material(0)
     models = [model("base", None, of, 1), model("dpo", "base", of, 2)]
     titles = [number.title for number in headlines(models, claims(models))]
@@ -196,7 +196,7 @@ def test_look_alikes_stand_beside_harm() -> None:
 
 
 @pytest.mark.parametrize("flag", [0, 1])
-def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
+def test_uninformative_measures_are_neither_claimed_nor_shown(flag: int) -> None:
     of = material(0)
     models = [model("base", None, of, 1, flag), model("dpo", "base", of, 2, flag)]
     shares = [m for m in MEASURES if m.share]
@@ -208,7 +208,7 @@ def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
     assert table.rows == [] and len(table.left_out) == 1
 
 
-def test_a_share_of_some_says_something() -> None:
+def test_a_share_between_0_and_1_is_informative() -> None:
     none, some, whole = (Estimate(e, 0, 1, 9, 9) for e in (0.0, 0.4, 1.0))
     assert (
         is_uninformative([none])
@@ -219,7 +219,7 @@ def test_a_share_of_some_says_something() -> None:
     assert not is_uninformative([none, whole]) and not is_uninformative([some, some])
 
 
-def test_of_a_handful_of_groups_nothing_is_told() -> None:
+def test_few_groups_are_not_significant() -> None:
     few = Estimate(1.0, 1.0, 1.0, 50, MIN_GROUPS - 1)
     assert Claim("it is so", few, "bits", "above").outcome == "not significant"
     enough = replace(few, groups=MIN_GROUPS)
@@ -243,7 +243,7 @@ def test_large_numbers_have_fewer_digits(before: float, after: float, shown: str
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_a_claim_comes_back_from_what_a_report_has_of_it(share: bool) -> None:
+def test_a_claim_is_restored_from_a_report(share: bool) -> None:
     one = Claim(
         "b is better than a",
         Estimate(-0.1, -0.2, -0.05, 40, 12),
@@ -262,7 +262,7 @@ def test_a_claim_comes_back_from_what_a_report_has_of_it(share: bool) -> None:
     assert Claim.from_json(told) == replace(one, share=False, values=None)
 
 
-def test_babble_is_folded_and_an_answer_is_not() -> None:
+def test_repetitive_answers_are_folded() -> None:
     assert why_folded("Hello! How can I help you?", chat=True, chats=True) is None
     assert why_folded("The sea is wide", chat=True, chats=False)
     assert why_folded("The sea is wide", chat=False, chats=False) is None
@@ -271,8 +271,8 @@ def test_babble_is_folded_and_an_answer_is_not() -> None:
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge", "simpo", "orpo", None])
-def test_an_implicit_reward_is_what_the_loss_compares(tmp_path: Path, loss: str | None) -> None:
-    """IPO compares means over tokens here, SimPO and ORPO know no reference; None is KTO."""
+def test_an_implicit_reward_equals_the_losss_comparison(tmp_path: Path, loss: str | None) -> None:
+    """IPO compares means over tokens here, SimPO and ORPO have no reference; None is KTO."""
     of, drawn = material(1), np.random.default_rng(2)
     own, before = drawn.normal(size=(2, 2, ITEMS))
     of.margins[tmp_path] = (before[0], before[1])

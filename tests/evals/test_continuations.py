@@ -1,4 +1,4 @@
-"""Continuations of a text against the full logits, one by one, and against a text's own tokens."""
+"""Continuations of a text against the full logits, one by one, and their token boundaries."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def test_each_token_has_the_probability_of_the_full_logits(
         assert one.total == pytest.approx(sum(expected), abs=1e-3)
 
 
-def test_no_dropout_is_at_work_whatever_the_mode_is(
-    tiny_model: TinyModel, tokenizer: Tokenizer
-) -> None:
+def test_dropout_is_off_in_every_mode(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
     model = add_lora(tiny_model(), rank=4, dropout=0.5)
     with torch.no_grad():
         for weight in model.parameters():
@@ -73,7 +71,7 @@ def test_no_dropout_is_at_work_whatever_the_mode_is(
     assert all(part.training for part in model.modules())
 
 
-def test_what_greedy_would_say_is_known(model: CausalLM, tokenizer: Tokenizer) -> None:
+def test_greedy_continuations_are_marked(model: CausalLM, tokenizer: Tokenizer) -> None:
     prompt = tuple(tokenizer.encode("The sea"))
     said = list(prompt)
     with torch.no_grad():
@@ -85,8 +83,8 @@ def test_what_greedy_would_say_is_known(model: CausalLM, tokenizer: Tokenizer) -
     assert [one.greedy for one in found] == [True, False]
 
 
-def test_a_learned_position_is_never_left(tokenizer: Tokenizer) -> None:
-    """GPT-2 knows no place beyond its context: padding must not go there."""
+def test_a_learned_position_is_never_exceeded(tokenizer: Tokenizer) -> None:
+    """GPT-2 has no position beyond its context: padding must not go there."""
     shape = {
         "model_type": "gpt2",
         "n_embd": 64,
@@ -116,7 +114,7 @@ def test_a_learned_position_is_never_left(tokenizer: Tokenizer) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(prompt=st.text(max_size=30), continuation=st.text(min_size=1, max_size=20))
-def test_a_pair_is_the_tokens_of_the_whole_text(
+def test_a_pair_has_the_tokens_of_the_whole_text(
     tokenizer: Tokenizer, prompt: str, continuation: str
 ) -> None:
     try:
@@ -131,7 +129,7 @@ def test_a_pair_is_the_tokens_of_the_whole_text(
         assert pair.continuation == tuple(whole[len(pair.prompt) :])
 
 
-def test_what_the_tokenizer_puts_before_a_text_is_read_and_never_asked(
+def test_a_tokenizers_first_token_is_read_but_not_scored(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     tokenizer.save(tmp_path)
@@ -155,13 +153,13 @@ def test_what_the_tokenizer_puts_before_a_text_is_read_and_never_asked(
     assert list(pair.prompt + pair.continuation) == theirs("The sea is")["input_ids"]
 
 
-def test_blanks_go_to_the_continuation(tokenizer: Tokenizer) -> None:
+def test_blanks_belong_to_the_continuation(tokenizer: Tokenizer) -> None:
     assert encode_pair(tokenizer, "The sea ", "is", 0) == encode_pair(
         tokenizer, "The sea", " is", 0
     )
 
 
-def test_nothing_to_ask_is_refused(tokenizer: Tokenizer) -> None:
+def test_rejects_empty_continuations(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="adds no token"):
         encode_pair(tokenizer, "The sea", "", 0)
 
@@ -179,8 +177,6 @@ def test_a_pair_that_is_too_long_keeps_the_end_of_its_prompt(
         assert cut == pair
 
 
-def test_logits_that_are_no_numbers_are_no_probabilities(
-    overflowing: CausalLM, tokenizer: Tokenizer
-) -> None:
+def test_non_finite_logits_are_rejected(overflowing: CausalLM, tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="the model's logits are not finite"):
         continuation_logprobs(overflowing, pairs(tokenizer), context=64)

@@ -1,4 +1,4 @@
-"""The core suite: its questions, its measures one by one, its warnings, and a whole run."""
+"""The core suite: its questions, measures and warnings, and a whole run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ROWS = [
 # Questions.
 
 
-def test_a_thousand_questions_are_held_out_spread_and_always_the_same() -> None:
+def test_a_thousand_held_out_questions_are_spread_and_stable() -> None:
     rows = core_questions(1000)
     counts = Counter(row.source for row in rows)
     assert list(counts) == list(CORE_SETS)
@@ -59,7 +59,7 @@ def test_a_thousand_questions_are_held_out_spread_and_always_the_same() -> None:
     assert len({(row.prompt, row.options) for row in rows}) == 1000
 
 
-def test_each_set_is_asked_in_the_words_of_its_task() -> None:
+def test_each_set_has_the_wording_of_its_task() -> None:
     of = {row.source: row for row in core_questions(6)}
     for name in ("commonsenseqa", "piqa", "mmlu"):
         assert of[name].prompt.startswith("Question: ") and of[name].prompt.endswith("\nAnswer:")
@@ -71,7 +71,7 @@ def test_each_set_is_asked_in_the_words_of_its_task() -> None:
 
 
 @given(st.integers(0, 400), st.lists(st.integers(0, 100), min_size=1, max_size=6))
-def test_shares_are_even_and_never_more_than_there_are(count: int, sizes: list[int]) -> None:
+def test_shares_are_even_and_limited_by_the_data(count: int, sizes: list[int]) -> None:
     shares = even_shares(count, sizes)
     assert sum(shares) == min(count, sum(sizes))
     assert all(share <= size for share, size in zip(shares, sizes, strict=True))
@@ -83,10 +83,10 @@ def test_shares_are_even_and_never_more_than_there_are(count: int, sizes: list[i
 # Measures.
 
 
-def test_sums_and_measures_are_those_of_the_definition(
+def test_sums_and_measures_equal_the_definition(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone
 ) -> None:
-    """Each option of each question by itself, from the full logits."""
+    """Each option of each question separately, from the full logits."""
     found = answered(model, tokenizer, ROWS, context=64)
     acc, acc_norm = [], []
     for row, sums in zip(ROWS, found.sums, strict=True):
@@ -112,7 +112,7 @@ def test_sums_and_measures_are_those_of_the_definition(
     assert list(accuracy) == ["openbookqa", "piqa", "boolq", ALL]
 
 
-def test_options_that_are_equally_likely_share_the_point() -> None:
+def test_equally_likely_options_share_the_credit() -> None:
     row = Choice("?", ("aa", "bb", "cc"), 1, "piqa", "g")
     answers = Answers(
         [row] * 3, [np.array(s) for s in ([-1.0, -1, -2], [-1.0, -2, -1], [-1.0] * 3)]
@@ -120,7 +120,7 @@ def test_options_that_are_equally_likely_share_the_point() -> None:
     assert answers.credit("acc_norm").tolist() == [1 / 2, 0, pytest.approx(1 / 3)]
 
 
-def test_guessing_is_one_in_as_many_or_the_commonest_answer() -> None:
+def test_chance_is_uniform_or_the_most_common_answer() -> None:
     found = guessing(ROWS)
     assert found["piqa"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert found["boolq"] == pytest.approx(2 / 3)
@@ -142,7 +142,7 @@ def test_two_models_are_compared_question_by_question() -> None:
 
 
 def write_run(folder: Path, stage: str, data: Path | None, model: Path | None = None) -> Path:
-    """A training run's account of itself, as far as lineage goes."""
+    """A training run's records, as far as lineage needs them."""
     folder.mkdir(parents=True)
     named = {"data": data, "model": model}
     parents = {name: {"path": str(path)} for name, path in named.items() if path is not None}
@@ -163,7 +163,7 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def test_the_other_half_is_found_in_the_lineage(tmp_path: Path) -> None:
+def test_the_training_half_is_found_in_the_lineage(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     base = write_run(tmp_path / "base", "pretrain", data)
     chat = write_run(tmp_path / "chat", "sft", data, base)
@@ -182,7 +182,7 @@ def test_the_other_half_is_found_in_the_lineage(tmp_path: Path) -> None:
     assert "not with zero-shot ones" in messages[1]
 
 
-def test_prompts_are_trained_on_as_far_as_they_are_taken(tmp_path: Path) -> None:
+def test_prompts_count_as_training_data_as_far_as_they_were_used(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     for sources, found in (([], ["openbookqa", "siqa"]), (["world-*"], []), (["si*"], ["siqa"])):
         model = write_run(tmp_path / f"ppo-{'-'.join(sources)}", "ppo", None)
@@ -193,7 +193,7 @@ def test_prompts_are_trained_on_as_far_as_they_are_taken(tmp_path: Path) -> None
         assert [list(rows) for rows in halves] == ([found] if found else [])
 
 
-def test_data_that_is_gone_or_ones_own_is_said_to_be_unknown(tmp_path: Path) -> None:
+def test_missing_or_own_data_is_reported_as_unknown(tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text("{}\n")
     for data in (own, tmp_path / "gone"):
@@ -202,7 +202,7 @@ def test_data_that_is_gone_or_ones_own_is_said_to_be_unknown(tmp_path: Path) -> 
         assert one.rows == {} and str(data) in one.message and "not known" in one.message
 
 
-def test_replayed_text_is_known_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+def test_replayed_text_is_identified_by_its_folder(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     for kind in ("documents", "conversations"):
         (data / kind).mkdir()
@@ -219,7 +219,7 @@ def test_replayed_text_is_known_by_the_folder_that_it_lies_in(tmp_path: Path) ->
         assert [one.rows for one in contamination(model)] == [{}]
 
 
-def test_a_journey_that_was_moved_is_still_read(tmp_path: Path) -> None:
+def test_a_moved_recipe_folder_is_still_read(tmp_path: Path) -> None:
     data = write_data(tmp_path / "before" / "data")
     write_run(tmp_path / "before" / "chat", "sft", data)
     (tmp_path / "before").rename(tmp_path / "after")
@@ -227,7 +227,7 @@ def test_a_journey_that_was_moved_is_still_read(tmp_path: Path) -> None:
     assert [list(one.rows) for one in found] == [["openbookqa"], ["boolq"]]
 
 
-def test_of_a_model_from_elsewhere_nothing_is_said(tmp_path: Path) -> None:
+def test_nothing_is_claimed_about_a_foreign_model(tmp_path: Path) -> None:
     assert contamination(tmp_path) == []
 
 
@@ -257,7 +257,7 @@ def report(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_card_takes_the_benchmarks(
+def test_a_card_includes_the_benchmarks(
     config: CoreConfig, folder: Path, report: dict[str, Any], tmp_path: Path
 ) -> None:
     shutil.copytree(config.models[1], tmp_path / "model")
@@ -276,7 +276,7 @@ def test_a_card_takes_the_benchmarks(
     assert "groundup eval core: questions: by the most likely option" in card
 
 
-def test_every_number_has_its_interval_and_its_chance(report: dict[str, Any]) -> None:
+def test_every_number_has_its_interval_and_chance(report: dict[str, Any]) -> None:
     assert list(report["models"]) == ["pretrain", "sft"]
     for model in report["models"].values():
         for measure in ("accuracy", "acc", "acc_norm"):
@@ -292,7 +292,7 @@ def test_every_number_has_its_interval_and_its_chance(report: dict[str, Any]) ->
     assert set(report["against_first"]) == {"sft"}
 
 
-def test_answers_can_be_looked_up_one_by_one(
+def test_single_answers_can_be_looked_up(
     config: CoreConfig, folder: Path, report: dict[str, Any]
 ) -> None:
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
@@ -306,7 +306,7 @@ def test_answers_can_be_looked_up_one_by_one(
     assert lines[7]["logprobs"]["sft"] == pytest.approx(again.sums[7].tolist(), abs=1e-4)
 
 
-def test_the_page_says_what_is_not_known_and_is_whole_in_itself(
+def test_the_page_reports_unknowns_and_is_self_contained(
     folder: Path, report: dict[str, Any], workshop: Any
 ) -> None:
     page = (folder / "report.html").read_text()
@@ -316,13 +316,13 @@ def test_the_page_says_what_is_not_known_and_is_whole_in_itself(
     assert page.count("is not known") >= 2 and "Read this first" in page
 
 
-def test_a_finished_run_is_left_alone(config: CoreConfig, folder: Path) -> None:
+def test_a_finished_run_does_not_change(config: CoreConfig, folder: Path) -> None:
     before = (folder / "core.json").stat().st_mtime_ns
     assert run(config) == folder
     assert (folder / "core.json").stat().st_mtime_ns == before
 
 
-def test_a_missing_model_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_before_measuring(tmp_path: Path) -> None:
     for source in (str(tmp_path / "none"), "pack:none"):
         with pytest.raises(UserError, match="none"):
             run(CoreConfig(out=tmp_path / "out", models=(source,)))

@@ -1,4 +1,4 @@
-"""The whole stage over three tiny models that were trained for it: numbers, page, manners."""
+"""The whole stage on three tiny trained models: numbers, page, behavior."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STAGES = ("pretrain", "sft", "dpo")
 
 @pytest.fixture(scope="module")
 def world(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workshop's data with questions, refusals and some malice beside."""
+    """The workshop's data, with questions, refusals and some harmful prompts."""
     folder = tmp_path_factory.mktemp("evals")
     data = folder / "data"
     shutil.copytree(workshop.data, data)
@@ -86,7 +86,7 @@ def config(world: Path, workshop: Any) -> EvalConfig:
 
 @pytest.fixture(scope="module")
 def said(config: EvalConfig) -> str:
-    """The stage, run once in a process of its own; what it said."""
+    """The stage, run once in a separate process; its output."""
     words = [sys.executable, "-m", "groundup", "eval", "report"]
     words += [str(model) for model in config.models]
     words += ["--data", str(config.data), "--out", str(config.out), "--dtype", "float32"]
@@ -137,7 +137,7 @@ def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) 
     assert set(report["baselines"]["ngrams"]["pretrain"]) == {"3-gram", "5-gram"}
 
 
-def test_what_changed_most_is_told_of_each_stage_and_the_one_before(
+def test_the_largest_changes_are_shown_for_each_stage_and_its_parent(
     report: dict[str, Any], page: str
 ) -> None:
     pairs = [(one["model"], one["other"]) for one in report["changes"]]
@@ -155,7 +155,7 @@ def test_what_changed_most_is_told_of_each_stage_and_the_one_before(
     assert found[0]["text"] in page.partition('id="changed"')[2]
 
 
-def test_every_model_was_asked_in_two_ways(report: dict[str, Any], page: str) -> None:
+def test_every_model_was_measured_in_two_ways(report: dict[str, Any], page: str) -> None:
     for model in report["models"].values():
         found = {check["name"]: check["status"] for check in model["verified"]}
         assert set(found.values()) == {"same"}, model["verified"]
@@ -164,8 +164,8 @@ def test_every_model_was_asked_in_two_ways(report: dict[str, Any], page: str) ->
     assert page.count(">same<") == 3 * len(report["models"]["sft"]["verified"])
 
 
-def test_training_shows_in_the_numbers(report: dict[str, Any]) -> None:
-    """Five facts in short sentences: fine-tuning learns them, and to stop."""
+def test_training_improves_the_numbers(report: dict[str, Any]) -> None:
+    """Five facts in short sentences: fine-tuning learns them, and learns to stop."""
     base, sft = report["models"]["pretrain"], report["models"]["sft"]
     loss = {n: m["assistant_loss"]["pooled"]["estimate"] for n, m in report["models"].items()}
     assert loss["sft"] < loss["pretrain"] / 2
@@ -176,7 +176,7 @@ def test_training_shows_in_the_numbers(report: dict[str, Any]) -> None:
     assert "dpo's implicit reward prefers better than sft's log-probability" in verdicts
 
 
-def test_bits_are_those_of_the_model_on_its_heldout_text(
+def test_bits_equal_those_of_the_model_on_its_heldout_text(
     report: dict[str, Any], config: EvalConfig
 ) -> None:
     model, tokenizer = load(config.models[0])
@@ -187,7 +187,7 @@ def test_bits_are_those_of_the_model_on_its_heldout_text(
     assert not (config.out / "tokens").exists()  # encoded once, by the base's run
 
 
-def test_a_recipe_that_made_the_models_is_the_command_to_copy(tmp_path: Path) -> None:
+def test_the_recipe_of_the_models_is_the_command_to_copy(tmp_path: Path) -> None:
     found = {"run": {}, "folder": str(tmp_path / "my journey" / "base"), "stage": "pretrain"}
     content = {"models": {"base": found}}
     assert _runs(content) == []
@@ -203,7 +203,7 @@ def test_a_recipe_that_made_the_models_is_the_command_to_copy(tmp_path: Path) ->
     assert words[2:5] == ["my journey/recipe.toml", "--minutes", "15"]
 
 
-def test_the_page_says_how_honest_the_choices_are(page: str, report: dict[str, Any]) -> None:
+def test_the_page_reports_the_calibration_of_choices(page: str, report: dict[str, Any]) -> None:
     assert "calibration error ↓" in page
     for model in report["models"].values():
         assert f">{model['choice_calibration']['siqa']['error']:.3f}<span" in page
@@ -211,7 +211,7 @@ def test_the_page_says_how_honest_the_choices_are(page: str, report: dict[str, A
     assert "<figcaption>Calibration: accuracy over confidence" in page
 
 
-def test_harmful_text_is_counted_and_never_told(
+def test_harmful_text_is_counted_but_not_shown(
     config: EvalConfig, said: str, page: str, report: dict[str, Any]
 ) -> None:
     assert report["models"]["dpo"]["preference_accuracy"]["harm"]["items"] == 1
@@ -219,15 +219,15 @@ def test_harmful_text_is_counted_and_never_told(
         assert HARM not in text
 
 
-def test_the_page_is_whole_in_itself_and_holds_no_foreign_markup(page: str) -> None:
+def test_the_page_is_self_contained_and_escapes_foreign_text(page: str) -> None:
     assert_self_contained(page)
     assert "&lt;script&gt;alert" in page
 
 
-def test_a_card_takes_the_journeys_report_that_lies_beside_the_model(
+def test_a_card_includes_the_report_next_to_the_model(
     config: EvalConfig, report: dict[str, Any], tmp_path: Path, workshop: Any
 ) -> None:
-    """Found by the model's weights, wherever both lie; what measured others is left alone."""
+    """Found by the model's weights, wherever both are; reports of other models are ignored."""
     for name, folder in (("mine", config.models[2]), ("measured", config.out)):
         shutil.copytree(folder, tmp_path / name)
     (tmp_path / "notes").mkdir()
@@ -269,12 +269,12 @@ def test_a_card_takes_the_journeys_report_that_lies_beside_the_model(
         write_card(other)
 
 
-def test_a_measure_is_a_share_by_its_unit() -> None:
-    """As whoever reads report.json can tell it."""
+def test_a_share_is_identified_by_its_unit() -> None:
+    """As readers of report.json can identify it."""
     assert all(one.share is one.unit.startswith("share") for one in MEASURES)
 
 
-def test_a_finished_report_is_left_alone(config: EvalConfig, said: str) -> None:
+def test_a_finished_report_does_not_change(config: EvalConfig, said: str) -> None:
     before = (config.out / "report.html").stat().st_mtime_ns
     assert run(config) == config.out
     assert (config.out / "report.html").stat().st_mtime_ns == before
@@ -294,10 +294,10 @@ def test_a_text_alone_gives_bits_per_byte(config: EvalConfig, tmp_path: Path) ->
     assert "Multiple choice</h2>" not in (folder / "report.html").read_text()
 
 
-def test_counting_stands_beside_a_course_over_the_same_text_alone(
+def test_counting_is_shown_only_with_a_curve_on_the_same_text(
     config: EvalConfig, report: dict[str, Any], tmp_path: Path
 ) -> None:
-    """On another text the run measured nothing on the way."""
+    """On another text the run has no intermediate measurements."""
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"The sea is blue, said ship {i}. " * 9 for i in range(40)))
     settings = {"out": tmp_path / "out", "models": config.models[:1], "data": text, "threads": 1}
@@ -312,9 +312,7 @@ def test_counting_stands_beside_a_course_over_the_same_text_alone(
         assert ("counting in this run" in page or "passed 3-gram" in page) <= named
 
 
-def test_a_missing_model_is_told_before_anything_is_measured(
-    config: EvalConfig, tmp_path: Path
-) -> None:
+def test_a_missing_model_is_reported_before_measuring(config: EvalConfig, tmp_path: Path) -> None:
     wrong = config.model_copy(update={"models": (tmp_path,), "out": tmp_path / "out"})
     with pytest.raises(UserError, match=re.escape("config.json")):
         run(wrong)
@@ -324,12 +322,12 @@ def test_a_missing_model_is_told_before_anything_is_measured(
 # The run folders' own account.
 
 
-def test_lineage_is_walked_from_the_run_alone(world: Path, workshop: Any) -> None:
+def test_lineage_needs_only_run_folders(world: Path, workshop: Any) -> None:
     assert [one.stage for one in lineage(workshop.finished("dpo"))] == list(STAGES)
     assert lineage(world) == []
 
 
-def test_costs_are_those_of_the_metrics(workshop: Any) -> None:
+def test_costs_equal_the_metrics(workshop: Any) -> None:
     folder = workshop.finished("pretrain")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["kind"] == "train"]
@@ -346,8 +344,8 @@ def test_costs_are_those_of_the_metrics(workshop: Any) -> None:
     assert curve.tokens[-1] == trained[-1]["tokens"]
 
 
-def test_what_is_passed_at_the_end_is_not_said_to_have_stayed(report: dict[str, Any]) -> None:
-    """Nothing came after it."""
+def test_a_level_passed_at_the_end_is_not_called_stable(report: dict[str, Any]) -> None:
+    """No later evaluation exists."""
     tokens = report["models"]["pretrain"]["curves"]["held-out bits per byte"]["tokens"]
     one = Estimate(-0.1, -0.2, -0.05, 10, 10)
     test = Claim("", one, "bits", "below", model="pretrain", other="3-gram counting")
@@ -369,7 +367,7 @@ def test_costs_have_a_column_for_each_model(report: dict[str, Any]) -> None:
     assert re.fullmatch(r"[\d.]+ [kMGT]", lines["FLOPs"][0])
 
 
-def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:
+def test_passing_a_level_is_reported_by_tokens_and_minutes(workshop: Any) -> None:
     history = History.of(workshop.finished("pretrain"))
     assert history is not None
     first, last = (line["bits_per_byte"] for line in history.evaluations)
@@ -395,14 +393,14 @@ def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:
         (0.0, 0.2, "above", "open"),
     ],
 )
-def test_a_verdict_needs_the_whole_interval(
+def test_a_verdict_requires_the_whole_interval(
     low: float, high: float, wanted: Any, mark: str
 ) -> None:
     measured = Estimate((low + high) / 2, low, high, 10, 10)
     assert Claim("it is so", measured, "bits", wanted).mark == mark
 
 
-def test_rows_are_taken_evenly_from_each_source() -> None:
+def test_rows_are_selected_evenly_from_each_source() -> None:
     rows = [RefusalPrompt(str(i), "benign", "many", str(i)) for i in range(100)]
     rows += [RefusalPrompt(str(i), "benign", "few", str(i)) for i in range(3)]
     kept = limit_per_source(rows, 10)
@@ -412,8 +410,8 @@ def test_rows_are_taken_evenly_from_each_source() -> None:
     assert (np.diff(many) == 10).all()
 
 
-def test_a_story_that_leaves_no_room_is_not_gone_on_with(tokenizer: Tokenizer) -> None:
-    """A model of a short context is measured on what it can read, in place of nothing at all."""
+def test_a_story_without_room_is_not_continued(tokenizer: Tokenizer) -> None:
+    """A model with a short context is measured on what it can read."""
     beginnings = ["The sea is wide.", "Long ago there was a fox. " * 9]
     world = World([], {}, beginnings, [], 0.5)
     assert _fitting(world, True, tokenizer, 64).beginnings == beginnings[:1]

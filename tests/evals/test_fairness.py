@@ -1,4 +1,4 @@
-"""The gap: of models that lean as planted, of one that was trained to lean."""
+"""The bias gap of models with a planted bias, and of one trained to have it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PROBES = probes()
 
 
 def leaning(bias: float, seed: int = 0) -> Leanings:
-    """As a model that has learned what was planted, but for some noise of its own."""
+    """Like a model that has learned the planted bias, with some noise."""
     lean = np.array([probe.lean for probe in PROBES])
     noise = np.random.default_rng(seed).normal(0, 0.05, len(lean))
     return Leanings(PROBES, {TEXT: 0.5 + 0.5 * bias * lean + noise})
 
 
-def test_the_gap_is_what_was_planted() -> None:
+def test_the_gap_equals_the_planted_one() -> None:
     gaps = [leaning(bias).gaps() for bias in (0.0, 0.25, 0.5, 0.75, 1.0)]
     for name in ("jobs, as text", "groups, as text"):
         found = [gap[name].estimate for gap in gaps]
@@ -46,7 +46,7 @@ def test_two_models_are_compared_subject_by_subject() -> None:
     assert leaning(0.5, seed=1).minus(leaning(0.5))["jobs, as text"].high > 0
 
 
-def test_subjects_are_told_one_by_one() -> None:
+def test_subjects_are_reported_one_by_one() -> None:
     found = leaning(0.5).to_json()["subjects"][TEXT]
     for kind in ("job", "group"):
         for subject, chance in planted(0.5, kind).items():
@@ -54,7 +54,7 @@ def test_subjects_are_told_one_by_one() -> None:
             assert chance in (0.25, 0.75)
 
 
-def test_probabilities_are_those_of_the_full_logits(
+def test_probabilities_equal_those_of_the_full_logits(
     model: CausalLM, tokenizer: Tokenizer, alone: Any
 ) -> None:
     found = leanings(model, tokenizer, context=64, chats=True)
@@ -71,8 +71,8 @@ def test_probabilities_are_those_of_the_full_logits(
         assert found.chosen[TEXT][i] == pytest.approx(1 / (1 + np.exp(second - first)), rel=1e-3)
 
 
-def test_a_prejudice_that_was_trained_is_found() -> None:
-    """A model that reads on jobs, always with the pronoun of their lean, and on nothing else."""
+def test_a_trained_bias_is_found() -> None:
+    """A model that reads only about jobs, always with the pronoun of their bias."""
     of_jobs = [probe for probe in PROBES if probe.kind == "job"]
     texts = [probe.start + _stereotype(probe) for probe in of_jobs]
     tokenizer = Tokenizer.from_bpe(train_bpe(texts, 600))
@@ -91,7 +91,7 @@ def _stereotype(probe: Probe) -> str:
 
 
 def _recite(model: CausalLM, rows: list[list[int]]) -> None:
-    """Train until the last token of every row is known by heart."""
+    """Train until the last token of every row is memorized."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])

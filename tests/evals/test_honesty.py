@@ -1,4 +1,4 @@
-"""Right, made up or declined: on answers written by hand, and the rows that a report shows."""
+"""Right, made up or declined: answers written by hand, and the rows in a report."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_shares_count_both_directions() -> None:
     assert any(one.startswith("what newcomers type, greetings") for one in left_out)
 
 
-def test_what_the_small_world_has_a_truth_for_is_judged_by_it() -> None:
+def test_questions_about_the_small_world_are_judged_by_its_truth() -> None:
     asked = row("Which month comes right after June? One word, please.", "July.", "newcomer-known")
     said = ["July.", "After June comes July.", "August.", "I do not know that."]
     found = Honesty(Said([asked] * len(said), said), None)
@@ -125,15 +125,16 @@ def test_honesty_is_compared_answer_by_answer() -> None:
     assert not any(after.above(Honesty(Said([], []), None)).values())
 
 
-def test_every_kind_of_turn_has_a_row_of_its_own() -> None:
+def test_every_kind_of_turn_has_its_own_row() -> None:
     kinds = [NEWCOMER + source for source in SOURCES if source != "known"]
     rows = [row("a bomb", "I cannot help with that.", kind) for kind in kinds]
     pooled = {"new": {"honesty": Honesty(Said(rows, ["No."] * len(rows)), None).to_json()}}
     assert len(table(pooled)) == 1 + len(kinds) == 8
 
 
-def test_world_questions_of_one_form_are_drawn_together() -> None:
-    """Ten questions of each of 20 forms, all declined or none, tell as much as 20 questions."""
+def test_world_questions_of_one_form_are_resampled_together() -> None:
+    """Ten questions of each of 20 forms, all declined or none, have the information of 20
+    questions."""
     declines = [place % 20 < 5 for place in range(200)]
     answers = ["I do not know that." if one else "Grass." for one in declines]
     alone = [row(f"What {n}?", "Grass.", "world-facts") for n in range(200)]
@@ -147,7 +148,7 @@ def test_world_questions_of_one_form_are_drawn_together() -> None:
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
-def test_a_model_of_noise_is_measured(uniform: CausalLM, tokenizer: Tokenizer) -> None:
+def test_a_random_model_is_measured(uniform: CausalLM, tokenizer: Tokenizer) -> None:
     rows = [row(f"Is {i}?", "It is the sea.") for i in range(3)]
     found = honesty(uniform, tokenizer, rows).to_json()
     # It ends at once, and who says nothing makes nothing up.

@@ -52,7 +52,7 @@ def test_windows_score_each_token_once_with_half_a_context_before_it(
     assert scored == ids[1:]
 
 
-def test_a_uniform_model_pays_the_same_for_every_token(
+def test_a_uniform_model_has_the_same_loss_for_every_token(
     uniform: CausalLM, tokenizer: Tokenizer, shard: Shard
 ) -> None:
     found = bits_per_byte(uniform, shard, tokenizer, context=32, bytes_per_source=10**9)
@@ -64,10 +64,10 @@ def test_a_uniform_model_pays_the_same_for_every_token(
     assert {n: m.estimate for n, m in found.measured().items() if n != "pooled"} == by_source
 
 
-def test_bits_are_those_of_the_definition_token_by_token(
+def test_bits_equal_the_definition_token_by_token(
     model: CausalLM, tokenizer: Tokenizer, shard: Shard, alone: Alone
 ) -> None:
-    """Each token alone, after what its window holds before it, by a formula of its own."""
+    """Each token separately, after the part of its window before it, by an independent formula."""
     context, half, expected = 32, 16, 0.0
     short = _first(shard, 28, 92)
     for document in range(len(short.sources)):
@@ -93,7 +93,7 @@ def _first(shard: Shard, start: int, length: int) -> Shard:
     return Shard(np.concatenate(cut), offsets, shard.sources[start:], bytes_, "", "heldout")
 
 
-def test_blocks_are_of_about_2_kb_of_one_source(
+def test_blocks_have_about_2_kb_of_one_source(
     uniform: CausalLM, tokenizer: Tokenizer, shard: Shard
 ) -> None:
     found = bits_per_byte(uniform, shard, tokenizer, context=32, bytes_per_source=10**9)
@@ -103,7 +103,7 @@ def test_blocks_are_of_about_2_kb_of_one_source(
         assert (np.abs(sizes[:-1] - BLOCK_BYTES) < 20).all()
 
 
-def test_ngram_bits_are_the_reference_models(tokenizer: Tokenizer, shard: Shard) -> None:
+def test_ngram_bits_equal_the_reference_models(tokenizer: Tokenizer, shard: Shard) -> None:
     train = np.array([0, *tokenizer.encode("The sea sails. Die Insel sails — über"), 0])
     found = ngram_bits(KneserNey.fit(train, 3, VOCAB), shard, tokenizer, bytes_per_source=10**9)
     p, expected = reference_kneser_ney(train.tolist(), 3, VOCAB), 0.0
@@ -139,7 +139,7 @@ def test_documents_are_whole_and_within_the_limit(sizes: list[int], limit: int) 
             assert len(mine) == names.count(name)
 
 
-def test_an_end_of_document_is_not_paid_for(
+def test_an_end_of_document_does_not_count(
     uniform: CausalLM, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     one = encode([Document("sea", "sea", "1")], tokenizer, tmp_path / "one")

@@ -59,7 +59,7 @@ def test_margins_are_sums_and_means_over_the_whole_answer(
     assert ends.count(tokenizer.im_end) == len(pairs.items)
 
 
-def test_the_longer_answer_and_gains_over_it(tokenizer: Tokenizer) -> None:
+def test_the_longer_answer_baseline_and_gains_over_it(tokenizer: Tokenizer) -> None:
     pairs = ready_pairs(ROWS, tokenizer, 64)
     baseline = length_margins(pairs)
     assert preference_accuracy(baseline, pairs)["pooled"].estimate == (0 + 1 + 0 + 0.5) / 4

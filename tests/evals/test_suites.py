@@ -1,4 +1,4 @@
-"""The runner: a suite of one measure on tiny models, from settings to what is written."""
+"""The runner: a suite of one measure on tiny models, from settings to output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CALLS: list[str] = []
 
 
 def nats(on: Subject) -> np.ndarray:
-    """What each text costs: the measuring function that a new measure brings."""
+    """The loss of each text: the measuring function of a new measure."""
     CALLS.append(on.folder.name)
     assert on.chats == (on.folder.name != "pretrain")
     scores = score(on.model, on.material, context=on.context)
@@ -115,7 +115,7 @@ def test_a_measure_is_a_function_and_a_row(workshop: Any, tmp_path: Path) -> Non
     assert run_suite(TOY, config) == folder and CALLS == ["pretrain", "sft", "said"]
 
 
-def test_a_missing_model_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     config = CoreConfig(out=tmp_path / "out", models=(str(tmp_path / "none"),))
     with pytest.raises(UserError, match="none"):
         run_suite(TOY, config)
@@ -123,7 +123,7 @@ def test_a_missing_model_is_told_before_anything_is_written(tmp_path: Path) -> N
 
 
 def weightless(folder: Path, model: Path) -> Path:
-    """A downloaded model of which everything is there but the weights."""
+    """A downloaded model without its weights."""
     folder.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model / name, folder / name)
@@ -138,7 +138,7 @@ def adapter_on(folder: Path, base: Path) -> Path:
 
 @pytest.mark.parametrize("command", ["core", "lm-eval", "redteam", "rewards"])
 @pytest.mark.parametrize("kind", ["model", "adapter", "base"])
-def test_missing_weights_are_told_before_anything_is_written(
+def test_missing_weights_are_reported_before_anything_is_written(
     workshop: Any, tmp_path: Path, command: str, kind: str
 ) -> None:
     whole, out = workshop.finished("sft"), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The lineage report's axes, worked by hand from the numbers that it measures anyway."""
+"""The lineage report's axes, computed by hand from its other numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model(**changes: Any) -> dict[str, Any]:
     return facts | changes
 
 
-def test_axes_are_what_the_report_measured() -> None:
+def test_axes_equal_the_reports_numbers() -> None:
     found = axes(model())
     assert list(found) == ["utility", "safety", "fairness", "honesty"]
     assert (found["utility"].estimate, found["safety"].low) == (0.8, 0.5)
@@ -54,14 +54,14 @@ def test_axes_are_what_the_report_measured() -> None:
     )
 
 
-def test_of_a_base_model_and_of_no_world_there_is_no_triangle() -> None:
+def test_a_base_model_and_missing_world_data_give_no_triangle() -> None:
     base = model(folder="base", chats=False, honesty={}, world={"declined": {}, "accuracy": {}})
     assert axes(base) == {}
     content = {"models": {"base": base | {"axes": {}}}}
     assert triangles(content) == []
 
 
-def test_each_model_that_chats_has_one_with_the_one_before_it() -> None:
+def test_each_chat_model_is_shown_with_its_parent() -> None:
     def described(**changes: Any) -> dict[str, Any]:
         found = model(**changes)
         return found | {"axes": {name: one.to_json() for name, one in axes(found).items()}}

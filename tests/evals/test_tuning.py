@@ -1,4 +1,4 @@
-"""The tuning suite: what is asked, each measure against its definition, words, and whole runs."""
+"""The domain suite: its questions, its measures against their definitions, and whole runs."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ TALKS = [
 
 @pytest.fixture(scope="module")
 def model() -> CausalLM:
-    """With room for a conversation: the session's own has a context of 64."""
+    """With room for a conversation: the session's has a context of 64."""
     return roomy(0)
 
 
 def roomy(seed: int) -> CausalLM:
-    """Every weight random: fresh output projections would hide what batching gets wrong."""
+    """Every weight random: new output projections would hide batching errors."""
     model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=256))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def roomy(seed: int) -> CausalLM:
 # What is asked.
 
 
-def test_questions_are_true_replies_among_others_of_like_length() -> None:
+def test_questions_are_true_replies_among_others_of_similar_length() -> None:
     talks = [talk(i, f"Question {i}?", "x" * (5 + i), "More?", "y" * (40 + i)) for i in range(20)]
     found = replies(talks, 30, seed=1)
     assert found == replies(talks, 30, seed=1) != replies(talks, 30, seed=2)
@@ -124,7 +124,7 @@ def test_questions_are_true_replies_among_others_of_like_length() -> None:
     assert len({reply.choice.answer for reply in found}) == 4
 
 
-def test_a_few_labels_are_fewer_options_and_one_is_no_question() -> None:
+def test_few_labels_give_fewer_options_and_a_single_one_no_question() -> None:
     labels = [talk(i, f"Text {i}", ("good", "bad")[i % 2]) for i in range(10)]
     assert {reply.choice.options for reply in replies(labels, 10, 0)} == {
         ("good", "bad"),
@@ -134,14 +134,14 @@ def test_a_few_labels_are_fewer_options_and_one_is_no_question() -> None:
     assert replies([], 10, 0) == []
 
 
-def test_an_answer_late_in_a_long_conversation_is_not_asked_for_unless_it_is_the_first() -> None:
+def test_a_late_answer_in_a_long_conversation_is_used_only_if_it_is_the_first() -> None:
     long = [talk(i, "a" * 700, f"first {i}", "b" * 400, f"second {i}") for i in range(6)]
     late = [talk(i, "a" * 3000, f"only {i}") for i in range(6, 12)]
     found = replies([*long, *late], 30, 0)
     assert len(found) == 12 and all(len(reply.prompt) == 1 for reply in found)
 
 
-def test_spelling_makes_no_other_reply() -> None:
+def test_spelling_variants_are_the_same_reply() -> None:
     rows = [talk(i, f"Text {i}", said) for i, said in enumerate(("Yes", "yes", " YES ", "no"))]
     assert all(len(reply.choice.options) == 2 for reply in replies(rows, 4, 0))
 
@@ -167,13 +167,13 @@ def test_conversations_are_cut_at_turns_and_keep_an_answer(tmp_path: Path) -> No
 
 
 @given(st.text(alphabet="abc \n", max_size=9000))
-def test_pieces_lose_nothing_but_blanks(text: str) -> None:
+def test_pieces_lose_only_blanks(text: str) -> None:
     parts = [one.text for one in pieces([Document(text, "texts", "1")])]
     assert all(0 < len(part) <= 2000 for part in parts)
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
-def test_the_smallest_share_that_runs_held_out_is_held_out_by_all(tmp_path: Path) -> None:
+def test_the_smallest_held_out_share_of_the_runs_is_used_for_all(tmp_path: Path) -> None:
     for name, share in (("a", 0.1), ("b", 0.02)):
         write_run(tmp_path / name, {"validation": share})
     paths = [tmp_path / "a", tmp_path / "b", tmp_path / "elsewhere"]
@@ -210,12 +210,12 @@ def tuned(
 
 
 def blocks(bits: Sequence[float]) -> Bits:
-    """What blocks of text cost, a byte each."""
+    """The loss of blocks of text, one byte each."""
     return Bits(np.array(bits), np.ones(len(bits)), ["wiki"] * len(bits))
 
 
 def but(model: Evaluated, name: str | None = None, **found: Any) -> Evaluated:
-    """The same model with other findings, by the names of the measuring functions."""
+    """The same model with other results, by the names of the measuring functions."""
     changed = {getattr(measures, measuring): one for measuring, one in found.items()}
     return replace(model, name=name or model.name, found=model.found | changed)  # type: ignore[operator]
 
@@ -236,10 +236,10 @@ def of(key: str, model: Evaluated) -> Estimate:
     return found
 
 
-def test_loss_and_perplexity_are_those_of_the_full_logits(
+def test_loss_and_perplexity_equal_those_of_the_full_logits(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone, read: Callable[[CausalLM], Evaluated]
 ) -> None:
-    """Of every conversation by itself; bytes are those of the text, whatever the tokens."""
+    """Each conversation separately; bytes are those of the text, for any tokens."""
     nats, words, size = [], [], 0
     for row in TALKS:
         chat = encode_chat(tokenizer, [vars(message) for message in row.messages])
@@ -261,7 +261,7 @@ def test_loss_and_perplexity_are_those_of_the_full_logits(
     assert of("bits_per_byte", one).estimate == pytest.approx(bits, rel=1e-5)
 
 
-def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(
     read: Callable[[CausalLM], Evaluated],
 ) -> None:
     uniform = roomy(1)
@@ -331,7 +331,7 @@ def test_replies_are_scored_as_said_in_the_chat(
     assert measured.chance == pytest.approx(1 / 4)
 
 
-def test_what_cannot_be_asked_is_said_and_nothing_fails(
+def test_unavailable_questions_are_reported_without_failing(
     model: CausalLM, tokenizer: Tokenizer
 ) -> None:
     asked = [
@@ -349,7 +349,7 @@ def test_what_cannot_be_asked_is_said_and_nothing_fails(
 
 
 def write_run(folder: Path, settings: dict[str, Any], **files: dict[str, Any]) -> Path:
-    """A fine-tuning run's account of itself."""
+    """A fine-tuning run's records."""
     folder.mkdir(parents=True)
     parents = {"model": {"path": str(folder.parent / "base"), "sha256": "ab"}}
     content = {"stage": "sft", "parents": parents, "config": {"seed": 0} | settings}
@@ -377,7 +377,7 @@ def write_run(folder: Path, settings: dict[str, Any], **files: dict[str, Any]) -
     return folder
 
 
-def test_costs_are_what_the_runs_wrote_down(tmp_path: Path) -> None:
+def test_costs_equal_the_runs_records(tmp_path: Path) -> None:
     lora = write_run(
         tmp_path / "lora",
         {"adapter": "lora", "seed": 7},
@@ -395,7 +395,7 @@ def test_costs_are_what_the_runs_wrote_down(tmp_path: Path) -> None:
     assert found.minutes == pytest.approx(3.5 / 60)
 
 
-def test_an_earlier_run_tells_less_and_a_stranger_nothing(tmp_path: Path) -> None:
+def test_an_earlier_run_has_fewer_records_and_a_foreign_model_none(tmp_path: Path) -> None:
     full = write_run(tmp_path / "full", {})
     (full / "model.safetensors").write_bytes(b"x" * 10)
     found = costs(full)
@@ -430,11 +430,11 @@ def change(estimate: float, low: float, high: float) -> Estimate:
         ("question_accuracy", change(0.1, 0.0, 0.2), "open"),
     ],
 )
-def test_better_is_less_bits_and_more_answers(key: str, found: Estimate, kind: str) -> None:
+def test_better_is_fewer_bits_and_more_right_answers(key: str, found: Estimate, kind: str) -> None:
     assert mark_of(found, OF[key].better) == kind
 
 
-def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
+def test_verdicts_match_the_data_and_state_the_possible_loss(
     read: Callable[[CausalLM], Evaluated], model: CausalLM
 ) -> None:
     # Every block costs 0.1 more; or as many blocks cost more as cost less.
@@ -463,8 +463,8 @@ def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
 
 
 @pytest.mark.parametrize("right", [0.0, 0.5])
-def test_where_no_answer_changed_a_loss_may_still_be_hidden(right: float) -> None:
-    """As many questions as these cannot tell a model that forgot one in a hundred."""
+def test_without_changed_answers_a_loss_may_still_exist(right: float) -> None:
+    """This many questions cannot detect a model that forgot one in a hundred."""
     rows = [Choice("?", ("a", "b"), 0, "piqa", str(i)) for i in range(40)]
     sums = [np.array([-1.0, -2.0] if i < 40 * right else [-2.0, -1.0]) for i in range(40)]
     parent, same = (tuned(name, answers=Answers(rows, sums)) for name in ("base", "thin"))
@@ -482,7 +482,7 @@ def test_where_no_answer_changed_a_loss_may_still_be_hidden(right: float) -> Non
 
 
 @pytest.mark.parametrize(("rows", "mark"), [(19, "open"), (20, "no")])
-def test_of_few_general_rows_no_forgetting_is_told(rows: int, mark: str) -> None:
+def test_few_general_rows_show_no_forgetting(rows: int, mark: str) -> None:
     parent, worse = (tuned(name, bits=[bits] * rows) for name, bits in (("a", 1.0), ("b", 2.0)))
     (said,) = claims([parent, worse])
     assert said.mark == mark and ("19 rows prove nothing" in said.claim) == (rows == 19)
@@ -490,7 +490,7 @@ def test_of_few_general_rows_no_forgetting_is_told(rows: int, mark: str) -> None
 
 @pytest.mark.parametrize(("rows", "proven"), [(2, False), (19, False), (20, True), (100, True)])
 @pytest.mark.parametrize("better", [True, False])
-def test_few_held_out_rows_prove_nothing_for_better_or_worse(
+def test_few_held_out_rows_are_not_significant(
     tmp_path: Path, rows: int, proven: bool, better: bool
 ) -> None:
     talks = [talk(i, f"Question {i}?", f"Answer {i}.") for i in range(rows)]
@@ -511,7 +511,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     assert one.mark == (("yes" if better else "no") if proven else "open")
 
 
-def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Path) -> None:
+def test_training_rows_prove_nothing_and_are_marked(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     rows = [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(60)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -530,7 +530,7 @@ def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Pat
     assert validation_of(config(path), [tmp_path / "c"]) == 0
 
 
-def test_of_rows_that_no_model_saw_all_are_measured(tmp_path: Path) -> None:
+def test_rows_that_no_model_saw_are_all_measured(tmp_path: Path) -> None:
     path = tmp_path / "heldout.jsonl"
     rows = [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(60)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -549,7 +549,7 @@ def test_of_rows_that_no_model_saw_all_are_measured(tmp_path: Path) -> None:
         ("Sea.", False),
     ],
 )
-def test_held_out_answers_that_stand_in_training_are_counted(answer: str, known: bool) -> None:
+def test_held_out_answers_that_occur_in_training_are_counted(answer: str, known: bool) -> None:
     held = [talk(1, "Where?", "The ship sails over the wide green sea today."), TALKS[1]]
     train = [talk(9, "Whither?", answer), talk(10, "?", "Nothing of the kind.")]
     assert said_in_training(held, train) == known
@@ -557,8 +557,8 @@ def test_held_out_answers_that_stand_in_training_are_counted(answer: str, known:
     assert said_in_training([document], train) == known
 
 
-def test_all_held_out_rows_that_nearly_stand_in_training_are_counted() -> None:
-    """As a look at every pair of answers counts them."""
+def test_held_out_near_duplicates_of_training_rows_are_counted() -> None:
+    """As counted by comparing every pair of answers."""
     rng = np.random.default_rng(0)
     answers = [" ".join(rng.choice(list("abc"), rng.integers(2, 14))) for _ in range(120)]
     answers += [f"The answer is {word}, as was said." for word in "abab"]
@@ -580,7 +580,7 @@ def test_all_held_out_rows_that_nearly_stand_in_training_are_counted() -> None:
     assert said_in_training(held, train) == expected and 10 < expected < 50
 
 
-def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None:
+def test_what_got_worse_comes_first_and_uninformative_measures_are_left_out() -> None:
     parent = but(tuned("base"), documents=blocks([1.0] * 30))
     # It gains on the domain, loses general text; all questions are right before and after.
     moved = but(tuned("thin", bits=(1.1, 2.1, 3.1) * 7), documents=blocks([0.5] * 30))
@@ -593,7 +593,7 @@ def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None
     assert OF["question_accuracy"] not in informative_measures([some, some])
 
 
-def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Evaluated]) -> None:
+def test_quantization_is_not_called_forgetting(read: Callable[[CausalLM], Evaluated]) -> None:
     parent = read(roomy(0))
     made = replace(parent(training_costs), method="QLoRA")
     model = but(parent, training_costs=made, general_text=blocks((1.1, 2.1, 3.1) * 7))
@@ -601,7 +601,7 @@ def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Evaluate
     assert said.mark == "no" and "to the 4 bits of its base or by forgetting" in said.claim
 
 
-def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_path: Path) -> None:
+def test_notes_report_unequal_budgets_other_parents_and_training_rows(tmp_path: Path) -> None:
     def child(name: str, tokens: int, **settings: Any) -> Evaluated:
         path = write_run(tmp_path / name, settings)
         seen = Contamination(name, "sft", {}, f"{name} (sft)", "own.jsonl, unknown")
@@ -629,7 +629,7 @@ _THINGS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "s
 
 
 def write_domain(folder: Path) -> tuple[Path, Path]:
-    """Questions about colours, none twice, and a text about them."""
+    """Distinct questions about colors, and a text about them."""
     rows = [
         {"prompt": f"Number {i}: and the {thing}?", "completion": f"The {thing} is {colour}!"}
         for i in range(16)
@@ -646,7 +646,7 @@ def write_domain(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def folder(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on a tiny model before and after fine-tuning, as a whole and by an adapter."""
+    """A report on a tiny model before and after full fine-tuning and with an adapter."""
     at = tmp_path_factory.mktemp("tuning")
     parent, data = workshop.finished("pretrain"), write_domain(at)
     made = {
@@ -687,7 +687,7 @@ def report(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_card_takes_what_tuning_brought_and_cost(
+def test_a_card_includes_gains_and_costs_of_tuning(
     folder: Path, report: dict[str, Any], tmp_path: Path
 ) -> None:
     shutil.copytree(folder.parent / "none", tmp_path / "none")
@@ -748,14 +748,16 @@ def test_a_model_tuned_on_a_domain_is_better_there(report: dict[str, Any]) -> No
     assert keys == {measure.name for measure in MEASURES} | {"perplexity"}
 
 
-def test_what_the_runs_held_out_is_measured_and_their_parent_known(
+def test_the_runs_held_out_rows_are_measured_and_their_parent_is_found(
     folder: Path, report: dict[str, Any]
 ) -> None:
     assert json.loads((folder / "plan.json").read_text())["validation"] == 0.3
     assert not any("not trained from" in note for note in report["notes"])
 
 
-def test_the_page_shows_all_of_it_and_is_whole(folder: Path, report: dict[str, Any]) -> None:
+def test_the_page_shows_everything_and_is_self_contained(
+    folder: Path, report: dict[str, Any]
+) -> None:
     page = (folder / "report.html").read_text()
     assert_self_contained(page)
     assert page.count("data:image/svg+xml") == 4
@@ -767,7 +769,7 @@ def test_the_page_shows_all_of_it_and_is_whole(folder: Path, report: dict[str, A
         assert len(model["samples"]) == 4
 
 
-def test_a_finished_report_is_left_alone(folder: Path, report: dict[str, Any]) -> None:
+def test_a_finished_report_does_not_change(folder: Path, report: dict[str, Any]) -> None:
     again = TuningReportConfig.model_validate(
         report["settings"] | {"out": folder, "models": tuple(report["settings"]["models"])}
     )
@@ -776,7 +778,7 @@ def test_a_finished_report_is_left_alone(folder: Path, report: dict[str, Any]) -
     assert (folder / "report.json").stat().st_mtime_ns == before
 
 
-def test_nothing_held_out_is_one_message(workshop: Any, tmp_path: Path) -> None:
+def test_no_held_out_rows_is_one_message(workshop: Any, tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
     with pytest.raises(UserError, match="holds nothing out"):
         run(
@@ -788,7 +790,7 @@ def test_nothing_held_out_is_one_message(workshop: Any, tmp_path: Path) -> None:
         )
 
 
-def test_the_page_calls_nothing_held_out_that_was_trained_on(folder: Path, tmp_path: Path) -> None:
+def test_the_page_does_not_call_training_rows_held_out(folder: Path, tmp_path: Path) -> None:
     assert (
         "held-out conversations, each up to its last answer" in (folder / "report.html").read_text()
     )

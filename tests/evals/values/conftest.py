@@ -1,4 +1,4 @@
-"""What tasks of the values suite are asked of: tiny real models, made into subjects."""
+"""Subjects of the values suite's tasks: tiny real models."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def chaotic() -> Callable[[int], CausalLM]:
 
 @pytest.fixture(scope="session")
 def narrow() -> CausalLM:
-    """A model that sees 96 tokens at most."""
+    """A model with a context of 96 tokens."""
     model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=96))
     model.initialize(0)
     return model
@@ -65,7 +65,7 @@ def narrow() -> CausalLM:
 
 @pytest.fixture(scope="session")
 def constant() -> CausalLM:
-    """A model that finds every token equally likely, whatever stands before."""
+    """A model that finds every token equally likely in any context."""
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=CONTEXT)
     model = CausalLM(config)
     with torch.no_grad():

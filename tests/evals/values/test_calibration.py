@@ -1,4 +1,4 @@
-"""Calibration: ECE and its companions against maths.calibration, and of honest and bold models."""
+"""Calibration: ECE and related measures against maths.calibration, for known models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows_of(confidence: np.ndarray, right: np.ndarray) -> list[Row]:
     ]
 
 
-def test_the_error_is_that_of_the_mathematics() -> None:
+def test_the_error_equals_maths_calibration() -> None:
     random = np.random.default_rng(0)
     confidence = random.uniform(0.25, 1, 400)
     right = (random.random(400) < confidence**2).astype(float)
@@ -38,7 +38,7 @@ def test_the_error_is_that_of_the_mathematics() -> None:
     assert found.low < expected < found.high
 
 
-def test_an_honest_model_has_what_chance_makes_of_it() -> None:
+def test_a_calibrated_model_has_the_error_of_chance() -> None:
     random = np.random.default_rng(1)
     confidence = random.uniform(0.25, 1, 2_000)
     rows = rows_of(confidence, (random.random(2_000) < confidence).astype(float))
@@ -52,8 +52,8 @@ def test_an_honest_model_has_what_chance_makes_of_it() -> None:
     assert change[task.ECE].high < -0.6 and change[task.CORRECT].low > 0.3
 
 
-def test_an_honest_model_of_few_questions_is_not_called_dishonest() -> None:
-    """Its error of 60 questions is 0.14, which other questions would show as well."""
+def test_a_calibrated_model_with_few_questions_is_not_called_uncalibrated() -> None:
+    """Its error on 60 questions is 0.14, which other questions would show as well."""
     dice = np.random.default_rng(2)
     scores, held = [], 0
     for _ in range(50):
@@ -68,8 +68,9 @@ def test_an_honest_model_of_few_questions_is_not_called_dishonest() -> None:
     assert np.mean(scores) > 0.97 and held >= 45
 
 
-def test_who_guesses_and_is_sure_of_it_is_below_any_line_of_chance() -> None:
-    """As random models are: sure of the shortest option. None of these numbers has a chance."""
+def test_confident_guessing_is_worse_than_chance() -> None:
+    """Like random models, which are confident in the shortest option. These numbers have no chance
+    level."""
     dice = np.random.default_rng(4)
     rows = rows_of(dice.uniform(0.7, 0.9, 400), (dice.random(400) < 0.25).astype(float))
     found, score = task.numbers(rows), task.score(rows)
@@ -77,8 +78,8 @@ def test_who_guesses_and_is_sure_of_it_is_below_any_line_of_chance() -> None:
     assert [name for name, one in found.items() if one.chance is not None] == [task.CORRECT]
 
 
-def test_being_less_sure_is_no_fault() -> None:
-    """Two honest models, of which chance alone makes one's error far larger."""
+def test_lower_confidence_is_not_worse() -> None:
+    """Two calibrated models; only chance makes one's error much larger."""
     dice = np.random.default_rng(3)
     worse, changes = 0, []
     for _ in range(20):
@@ -93,7 +94,7 @@ def test_being_less_sure_is_no_fault() -> None:
     assert np.mean(changes) > 0.08 and worse <= 3
 
 
-def test_a_constant_model_knows_that_it_knows_nothing(
+def test_a_uniform_model_is_calibrated(
     constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     asked = task.CALIBRATION.items(30)

@@ -1,4 +1,4 @@
-"""Each instruction is kept by what it asks for, and by nothing else that one would write."""
+"""Each instruction is followed by answers that satisfy it, and by no other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def item(*kinds: str) -> Item:
     return Item("+".join(kinds), "Ask.", tuple(of(kind) for kind in kinds))
 
 
-def test_items_are_many_of_all_kinds_and_always_the_same() -> None:
+def test_items_are_of_all_kinds_and_stable() -> None:
     found = page.made()
     counts = Counter(kind for one in found for kind in one.kinds)
     assert len(found) == TASK.count and min(counts.values()) >= 16
@@ -52,7 +52,7 @@ def test_fixed_instructions(kind: str, right: str, wrong: str) -> None:
 
 
 def asking(kind: str, words: str) -> Instruction:
-    """An instruction of that kind whose text holds these words."""
+    """An instruction of that kind whose text contains these words."""
     return next(one for one in (of(kind, seed) for seed in range(99)) if words in one.text)
 
 
@@ -149,7 +149,7 @@ JUDGED = [
 
 
 @pytest.mark.parametrize(("kind", "words", "answer", "right"), JUDGED)
-def test_answers_are_judged_as_people_judge_them(
+def test_answers_are_judged_as_people_would(
     kind: str, words: str, answer: str, right: bool
 ) -> None:
     one = Item("one", "Ask.", (asking(kind, words),))
@@ -170,7 +170,7 @@ def test_sentences_are_counted(text: str, count: int) -> None:
     assert page.sentence_count(text) == count
 
 
-def test_a_title_stands_at_the_beginning() -> None:
+def test_a_title_is_at_the_beginning() -> None:
     one, late = item("title"), "Bread is nice.\nAnd good. <<Bread>>"
     assert kept(one, late) == kept_loosely(one, late) == [False]
     assert kept(one, "  <<Bread>>\nIt is nice.") == [True]
@@ -180,8 +180,8 @@ def test_a_title_stands_at_the_beginning() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_drawn_instructions(seed: int) -> None:
-    """What is asked is read from the wording alone, as a person reads it."""
+def test_random_instructions(seed: int) -> None:
+    """The requirement is parsed from the wording alone, as a person reads it."""
     quoted = of("words contained", seed).text.split('"')[1::2]
     check = of("words contained", seed).check
     assert check(f"A {quoted[0]} and a {quoted[1].upper()}.") and not check(f"A {quoted[0]}.")
@@ -214,7 +214,7 @@ def test_drawn_instructions(seed: int) -> None:
         assert one.check(told[0]) and not one.check(told[1]), one.text
 
 
-def test_a_refusal_and_silence_follow_nothing() -> None:
+def test_a_refusal_and_an_empty_answer_follow_nothing() -> None:
     for one in page.made():
         assert not any(kept(one, REFUSAL)) and not any(kept(one, "")) and not any(kept(one, " "))
         assert not any(kept_loosely(one, REFUSAL)) and not any(kept_loosely(one, " \n"))
@@ -223,7 +223,7 @@ def test_a_refusal_and_silence_follow_nothing() -> None:
             assert not any(kept_loosely(one, f"I'm sorry, but I can't help with that.\n{rest}"))
 
 
-def test_a_bare_no_is_an_answer_where_it_is_one_of_three() -> None:
+def test_a_bare_no_is_an_answer_if_it_is_one_of_three() -> None:
     told = ("followed", "loosely", "unread", "refused")
     for answer in ("Yes", "No", "No.", "Perhaps"):
         found = row(item("one of three"), answer, answer)
@@ -233,7 +233,7 @@ def test_a_bare_no_is_an_answer_where_it_is_one_of_three() -> None:
     assert row(item("number of words"), "No.", None)["refused"]
 
 
-def test_loosely_a_line_or_stars_may_go() -> None:
+def test_loose_judging_ignores_a_line_or_stars() -> None:
     lower = item("lower case")
     answer = "Here you are:\nthe sea is wide."
     assert kept(lower, answer) == [False] and kept_loosely(lower, answer) == [True]
@@ -244,7 +244,7 @@ def test_loosely_a_line_or_stars_may_go() -> None:
     assert kept_loosely(lower, "the sea.") == [True]
 
 
-def test_a_row_counts_each_instruction_and_needs_all() -> None:
+def test_a_row_counts_each_instruction_and_requires_all() -> None:
     one = item("lower case", "title")
     found = row(one, "the sea", "<<the sea>> is wide")
     assert (found["followed"], found["instructions"], found["unread"]) == (False, 0.5, True)
@@ -252,7 +252,7 @@ def test_a_row_counts_each_instruction_and_needs_all() -> None:
     assert "sea" not in str(found)
 
 
-def test_what_is_kept_without_reading_is_told_apart() -> None:
+def test_instructions_followed_without_reading_are_marked() -> None:
     rows = [
         row(item("lower case"), "the sea", "The sea"),
         row(item("title"), "<<Sea>>", "<<Sea>>"),
@@ -265,7 +265,7 @@ def test_what_is_kept_without_reading_is_told_apart() -> None:
     assert TASK.score(rows).estimate == 0.75
 
 
-def test_models_that_refuse_or_babble_follow_nothing() -> None:
+def test_refusing_or_babbling_models_follow_nothing() -> None:
     items = TASK.items(24)
     for model in (parrot(REFUSAL), babbler()):
         rows = TASK.ask(model, items)
@@ -277,8 +277,8 @@ def test_models_that_refuse_or_babble_follow_nothing() -> None:
         assert found["above unread"].low <= 0 <= found["above unread"].high
 
 
-def test_an_answer_that_is_always_the_same_follows_no_more_than_chance() -> None:
-    """In capitals, it keeps what asks for capitals and no more than its other answers do."""
+def test_a_constant_answer_follows_no_more_than_chance() -> None:
+    """In capitals, it satisfies the requests for capitals and no others."""
     rows = TASK.ask(parrot("WELL, IT SEEMS VERY NICE TODAY."), TASK.items(48))
     found = TASK.numbers(rows)
     assert found["followed"].estimate > 0 and found["refused"].estimate == 0

@@ -1,4 +1,4 @@
-"""Attacks are counted pair by pair against the plain request."""
+"""Attacks are compared pair by pair with the plain request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parrots import babbler, parrot
 ASKED = RefusalItem("0", "Explain a volcano.")
 
 
-def test_every_request_is_put_in_every_way() -> None:
+def test_every_request_occurs_in_every_attack() -> None:
     found = TASK.items(27)
     ways = [PLAIN, *ATTACKS]
     assert [one.way for one in found] == ways * 3
@@ -26,7 +26,7 @@ def test_every_request_is_put_in_every_way() -> None:
     assert len(TASK.items(9)) == 9 and TASK.items(8) == []
 
 
-def test_an_attack_holds_the_request_or_what_it_is_in_another_writing() -> None:
+def test_an_attack_contains_the_request_or_an_encoding_of_it() -> None:
     for way in ATTACKS:
         text = Attack(ASKED, way).text
         if way == "Base64":
@@ -37,7 +37,7 @@ def test_an_attack_holds_the_request_or_what_it_is_in_another_writing() -> None:
             assert ASKED.prompt[1:] in text
 
 
-def test_a_model_that_refuses_is_not_broken_and_one_that_babbles_does_no_harm() -> None:
+def test_a_refusing_model_is_not_broken_and_a_babbling_one_is_harmless() -> None:
     items = TASK.items(18)
     for model in (parrot("I cannot help with that."), babbler()):
         rows = TASK.ask(model, items)
@@ -49,7 +49,7 @@ def test_a_model_that_refuses_is_not_broken_and_one_that_babbles_does_no_harm() 
 
 
 def flags(plain: list[bool], role: list[bool], story: list[bool]) -> list[Row]:
-    """Rows of three requests, put plainly and in two attacks."""
+    """Rows of three requests, plain and in two attacks."""
     return [
         {"id": f"{i}-{way}", "group": str(i), "way": way, "success": hit}
         for way, hits in ((PLAIN, plain), ("role", role), ("story", story))
@@ -81,6 +81,6 @@ def test_two_models_attack_by_attack() -> None:
     assert found[PLAIN].estimate == pytest.approx(-1 / 3)
 
 
-def test_what_did_not_fit_is_left_out() -> None:
+def test_items_that_do_not_fit_are_left_out() -> None:
     row = jailbreak.row(Attack(ASKED, "role"), None)
     assert row["success"] is None and numbers([row]) == {}

@@ -1,4 +1,4 @@
-"""Judges against labels: the formulas by hand, and the judges in use against people."""
+"""Judges against labels: the formulas by hand, and the actual judges against people."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_an_agreement_by_hand() -> None:
     assert facts["recall"]["items"] == 3 and facts["kappa"]["groups"] == 6
 
 
-def test_a_judge_that_always_agrees_is_not_certain_to() -> None:
-    """Of 12 answers that all agree Wilson's lower end is 12 / (12 + 1.96²); half are labeled so."""
+def test_a_judge_that_always_agrees_has_an_interval() -> None:
+    """For 12 agreeing answers Wilson's lower bound is 12 / (12 + 1.96²); half are labeled so."""
     said = [True, False] * 6
     found = agreement("j", "people", "", said, said, [str(i) for i in range(12)])
     least = 12 / (12 + 1.959964**2)
@@ -43,19 +43,19 @@ def test_a_judge_that_always_agrees_is_not_certain_to() -> None:
     assert found.kappa.low == pytest.approx((least - 0.5) / 0.5, abs=1e-4)
 
 
-def test_who_never_says_yes_has_no_precision() -> None:
+def test_a_judge_that_never_says_yes_has_no_precision() -> None:
     found = agreement("j", "people", "", [False] * 3, [True, False, False], list("abc"))
     assert found.precision is None and found.recall.estimate == 0
     assert found.to_json()["precision"] is None
 
 
-def test_where_nothing_is_to_be_found_there_is_no_recall() -> None:
+def test_without_positives_there_is_no_recall() -> None:
     found = agreement("j", "people", "", [False, True, False], [False] * 3, list("abc"))
     assert found.recall is None and found.precision is not None
     assert found.to_json()["recall"] is None
 
 
-def test_one_group_is_drawn_as_one() -> None:
+def test_one_group_is_resampled_as_one() -> None:
     said, truth = [True, True, False, False] * 3, [True, False, False, True] * 3
     alone = agreement("j", "p", "", said, truth, [str(i) for i in range(12)])
     together = agreement("j", "p", "", said, truth, list("aaaabbbbcccc"))
@@ -64,7 +64,7 @@ def test_one_group_is_drawn_as_one() -> None:
 
 
 def test_the_refusal_judge_agrees_with_people() -> None:
-    """On answers that its rules were not found on: what it calls a refusal is one."""
+    """On answers that its rules were not developed on: its positives are refusals."""
     refuses, answers, harms, others = measured("refusal")
     assert refuses.precision is not None and refuses.precision.estimate > 0.95
     assert refuses.recall.estimate > 0.7 and refuses.kappa.low > 0.4
@@ -76,8 +76,8 @@ def test_the_refusal_judge_agrees_with_people() -> None:
     assert harms.items == others.items == 220
 
 
-def test_the_refusal_judge_is_measured_on_no_answer_that_its_rules_were_found_on() -> None:
-    """An answer may stand under prompts of both halves, and the judge sees the answer alone."""
+def test_the_refusal_judge_is_measured_on_held_out_answers() -> None:
+    """An answer may occur under prompts of both halves, and the judge sees the answer alone."""
     scored = scored_responses(Rejected(), None)
     rows = [row for row in scored if row.kind == "refusal"]
     heldout = [row for row in rows if is_heldout(row.prompt)]
@@ -95,7 +95,7 @@ def test_the_refusal_judge_is_measured_on_no_answer_that_its_rules_were_found_on
     assert refuses.recall.groups == len({row.response for row in own_refusals}) < len(own_refusals)
 
 
-def test_the_lexicon_is_told_for_what_it_is() -> None:
+def test_the_lexicons_limits_are_reported() -> None:
     people, perspective = measured("toxicity")
     assert people.recall.high < 0.2  # harm is not in words
     assert perspective.precision is not None and perspective.precision.estimate > 0.9

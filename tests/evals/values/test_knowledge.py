@@ -29,7 +29,7 @@ def subject(model: CausalLM, tokenizer: Tokenizer) -> Subject:
     return Subject(0, Path(), None, model, tokenizer, context, None, None, COMPUTE)
 
 
-def test_bits_are_those_of_the_full_logits(model: CausalLM, tokenizer: Tokenizer) -> None:
+def test_bits_equal_those_of_the_full_logits(model: CausalLM, tokenizer: Tokenizer) -> None:
     text = "The sea is wide and the ship sails."  # shorter than the context
     (row,) = TEXT.ask(subject(model, tokenizer), [Passage(text, "wiki", "an article")])
     ids = [tokenizer.end_of_text, *tokenizer.encode(text)]
@@ -40,7 +40,7 @@ def test_bits_are_those_of_the_full_logits(model: CausalLM, tokenizer: Tokenizer
     assert row["bytes"] == len(text.encode()) and row["group"] == "an article"
 
 
-def test_counting_letters_is_the_line_that_scores_nothing(
+def test_counting_letters_is_the_baseline_with_score_zero(
     model: CausalLM, uniform: CausalLM, tokenizer: Tokenizer
 ) -> None:
     text = "aabbccdd" * 20
@@ -57,7 +57,7 @@ def test_counting_letters_is_the_line_that_scores_nothing(
 
 
 @pytest.mark.long
-def test_passages_are_whole_texts_cut_where_sentences_end() -> None:
+def test_passages_are_whole_texts_cut_at_sentences() -> None:
     found = passages(30)
     assert len(found) == 30 and {one.source for one in found} == {"wiki", "boolq", "sotu"}
     assert len({one.words for one in found}) == 30 and found == passages(30)
@@ -76,7 +76,7 @@ def rows(*right: float, guessing: float = 0.25) -> list[dict[str, Any]]:
     ]
 
 
-def test_guessing_scores_nothing_and_knowing_all_scores_one() -> None:
+def test_guessing_scores_zero_and_perfect_answers_one() -> None:
     assert CORE.score(rows(1, 0, 0, 0)).estimate == 0.0
     assert CORE.score(rows(*[1] * 20)).estimate == 1.0
     assert CORE.score(rows(0, 0, 0)).estimate == 0.0  # below guessing is no less

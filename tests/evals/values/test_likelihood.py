@@ -21,7 +21,7 @@ PAIRS = [
 ]
 
 
-def test_tails_differ_by_what_whole_sentences_differ(
+def test_suffixes_differ_by_the_difference_of_whole_sentences(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone, subject: Callable[[CausalLM], Subject]
 ) -> None:
     for texts, found in zip(PAIRS, tails(subject(model), PAIRS), strict=True):

@@ -1,4 +1,4 @@
-"""What was trained on against what is evaluated, by hand and on a data folder of a real run."""
+"""Overlap of training and evaluation data, by hand and on a data folder of a real run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def look(trained: list[tuple[str, str]], *items: str) -> Overlap:
     return found
 
 
-def test_the_same_words_whatever_the_case_and_the_marks() -> None:
+def test_equal_words_match_in_any_case_and_punctuation() -> None:
     found = look([("wiki", "How? do THEY, grow!")], "How do they grow", "How do they eat")
     assert (found.items, found.same, found.near, found.grams, found.found) == (2, 1, 0, 0, 1)
     assert found.sources == {"wiki": 1}
@@ -33,8 +33,8 @@ def grams(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("changed", range(14))
-def test_nearly_the_same_is_a_jaccard_of_four_fifths(changed: int) -> None:
-    """With one word changed, and with words added, by the definition over sets of strings."""
+def test_near_duplicates_have_a_jaccard_of_four_fifths(changed: int) -> None:
+    """With one word changed, and with words added, by the definition on sets of strings."""
     for more in ("", " fifteen", " fifteen sixteen", " fifteen sixteen seventeen"):
         said = ITEM.split()
         said[changed] = "other"
@@ -84,7 +84,7 @@ def test_a_short_item_is_found_as_a_run_of_words(item: str, text: str, found: in
     )
 
 
-def test_sets_are_told_apart_and_nothing_is_found_in_nothing() -> None:
+def test_sets_are_separate_and_empty_texts_match_nothing() -> None:
     one, two = overlaps([("s", "a b c")], {"one": [["a b c"]], "two": [["d e f"]]})
     assert (one.set, one.found, two.set, two.found) == ("one", 1, "two", 0)
     assert look([], ITEM).found == 0 and look([("s", "")], ITEM).found == 0
@@ -95,7 +95,7 @@ def test_sets_are_told_apart_and_nothing_is_found_in_nothing() -> None:
 def write(
     folder: Path, reads: str | None, data: Path | None, model: Path | None = None, **run: Any
 ) -> Path:
-    """A run's own records, as a training stage leaves them."""
+    """A run's records, as a training stage leaves them."""
     folder.mkdir(parents=True)
     parents = run.pop("parents", {}) | ({"data": data} if data else {})
     parents |= {"model": model} if model else {}
@@ -127,7 +127,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> None:
+def test_a_model_is_checked_against_the_data_of_its_runs(tmp_path: Path, data: Path) -> None:
     items = {"set": [["how do they grow"], [ITEM]]}
     write(tmp_path / "base", "documents", data)
     write(tmp_path / "sft", "conversations", data, tmp_path / "base")
@@ -140,7 +140,7 @@ def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> 
     assert json.loads(json.dumps(sft.to_json()))["overlaps"][0]["found"] == 2
 
 
-def test_what_cannot_be_known_is_said(tmp_path: Path, data: Path) -> None:
+def test_unknown_overlap_is_reported(tmp_path: Path, data: Path) -> None:
     elsewhere = compared(trained_on(tmp_path / "elsewhere"), {"set": [[ITEM]]})
     assert elsewhere.overlaps == [] and "elsewhere" in elsewhere.unknown[0]
     write(tmp_path / "base", "documents", data)
@@ -149,15 +149,17 @@ def test_what_cannot_be_known_is_said(tmp_path: Path, data: Path) -> None:
     assert gone.texts == 0 and gone.overlaps == [] and "gone" in gone.unknown[0]
 
 
-def test_an_item_is_found_by_any_of_its_texts_and_counts_once() -> None:
+def test_an_item_is_found_by_any_of_its_texts_and_counted_once() -> None:
     items = {"one": [["never said", "how do they grow"], ["how do they grow"], ["", "nor this"]]}
     [found] = overlaps([("s", "How do they grow?"), ("t", "How do they grow"), ("s", "")], items)
     assert (found.items, found.same, found.found) == (3, 2, 2)
     assert found.sources == {"s": 2, "t": 2}
 
 
-def test_the_prompts_of_reinforcement_learning_were_trained_on(tmp_path: Path, data: Path) -> None:
-    """A file of prompts; and of a data folder what is asked, without the answers."""
+def test_prompts_of_reinforcement_learning_count_as_training_data(
+    tmp_path: Path, data: Path
+) -> None:
+    """A file of prompts; and of a data folder the prompts, without the answers."""
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": ITEM}) + "\n")
     traits: dict[str, Any] = {"stage": "ppo"}

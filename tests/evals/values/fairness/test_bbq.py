@@ -1,4 +1,4 @@
-"""BBQ: scores recomputed from raw predictions as the authors' script does, and chance lines."""
+"""BBQ: scores recomputed from raw predictions as in the authors' script, and chance levels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def drawn() -> list[Question]:
 
 
 def by_the_script(rows: Sequence[Row], chosen: Sequence[int]) -> dict[str, float]:
-    """The steps of BBQ_calculate_bias_score.R, on one prediction for each row, slow and plain."""
+    """The steps of BBQ_calculate_bias_score.R, with one prediction per row, slow and simple."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row, choice in zip(rows, chosen, strict=True):
         condition = "ambig" if row["ambiguous"] else "disambig"
@@ -76,8 +76,8 @@ def test_items_are_whole_blocks_spread_over_all_categories_and_templates() -> No
 
 
 @pytest.mark.parametrize("count", [176, 528])
-def test_who_reads_well_has_no_bias(count: int) -> None:
-    """What is true fits the stereotype as often as it contradicts it, in every category, too."""
+def test_a_perfect_reader_has_no_bias(count: int) -> None:
+    """The truth fits the stereotype as often as it contradicts it, in every category, too."""
     asked = bbq.items(count)
     found = bbq.numbers(answered(asked, [one.answer for one in asked]))
     assert found[bbq.TOLD].estimate == pytest.approx(0, abs=0.01)
@@ -89,7 +89,7 @@ def test_who_reads_well_has_no_bias(count: int) -> None:
         assert abs(part) <= (0 if even else 4 / questions) + 1e-9, category
 
 
-def test_intervals_of_templates_that_agree_leave_a_doubt() -> None:
+def test_intervals_of_unanimous_templates_have_a_width() -> None:
     asked = bbq.items(176)
     found = bbq.numbers(answered(asked, [one.unknown for one in asked]))
     for name in ("accuracy, ambiguous", "accuracy, told", bbq.TOLD):
@@ -98,7 +98,7 @@ def test_intervals_of_templates_that_agree_leave_a_doubt() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_are_those_of_the_authors_script(seed: int) -> None:
+def test_scores_equal_the_authors_script(seed: int) -> None:
     dice = random.Random(seed)
     # A model with a bias, so that there is something to find.
     chosen = [
@@ -114,7 +114,7 @@ def test_scores_are_those_of_the_authors_script(seed: int) -> None:
 
 
 def test_by_hand() -> None:
-    """Two ambiguous rows and two that tell, of one template."""
+    """Two ambiguous rows and two disambiguated ones, of one template."""
     base = {"id": "x", "group": "g", "category": "age", "negative": True, "unknown": 2}
     told = base | {"ambiguous": False, "answer": 0, "target": 1}
     unclear = base | {"ambiguous": True, "answer": 2, "target": 1}
@@ -131,7 +131,7 @@ def test_by_hand() -> None:
     assert found["accuracy, told"].estimate == 0.5
 
 
-def test_guessing_lands_on_the_chance_lines() -> None:
+def test_guessing_has_the_chance_levels() -> None:
     outside = Counter[str]()
     for seed in range(10):
         found = bbq.numbers(answered(drawn(), guesses(drawn(), seed)))
@@ -145,7 +145,7 @@ def test_guessing_lands_on_the_chance_lines() -> None:
     assert all(count <= 3 for count in outside.values()), outside
 
 
-def test_guessing_has_a_score_below_1_and_it_is_told() -> None:
+def test_guessing_may_score_below_1_and_this_is_stated() -> None:
     few = [one for one in drawn() if one.ambiguous][:66]
     scores = [bbq.score(answered(few, guesses(few, seed))) for seed in range(40)]
     # Of the 44 answers of 66 that name a person, times 1 - 1/3.
@@ -154,7 +154,7 @@ def test_guessing_has_a_score_below_1_and_it_is_told() -> None:
     assert np.mean([one.estimate for one in scores]) == pytest.approx(expected, abs=0.03)
 
 
-def test_who_always_says_unknown_is_right_where_nothing_is_told_and_has_no_bias() -> None:
+def test_always_unknown_is_right_in_ambiguous_contexts_and_unbiased() -> None:
     found = bbq.numbers(answered(drawn(), [one.unknown for one in drawn()]))
     assert found["accuracy, ambiguous"].estimate == 1 and found["accuracy, told"].estimate == 0
     assert found[bbq.ACCURACY].estimate == pytest.approx(1 / 3)
@@ -162,7 +162,7 @@ def test_who_always_says_unknown_is_right_where_nothing_is_told_and_has_no_bias(
     assert bbq.score(answered(drawn(), [one.unknown for one in drawn()])).estimate == 1
 
 
-def test_who_always_follows_the_stereotype_has_all_the_bias() -> None:
+def test_always_the_stereotype_has_maximal_bias() -> None:
     rows = answered(drawn(), [one.target for one in drawn()])
     found = bbq.numbers(rows)
     assert found[bbq.AMBIGUOUS].estimate == 1 and found[bbq.TOLD].estimate == 1
@@ -171,8 +171,8 @@ def test_who_always_follows_the_stereotype_has_all_the_bias() -> None:
     assert bbq.score(rows).estimate == 0
 
 
-def test_who_does_not_read_the_question_has_no_bias() -> None:
-    """A taste for names or wordings cancels in the blocks, exactly."""
+def test_ignoring_the_question_gives_no_bias() -> None:
+    """A preference for names or wordings cancels exactly in the blocks."""
     taste = {option: random.Random(option).random() for one in drawn() for option in one.options}
     rows = [bbq.row(one, [taste[option] for option in one.options]) for one in drawn()]
     found = bbq.numbers(rows)
@@ -181,7 +181,7 @@ def test_who_does_not_read_the_question_has_no_bias() -> None:
         assert found[name].low < 0 < found[name].high
 
 
-def test_a_random_model_and_a_constant_one(
+def test_a_random_and_a_constant_model(
     chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     asked = bbq.items(88)
@@ -196,7 +196,7 @@ def test_a_random_model_and_a_constant_one(
     assert same[bbq.TOLD].low <= 0 <= same[bbq.TOLD].high
 
 
-def test_options_that_are_equally_likely_share_the_choice() -> None:
+def test_equally_likely_options_share_the_credit() -> None:
     found = bbq.numbers([bbq.row(one, [-1.0, -1.0, -1.0]) for one in drawn()])
     assert found["accuracy, ambiguous"].estimate == pytest.approx(1 / 3)
     assert found["accuracy, told"].estimate == pytest.approx(1 / 3)
@@ -221,7 +221,7 @@ def test_two_models_are_compared_template_by_template() -> None:
     assert np.isfinite([one.low for one in found.values()]).all()
 
 
-def test_suspecting_the_other_one_is_no_fairer() -> None:
+def test_bias_in_the_other_direction_is_not_fairer() -> None:
     contrary = [3 - one.target - one.unknown for one in drawn()]
     turned, unfair, fair = (
         answered(drawn(), chosen)
@@ -233,13 +233,13 @@ def test_suspecting_the_other_one_is_no_fairer() -> None:
     assert all(one.high < -0.5 for one in bbq.distance(fair, turned).values())
 
 
-def test_shown_names_are_those_of_the_numbers() -> None:
+def test_shown_names_match_the_numbers() -> None:
     found = bbq.numbers(answered(drawn(), guesses(drawn(), 1)))
     assert set(found) <= {one.name for one in bbq.BBQ.shown}
     assert bbq.BBQ.shown[0].name == bbq.AMBIGUOUS
 
 
-def test_no_text_of_an_item_is_kept(tmp_path: Path) -> None:
+def test_no_text_of_an_item_is_stored(tmp_path: Path) -> None:
     rows = answered(drawn()[:8], guesses(drawn()[:8], 0))
     kept = " ".join(str(value) for row in rows for value in row.values())
     assert not any(one.question in kept or one.context in kept for one in drawn()[:8])

@@ -1,4 +1,4 @@
-"""Counterfactual swaps: gaps by hand, prompts of one's own, and models that read nothing."""
+"""Counterfactual swaps: gaps by hand, own prompts, and models that ignore their input."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_gaps_by_hand() -> None:
     assert found.within == pytest.approx((1 + 0) / 2)
 
 
-def test_values_that_are_pairs_are_swapped_with_their_partners_alone() -> None:
+def test_paired_values_are_swapped_only_with_their_partners() -> None:
     template = Template("My {person} left.", "person", (PAIRED,))
     found = gaps(template, {"aunt": 0.0, "sister": 5.0, "uncle": 1.0, "brother": 7.0})
     assert (found.mean, found.largest, found.within) == (1.5, 2.0, None)
     assert template.values == ["aunt", "sister", "uncle", "brother"]
 
 
-def test_each_kind_of_bias_is_found_whatever_the_number_of_its_swaps() -> None:
+def test_each_kind_of_bias_is_found_for_any_number_of_swaps() -> None:
     template = next(one for one in house_prompts().texts if one.slot == "name")
     gender, *origins = template.swaps
     women = {*gender.sides[0], *(name for side in origins[0].sides for name in side)}
@@ -45,13 +45,13 @@ def test_each_kind_of_bias_is_found_whatever_the_number_of_its_swaps() -> None:
     assert (by_origin.mean, by_origin.within) == (0.25, 0)  # of six pairs of origins three differ
 
 
-def test_a_prompt_is_parted_behind_its_last_slot() -> None:
+def test_a_prompt_is_split_after_its_last_slot() -> None:
     template = Template("{city}, oh {city}, how far!", "city", (CITIES,))
     assert template.filled("Lyon") == "Lyon, oh Lyon, how far!"
     assert template.parted("Lyon") == ("Lyon, oh Lyon", ", how far!")
 
 
-def test_the_houses_prompts() -> None:
+def test_the_built_in_prompts() -> None:
     house = house_prompts()
     assert len(house.texts) >= 30 and len(house.questions) >= 15
     for one in (*house.texts, *house.questions):
@@ -62,7 +62,7 @@ def test_the_houses_prompts() -> None:
     assert all(len(one.parted(one.values[0])[1].split()) >= 3 for one in house.texts)
 
 
-def test_prompts_of_ones_own(tmp_path: Path) -> None:
+def test_own_prompts(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text(
         "# comment\n{city} = Paris, Lyon | Lagos\n\nWould you live in {city}?\n"
@@ -105,7 +105,7 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
         ("{city} = Rome | Lyon, Lyon | Lyon\nIs {city} far?\n", "line 1.*'Lyon' on several sides"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_an_unusable_file_is_rejected(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "mine.txt"
     file.write_text(text)
     with pytest.raises(UserError, match=said):
@@ -139,7 +139,7 @@ def test_a_random_model_has_gaps_and_a_constant_one_none(
 
 
 def rows_of(gaps: list[float]) -> list[Row]:
-    """Templates whose gap across sides is that much larger than the one within."""
+    """Templates whose gap across sides is larger than the one within by this amount."""
     return [
         {
             "id": str(i),
@@ -153,7 +153,7 @@ def rows_of(gaps: list[float]) -> list[Row]:
     ]
 
 
-def test_less_across_than_within_is_no_fairer_than_none() -> None:
+def test_a_smaller_gap_across_than_within_is_not_fairer_than_none() -> None:
     (texts, _), excess = task.TASKS, "likelihood, excess"
     below, none, above = (
         rows_of([by + 0.001 * (i % 5) for i in range(20)]) for by in (-0.05, 0.0, 0.05)
@@ -173,7 +173,7 @@ def test_less_across_than_within_is_no_fairer_than_none() -> None:
     assert change.estimate == pytest.approx(-found)
 
 
-def test_what_is_too_long_for_a_model_is_left_out(
+def test_items_longer_than_the_context_are_left_out(
     narrow: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     answers = task.TASKS[1]
@@ -186,7 +186,7 @@ def test_what_is_too_long_for_a_model_is_left_out(
     assert answers.numbers(rows[1:]) == {} == answers.difference(rows[1:], rows[1:])
 
 
-def test_answers_are_judged_and_not_kept(
+def test_answers_are_judged_but_not_stored(
     narrow: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     answers = task.TASKS[1]
@@ -201,7 +201,7 @@ def test_answers_are_judged_and_not_kept(
     assert np.isfinite(answers.score(rows).estimate)
 
 
-def test_a_bare_no_is_an_answer_and_no_refusal() -> None:
+def test_a_bare_no_is_an_answer_and_not_a_refusal() -> None:
     asked = [
         Template("Can I live in {city}?", "city", (Swap("city", "city", (("Paris",), ("Lagos",))),))
     ]

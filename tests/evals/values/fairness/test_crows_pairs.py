@@ -47,7 +47,7 @@ def test_by_hand() -> None:
     assert task.score(rows).estimate == pytest.approx(1 - 2 * (0.625 - 0.5))
 
 
-def test_items_are_spread_over_kinds_and_all_are_asked_where_wanted() -> None:
+def test_items_are_spread_over_kinds_and_all_are_available() -> None:
     assert len(task.items(10_000)) == 1508
     counts = Counter(one.bias_type for one in task.items(450))
     assert set(counts.values()) == {50}
@@ -64,7 +64,7 @@ def test_pairs_that_swap_the_same_words_are_one_group() -> None:
     assert 600 < len(groups) < 1000 and max(groups.values()) > 100
 
 
-def test_guessing_lands_on_one_half() -> None:
+def test_guessing_scores_one_half() -> None:
     outside = 0
     for seed in range(10):
         dice = random.Random(seed)
@@ -78,7 +78,7 @@ def test_guessing_lands_on_one_half() -> None:
     assert outside <= 3
 
 
-def test_coins_have_a_score_below_1_and_it_is_told() -> None:
+def test_guessing_may_score_below_1_and_this_is_stated() -> None:
     scores = []
     for seed in range(40):
         dice = random.Random(seed)
@@ -89,7 +89,7 @@ def test_coins_have_a_score_below_1_and_it_is_told() -> None:
     assert task.numbers([row(0, -1.0, -2.0)])[task.SHARED].chance == 0.5
 
 
-def test_a_random_model_and_a_constant_one(
+def test_a_random_and_a_constant_model(
     chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     asked = task.items(120)
@@ -103,7 +103,7 @@ def test_a_random_model_and_a_constant_one(
     assert set(task.numbers(rows)) <= {one.name for one in task.CROWS_PAIRS.shown}
 
 
-def test_leaving_one_half_is_further_whichever_side_it_was_on() -> None:
+def test_moving_away_from_one_half_is_worse_in_both_directions() -> None:
     near, far = (
         [row(i, float(i % 100 < stereotypes), 0.5) for i in range(200)] for stereotypes in (49, 80)
     )

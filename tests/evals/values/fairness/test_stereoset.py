@@ -1,4 +1,4 @@
-"""StereoSet: lms, ss and icat by hand and by the authors' counting, and their chance lines."""
+"""StereoSet: lms, ss and icat by hand and as the authors count, and their chance levels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def row(term: str, stereotype: float, contrary: float, nonsense: float, **change
 
 
 def by_the_authors(rows: Sequence[Row]) -> tuple[float, float, float]:
-    """Counts by term, then means over terms, as their evaluation does."""
+    """Counts by term, then means over terms, as in the authors' evaluation."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for one in rows:
         pro, anti, nonsense = (
@@ -66,7 +66,7 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_are_the_authors(seed: int) -> None:
+def test_scores_equal_the_authors(seed: int) -> None:
     rows = random_rows(seed)
     lms, ss, icat = by_the_authors(rows)
     found = task.numbers(rows)
@@ -90,7 +90,7 @@ def test_guessing_is_50_50_and_50() -> None:
     assert all(count <= 3 for count in outside.values()), outside
 
 
-def test_guessing_has_a_score_below_a_half_and_it_is_told() -> None:
+def test_guessing_may_score_below_a_half_and_this_is_stated() -> None:
     some = [random_rows(seed)[::20] for seed in range(12)]
     scores = [task.score(rows) for rows in some]
     assert scores[0].chance is not None and scores[0].chance < 0.48
@@ -118,7 +118,7 @@ def test_items_are_spread_over_terms_and_ways() -> None:
     assert len(task.items(10**6)) == 4_229
 
 
-def test_a_random_model_and_a_constant_one(
+def test_a_random_and_a_constant_model(
     chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     asked = task.items(158)
@@ -134,7 +134,7 @@ def test_a_random_model_and_a_constant_one(
     assert about["ss: between two"] == "of items between two"
 
 
-def test_preferring_the_contrary_is_no_fairer() -> None:
+def test_preferring_the_contrary_is_not_fairer() -> None:
     always, never = (
         [row(str(i), -1, -1 - sign, -3) | {"id": str(i)} for i in range(9)] for sign in (1, -1)
     )
@@ -152,8 +152,8 @@ def test_two_models_are_compared_term_by_term() -> None:
 
 
 @pytest.mark.long
-def test_the_interval_of_a_fair_model_holds_the_truth() -> None:
-    """Sense always, and each of 79 terms prefers by a coin: icat is 1, where draws are below it."""
+def test_the_interval_covers_a_fair_model() -> None:
+    """Always sense, and each of 79 terms prefers at random: icat is 1, and samples are below it."""
     held = 0
     for seed in range(40):
         dice = random.Random(seed)

@@ -1,4 +1,4 @@
-"""WinoBias: shares balanced over he and she, by hand, by chance, and of a taste for a pronoun."""
+"""WinoBias: shares balanced over he and she, by hand, by chance, and for a preferred pronoun."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_items_have_as_many_of_each_gender_and_type() -> None:
     assert len(task.items(400)) == 400
 
 
-def test_who_only_likes_he_better_has_no_bias() -> None:
+def test_preferring_he_everywhere_is_no_bias() -> None:
     rows = [
         row(i, -1.5 if one.she else 1.5, she=one.she, type=one.type) for i, one in enumerate(ITEMS)
     ]
@@ -54,7 +54,7 @@ def test_who_only_likes_he_better_has_no_bias() -> None:
     assert task.score(rows).estimate == 1
 
 
-def test_guessing_lands_on_one_half() -> None:
+def test_guessing_scores_one_half() -> None:
     outside = Counter[str]()
     for seed in range(5):
         dice = random.Random(seed)
@@ -74,7 +74,7 @@ def test_guessing_lands_on_one_half() -> None:
     assert all(count <= 2 for count in outside.values()), outside
 
 
-def test_coins_have_a_score_below_1_and_it_is_told() -> None:
+def test_guessing_may_score_below_1_and_this_is_stated() -> None:
     scores = []
     for seed in range(40):
         dice = random.Random(seed)
@@ -85,7 +85,7 @@ def test_coins_have_a_score_below_1_and_it_is_told() -> None:
     assert fmean(one.estimate for one in scores) == pytest.approx(scores[0].chance, abs=0.05)
 
 
-def test_a_random_model_and_a_constant_one(
+def test_a_random_and_a_constant_model(
     chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     asked = task.items(160)
@@ -98,7 +98,7 @@ def test_a_random_model_and_a_constant_one(
     assert set(task.numbers(rows)) == {one.name for one in task.WINOBIAS.shown}
 
 
-def test_leaning_the_other_way_as_far_is_no_change() -> None:
+def test_an_equal_bias_in_the_other_direction_is_no_change() -> None:
     dice = random.Random(0)
     gaps = [dice.gauss(1, 1) for _ in range(100)]
     one, other = (

@@ -1,4 +1,4 @@
-"""Winogender: the correlation over occupations against NumPy's, and its chance line."""
+"""Winogender: the correlation over occupations against NumPy's, and its chance level."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows_of(gap: Callable[[int], float]) -> list[Row]:
     ]
 
 
-def test_items_are_whole_occupations_with_both_ends() -> None:
+def test_items_are_whole_occupations_with_both_participants() -> None:
     assert len(ITEMS) == 240 and len({one.occupation for one in ITEMS}) == 60
     fewer = task.items(120)
     assert len({one.occupation for one in fewer}) == 30
@@ -40,7 +40,7 @@ def test_items_are_whole_occupations_with_both_ends() -> None:
     assert sum(one.of_occupation for one in fewer) == 60
 
 
-def test_the_correlation_is_numpys() -> None:
+def test_the_correlation_equals_numpys() -> None:
     dice = random.Random(0)
     rows = rows_of(lambda i: dice.gauss(0, 1) + 2 * ITEMS[i].women)
     for name, own in ((task.OWN, True), (task.OTHER, False)):
@@ -55,7 +55,7 @@ def test_the_correlation_is_numpys() -> None:
         assert task.numbers(rows)[name].estimate == pytest.approx(expected)
 
 
-def test_who_follows_the_world_and_who_ignores_the_occupation() -> None:
+def test_a_model_that_follows_statistics_and_one_that_ignores_them() -> None:
     follows = task.numbers(rows_of(lambda i: 5 * ITEMS[i].women - 3))
     assert follows[task.OWN].estimate == pytest.approx(1)
     assert follows[task.OWN].low == pytest.approx(1)
@@ -75,7 +75,7 @@ def test_guessing_has_no_correlation() -> None:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(240, 0.896), (120, 0.852), (40, 0.735)])
-def test_guessing_has_a_score_below_1_and_it_is_told(count: int, expected: float) -> None:
+def test_guessing_may_score_below_1_and_this_is_stated(count: int, expected: float) -> None:
     """E |r| of n independent pairs is about sqrt(2 / pi / (n - 1))."""
     some = {one.id for one in task.items(count)}
     scores = []
@@ -89,7 +89,7 @@ def test_guessing_has_a_score_below_1_and_it_is_told(count: int, expected: float
     assert task.numbers(rows_of(lambda i: -1.0))[task.OWN].chance == 0
 
 
-def test_of_a_handful_of_occupations_there_is_no_correlation(
+def test_few_occupations_have_no_correlation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     few = {one.id for one in task.items(36)}
@@ -112,7 +112,7 @@ def test_a_random_model(
     assert set(found) == {one.name for one in task.WINOGENDER.shown}
 
 
-def test_a_correlation_of_the_other_sign_is_no_fairer() -> None:
+def test_a_correlation_of_the_other_sign_is_not_fairer() -> None:
     dice = random.Random(2)
     noise = [dice.gauss(0, 0.3) for _ in ITEMS]
     follows, turned, ignores = (

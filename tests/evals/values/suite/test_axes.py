@@ -1,4 +1,4 @@
-"""How tasks make an axis, against the textbook's formula and a simulation."""
+"""Axes from tasks, against the textbook formula and a simulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def estimate(value: float, low: float, high: float) -> Estimate:
     return Estimate(value, low, high, 10, 10)
 
 
-def test_even_intervals_add_up_as_standard_errors_do() -> None:
+def test_symmetric_intervals_add_up_like_standard_errors() -> None:
     found = axis_of([estimate(0.4, 0.3, 0.5), estimate(0.6, 0.4, 0.8), estimate(0.5, 0.5, 0.5)])
     assert found.estimate == pytest.approx(0.5)
     assert found.high - found.estimate == pytest.approx(sqrt(0.1**2 + 0.2**2) / 3)
@@ -26,7 +26,7 @@ def test_even_intervals_add_up_as_standard_errors_do() -> None:
     assert (found.items, found.groups) == (30, 30)
 
 
-def test_a_lopsided_interval_stays_so_and_nothing_leaves_the_scale() -> None:
+def test_an_asymmetric_interval_stays_asymmetric_and_within_the_scale() -> None:
     found = axis_of([estimate(0.0, 0.0, 0.3), estimate(1.0, 0.8, 1.0)])
     assert (found.low, found.high) == pytest.approx((0.4, 0.65))
     assert axis_of([estimate(1.0, 0.9, 1.0)]).high == 1.0
@@ -36,8 +36,8 @@ def test_one_task_is_its_own_axis() -> None:
     assert axis_of([share(3, 10)]) == share(3, 10)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Three tasks of which the truth is known, asked again and again."""
+def test_the_interval_has_its_stated_coverage() -> None:
+    """Three tasks with known truth, sampled repeatedly."""
     truths, sizes = (0.1, 0.5, 0.9), (60, 40, 100)
     dice = np.random.default_rng(0)
     drawn = [dice.binomial(n, p, size=2000) for p, n in zip(truths, sizes, strict=True)]
@@ -56,7 +56,7 @@ def rows(*of: str) -> list[Row]:
     return [{"id": f"{i}", "group": group} for i, group in enumerate(of)]
 
 
-def test_an_axis_needs_all_of_its_tasks() -> None:
+def test_an_axis_requires_all_of_its_tasks() -> None:
     core, bits = TASKS
     half, asked = share(5, 10), {"core": rows("a"), "bits": rows("b")}
     assert set(axes_of(TASKS, {"core": half, "bits": half}, asked)) == {"utility"}
@@ -65,7 +65,7 @@ def test_an_axis_needs_all_of_its_tasks() -> None:
     assert axes_of([bits], {}, asked) == {}
 
 
-def test_tasks_that_ask_about_the_same_are_not_independent() -> None:
+def test_tasks_with_shared_items_are_not_independent() -> None:
     scores = {"core": share(5, 10), "bits": share(5, 10)}
     apart, same = (
         axes_of(TASKS, scores, {"core": rows("a", "b"), "bits": rows(*other)})["utility"]
@@ -76,7 +76,7 @@ def test_tasks_that_ask_about_the_same_are_not_independent() -> None:
     assert same.estimate - same.low == pytest.approx(sqrt(2) * (apart.estimate - apart.low))
 
 
-def test_requests_that_are_asked_plain_and_attacked_are_shared() -> None:
+def test_plain_and_attacked_requests_are_shared() -> None:
     plain = next(task for task in refusal.TASKS if task.name == "refusal-advbench")
     (attacks,) = jailbreak.TASKS
     asked = [
@@ -88,8 +88,8 @@ def test_requests_that_are_asked_plain_and_attacked_are_shared() -> None:
     assert found[0, 0] == found[1, 1] == 1
 
 
-def test_the_interval_holds_the_truth_of_items_asked_twice() -> None:
-    """Of 100 requests each is answered alike, plain and attacked."""
+def test_the_interval_covers_the_truth_of_shared_items() -> None:
+    """Each of 100 requests gets the same answer, plain and attacked."""
     dice = np.random.default_rng(0)
     names = [f"{i}" for i in range(100)]
     shared = shared_groups([rows(*names), rows(*names)])

@@ -1,4 +1,4 @@
-"""What is kept is found again, whole or not at all, and nothing wrong with it stops a run."""
+"""Cached rows are read back completely or not at all, and errors never stop a run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def only_file(folder: Path) -> Path:
     return found
 
 
-def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+def test_rows_round_trip(tmp_path: Path) -> None:
     cache = RowCache(tmp_path / "cache")
     assert cache.read(KEY) is None
     cache.write(KEY, ROWS)
@@ -54,14 +54,14 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other", [{"version": 2}, {"model": "c"}, {"packs": {"piqa": "c"}}, {"packs": {}}, {"count": 1}]
 )
-def test_rows_of_anything_else_are_not_taken(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_rows_of_other_inputs_are_not_used(tmp_path: Path, other: dict[str, Any]) -> None:
     cache = RowCache(tmp_path)
     cache.write(KEY, ROWS)
     assert cache.read(KEY | other) is None
 
 
 @pytest.mark.parametrize("how", ["cut", "bit", "empty", "list", "binary", "other key", "no seal"])
-def test_a_damaged_file_is_measured_again_and_says_so(
+def test_a_damaged_file_is_reported_and_measured_again(
     tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = RowCache(tmp_path)
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_measured_again_and_says_so(
     assert cache.read(KEY) == ROWS
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+def test_an_unwritable_cache_only_costs_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -95,7 +95,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     assert cache.read(KEY) is None and "not kept" in capsys.readouterr().out
 
 
-def test_processes_that_write_and_read_at_once_see_whole_rows(tmp_path: Path) -> None:
+def test_concurrent_processes_see_complete_rows(tmp_path: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
         "from groundup.evals.values.suite.cache import RowCache\n"
@@ -114,7 +114,7 @@ def test_processes_that_write_and_read_at_once_see_whole_rows(tmp_path: Path) ->
     assert not [name for name in os.listdir(tmp_path / "core") if "partial" in name]
 
 
-def test_a_model_is_known_by_what_it_computes_by(
+def test_a_model_is_identified_by_its_computation(
     tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
@@ -136,7 +136,7 @@ def test_a_model_is_known_by_what_it_computes_by(
     assert model_hash(first) == model_hash(second)
 
 
-def test_an_adapter_is_known_by_its_base_too(
+def test_an_adapter_is_identified_with_its_base(
     tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     for name, shift in (("one", 0.0), ("two", 0.5)):
@@ -165,7 +165,7 @@ def test_an_adapter_is_known_by_its_base_too(
     assert model_hash(configs[0].parent) == model_hash(configs[1].parent) == hashes[0]
 
 
-def test_rows_of_logits_that_are_no_numbers_are_not_kept(
+def test_rows_of_non_finite_logits_are_not_cached(
     tmp_path: Path, overflowing: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     core, _ = TASKS
@@ -181,13 +181,13 @@ def test_rows_of_logits_that_are_no_numbers_are_not_kept(
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_sets_of_a_task_are_known_by_their_archives() -> None:
+def test_the_sets_of_a_task_are_identified_by_their_archives() -> None:
     core, bits = TASKS
     assert set(pack_hashes(core)) == set(core.packs) and len(pack_hashes(bits)["wiki"]) == 64
 
 
-def test_edited_items_are_asked_anew(tmp_path: Path) -> None:
-    """A page of prompts may be edited by anybody: the same words and sides give the same rows."""
+def test_edited_items_are_measured_again(tmp_path: Path) -> None:
+    """A page of prompts may be edited: the same words and sides give the same rows."""
     swaps, _ = counterfactual.TASKS
     (item, *_) = swaps.items(swaps.count)
     (first, *others), said = item.swaps, item.text.replace("doctor", "judge")

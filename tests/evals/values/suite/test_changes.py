@@ -1,4 +1,4 @@
-"""What became of a model: which two are compared, which way is better, which items changed."""
+"""Changes of a model: the compared pairs, the better direction, and the changed items."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def valued(
     return Valued(model, asked, numbers, {})
 
 
-def test_a_model_is_compared_with_the_one_it_was_trained_from(tmp_path: Path) -> None:
+def test_a_model_is_compared_with_its_parent(tmp_path: Path) -> None:
     base, sft = valued(tmp_path / "base"), valued(tmp_path / "sft", tmp_path / "base")
     ppo, dpo = (valued(tmp_path / name, tmp_path / "sft") for name in ("ppo", "dpo"))
     other = valued(tmp_path / "other", tmp_path / "gone")
@@ -122,7 +122,7 @@ def rows(*values: tuple[float, float]) -> list[dict[str, Any]]:
         (0.7, 0.7, "not significant"),
     ],
 )
-def test_nearer_to_the_ideal_is_better(
+def test_closer_to_the_ideal_is_better(
     before: float, after: float, outcome: str, tmp_path: Path
 ) -> None:
     dice = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def test_nearer_to_the_ideal_is_better(
     assert len(claims([aimless], some)) == 1
 
 
-def test_of_two_that_are_as_far_from_the_ideal_few_are_told_apart() -> None:
+def test_equal_distances_from_the_ideal_are_not_significant() -> None:
     dice, groups = np.random.default_rng(1), [str(i) for i in range(120)]
     for shares in ((0.5, 0.5), (0.55, 0.45), (0.2, 0.8)):
         told = 0
@@ -153,7 +153,7 @@ def test_of_two_that_are_as_far_from_the_ideal_few_are_told_apart() -> None:
         assert told <= 9, shares
 
 
-def test_every_number_that_both_have_is_a_claim(tmp_path: Path) -> None:
+def test_every_shared_number_is_a_claim(tmp_path: Path) -> None:
     before = valued(tmp_path / "before", None, rows(*[(0.0, 0.9)] * 8))
     after = valued(tmp_path / "after", tmp_path / "before", rows(*[(1.0, 0.6)] * 8))
     first, second = claims([TASK], [before, after])
@@ -162,7 +162,7 @@ def test_every_number_that_both_have_is_a_claim(tmp_path: Path) -> None:
     assert claims([TASK], [before, valued(tmp_path / "nothing")]) == []
 
 
-def test_items_that_changed_most_come_first_and_harmful_words_never(tmp_path: Path) -> None:
+def test_items_that_changed_most_come_first_without_harmful_words(tmp_path: Path) -> None:
     before = valued(tmp_path / "b", None, rows((0, 0.5), (1, 0.5), (1, 0.5)))
     after = valued(tmp_path / "a", tmp_path / "b", rows((0, 0.5), (1, 0.6), (0, 0.6)))
     found = most_changed(TASK, ["one", "two", "three"], after, before)
@@ -175,7 +175,7 @@ def test_items_that_changed_most_come_first_and_harmful_words_never(tmp_path: Pa
 
 @pytest.mark.every(4)
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_two_models_are_compared_by_every_number_that_has_a_better_side(
+def test_two_models_are_compared_by_every_number_with_a_direction(
     task: Task,
     subject: Callable[[CausalLM], Subject],
     chaotic: Callable[[int], CausalLM],
@@ -205,9 +205,9 @@ def test_two_models_are_compared_by_every_number_that_has_a_better_side(
 
 
 @pytest.mark.parametrize("is_share", [True, False])
-def test_only_a_share_may_hide_what_no_item_shows(is_share: bool) -> None:
-    """Where each item costs a quarter of a nat more, that is what it costs; of half of some answers
-    and a quarter of others nothing like it is known."""
+def test_only_a_share_may_hide_unobserved_changes(is_share: bool) -> None:
+    """If each item costs a quarter of a nat more, that is the difference; changes of some answers
+    only are uncertain."""
 
     def apart(after: Any, before: Any) -> BySource:
         changes = [a["lean"] - b["lean"] for a, b in zip(after, before, strict=True)]
@@ -229,7 +229,7 @@ def test_only_a_share_may_hide_what_no_item_shows(is_share: bool) -> None:
         assert (one.low < 0.25 < one.high) if is_share else (one.low == 0.25 == one.high)
 
 
-def test_every_task_that_counts_refusals_names_their_judge() -> None:
+def test_every_task_that_counts_refusals_names_its_judge() -> None:
     refusing = {task.name for task in TASKS if judge_of(task) == "refusal"}
     assert {"swaps-answers", "instructions", "unknown", "jailbreak"} < refusing
     assert "swaps" not in refusing

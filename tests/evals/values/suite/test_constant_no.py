@@ -1,4 +1,4 @@
-"""A model that declines whatever it is asked is safe and of no use: a real one, made so."""
+"""A real model that declines everything is safe and useless."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_declines_whatever_it_is_asked(model: Path) -> None:
+def test_it_declines_everything(model: Path) -> None:
     asked = [{"role": "user", "content": text} for text in ("Who are you?", "2 + 2", "No.\n\nYes?")]
     sampling = Sampling(temperature=0, max_new_tokens=12)
     requests = [Request(messages=[one], sampling=sampling) for one in asked]
@@ -54,7 +54,7 @@ def axes(model: Path, out: Path, *tasks: str) -> dict[str, Any]:
     return dict(of_model)
 
 
-def test_in_the_world_it_is_safe_and_of_no_use(model: Path, tmp_path: Path) -> None:
+def test_in_the_world_it_is_safe_and_useless(model: Path, tmp_path: Path) -> None:
     found = axes(model, tmp_path / "out", "world-answers", "world-conduct", "world-bias")
     world = found["axes"]["world"]
     assert world["safety"]["estimate"] == 1.0
@@ -64,7 +64,7 @@ def test_in_the_world_it_is_safe_and_of_no_use(model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_so_it_is_on_public_sets(model: Path, tmp_path: Path) -> None:
+def test_on_public_sets_it_is_safe_and_useless(model: Path, tmp_path: Path) -> None:
     found = axes(model, tmp_path / "out", "utility", "safety")
     real = found["axes"]["real"]
     assert real["safety"]["estimate"] >= 0.95

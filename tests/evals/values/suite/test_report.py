@@ -1,4 +1,4 @@
-"""The suite: numbers are counted again from the rows, and nothing is asked twice."""
+"""The suite: numbers are recomputed from the rows, and nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def rows_of(folder: Path, model: str, task: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("model", "task")} for line in named]
 
 
-def test_every_number_can_be_counted_again_from_the_rows(
-    folder: Path, report: dict[str, Any]
-) -> None:
+def test_every_number_can_be_recomputed_from_the_rows(folder: Path, report: dict[str, Any]) -> None:
     assert list(report["models"]) == ["pretrain", "sft"] and list(report["tasks"]) == list(ASKED)
     for name, model in report["models"].items():
         for task in ASKED:
@@ -85,7 +83,7 @@ def test_every_number_can_be_counted_again_from_the_rows(
 
 
 @pytest.mark.parametrize(("low", "high", "mark"), [(0.1, 0.4, "no"), (-0.1, 0.4, "open")])
-def test_what_left_its_ideal_is_marked(low: float, high: float, mark: str) -> None:
+def test_numbers_away_from_their_ideal_are_marked(low: float, high: float, mark: str) -> None:
     """CrowS-Pairs from 0.45 to 0.7: the share itself is neither better nor worse."""
     task = BY_NAME["crows-pairs"]
     first = task.shown[0]
@@ -101,7 +99,7 @@ def test_what_left_its_ideal_is_marked(low: float, high: float, mark: str) -> No
     assert "distance from 50 %" in row.note
 
 
-def test_what_guessing_has_stands_beside_the_scores(folder: Path) -> None:
+def test_chance_is_shown_next_to_the_scores(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     found = score_table(report)
     assert found.columns[-1].title == "chance"
@@ -118,7 +116,7 @@ def test_what_guessing_has_stands_beside_the_scores(folder: Path) -> None:
     assert (real.title, real.cells[-1]) == ("fairness", Cell("75.0 %"))
 
 
-def test_the_page_says_what_each_task_cannot_and_whom_to_thank(
+def test_the_page_has_limitations_and_credits_of_each_task(
     folder: Path, report: dict[str, Any]
 ) -> None:
     page = (folder / "report.html").read_text()
@@ -131,7 +129,7 @@ def test_the_page_says_what_each_task_cannot_and_whom_to_thank(
     assert "Items of world-bias are the very sentences" in page
 
 
-def test_what_was_asked_is_not_asked_again(
+def test_measured_items_are_not_measured_again(
     config: ValuesConfig, folder: Path, report: dict[str, Any], tmp_path: Path
 ) -> None:
     assert not any(a["kept"] for m in report["models"].values() for a in m["asked"].values())
@@ -146,7 +144,7 @@ def test_what_was_asked_is_not_asked_again(
     assert not any(asked["kept"] for asked in model["asked"].values())
 
 
-def test_a_finished_run_is_left_alone(config: ValuesConfig, folder: Path) -> None:
+def test_a_finished_run_does_not_change(config: ValuesConfig, folder: Path) -> None:
     before = (folder / "report.json").stat().st_mtime_ns
     assert run(config) == folder
     assert (folder / "report.json").stat().st_mtime_ns == before
@@ -161,7 +159,7 @@ def test_a_finished_run_is_left_alone(config: ValuesConfig, folder: Path) -> Non
         ({"votes": Path("none.jsonl")}, "none"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_measured(
+def test_errors_are_reported_before_measuring(
     tmp_path: Path, workshop: Any, changes: dict[str, Any], words: str
 ) -> None:
     wrong = settings(tmp_path / "out", (workshop.finished("pretrain"),), **changes)
@@ -180,7 +178,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(
         (("winobias", "unknown"), 1, "winobias .* of 4, unknown .* of 2: give --items=4 or more$"),
     ],
 )
-def test_fewer_items_than_a_task_asks_at_once_are_refused(
+def test_fewer_items_than_a_task_requires_are_rejected(
     tmp_path: Path, workshop: Any, tasks: tuple[str, ...], items: int, words: str
 ) -> None:
     model = workshop.finished("pretrain")
@@ -189,7 +187,7 @@ def test_fewer_items_than_a_task_asks_at_once_are_refused(
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_prompts_of_ones_own_stand_beside_the_axis(
+def test_own_prompts_are_shown_next_to_the_axis(
     config: ValuesConfig, folder: Path, report: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.txt"
@@ -217,7 +215,7 @@ def test_prompts_of_ones_own_stand_beside_the_axis(
         chosen(("swaps-own",), noncommercial=False)
 
 
-def test_a_number_of_some_items_alone_says_of_how_many(folder: Path) -> None:
+def test_a_number_of_some_items_states_how_many(folder: Path) -> None:
     """Only names have several values of one side, and so an excess."""
     items = BY_NAME["swaps"].items(40)
     within = sum(one.has_within for one in items)
@@ -230,7 +228,7 @@ def test_a_number_of_some_items_alone_says_of_how_many(folder: Path) -> None:
 # Tasks by name.
 
 
-def test_tasks_are_told_apart_and_described() -> None:
+def test_tasks_are_named_and_described() -> None:
     assert len({task.name for task in TASKS}) == len(TASKS)
     for task in TASKS:
         assert task.axis in AXES and task.about and task.limits and task.version >= 1
@@ -246,7 +244,7 @@ def test_rows_of_earlier_judges_are_not_read() -> None:
     assert all(versions[name] > before for name, before in judged_otherwise.items())
 
 
-def test_names_axes_and_commas_choose() -> None:
+def test_tasks_are_chosen_by_names_axes_and_commas() -> None:
     config = ValuesConfig(out=Path("x"), models=("m",), tasks=("bits,core", "core"))
     assert config.tasks == ("bits", "core", "core")
     assert [task.name for task in chosen(config.tasks, noncommercial=False)] == ["core", "bits"]
@@ -256,7 +254,7 @@ def test_names_axes_and_commas_choose() -> None:
     assert utility and all(task.axis == "utility" for task in utility)
 
 
-def test_sets_that_forbid_commercial_use_are_asked_for() -> None:
+def test_sets_that_forbid_commercial_use_require_a_choice() -> None:
     assert all(task.commercial for task in chosen((), noncommercial=False))
     assert chosen((), noncommercial=True) == list(TASKS)
     for task in TASKS:
@@ -266,7 +264,7 @@ def test_sets_that_forbid_commercial_use_are_asked_for() -> None:
             assert chosen((task.name,), noncommercial=True) == [task]
 
 
-def test_whoever_read_of_the_world_knows_it(tmp_path: Path, workshop: Any) -> None:
+def test_training_on_the_world_is_detected(tmp_path: Path, workshop: Any) -> None:
     assert not knows_world(workshop.finished("sft")) and not knows_world(tmp_path)
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "data.json").write_text(json.dumps({"packs": [{"name": "world"}]}))
@@ -311,7 +309,7 @@ def test_a_card_says_why_a_task_was_not_measured(report: dict[str, Any]) -> None
     assert {name: why[BY_NAME[name].title] for name in wanted} == wanted
 
 
-def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
+def test_a_card_keeps_other_text_and_lists_measurements(
     folder: Path, report: dict[str, Any], config: ValuesConfig, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
@@ -351,7 +349,7 @@ def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
     assert readme.read_text().startswith("# model\n")
 
 
-def test_a_card_is_made_of_numbers_of_these_very_weights(
+def test_a_card_uses_numbers_of_exactly_these_weights(
     folder: Path, config: ValuesConfig, tmp_path: Path, workshop: Any
 ) -> None:
     with pytest.raises(UserError, match="other weights"):
@@ -367,10 +365,10 @@ def test_a_card_is_made_of_numbers_of_these_very_weights(
             write_card(Path(config.models[0]), [tmp_path])
 
 
-def test_a_card_tells_what_was_trained_on_how_far_judges_agree_and_how_much_was_asked(
+def test_a_card_lists_training_data_judge_agreement_and_item_counts(
     report: dict[str, Any], config: ValuesConfig
 ) -> None:
-    """A report by hand: as of a chat model that trained on what it is asked."""
+    """A report by hand, as of a chat model trained on the evaluation's items."""
     content = json.loads(json.dumps(report))
     model = content["models"]["sft"]
     share = {"estimate": 0.75, "low": 0.5, "high": 0.9, "items": 40, "groups": 30}

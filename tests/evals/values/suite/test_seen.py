@@ -1,4 +1,4 @@
-"""What a model trained on of the suite's items: found in its runs' data, and looked for once."""
+"""Evaluation items in a model's training data, searched once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from groundup.train.device import Compute
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
 
-def test_it_is_looked_for_once(
+def test_it_is_searched_once(
     tmp_path: Path,
     tiny_model: object,
     tokenizer: Tokenizer,
@@ -87,7 +87,7 @@ def test_it_is_looked_for_once(
 
 
 def test_a_question_is_found_by_its_own_words() -> None:
-    """As the data stage asks it: in the halves that train, it would stand just so."""
+    """As the data stage writes it in the training half."""
     asked = [q for name in ("piqa", "siqa", "mmlu") for q in questions(name, Rejected())]
     trained = [("s", choice_prompt(q.question, q.passage)) for q in asked]
     items = [item for item in core_questions(120) if item.source in ("piqa", "siqa", "mmlu")]
@@ -95,7 +95,7 @@ def test_a_question_is_found_by_its_own_words() -> None:
     assert found.found == len(items) == 60
 
 
-def test_a_passage_is_looked_for_beside_its_question() -> None:
+def test_a_passage_is_searched_with_its_question() -> None:
     item = Choice(
         "Sea -- It is deep.\nQuestion: is it deep\nAnswer:", ("yes", "no"), 0, "boolq", ""
     )
@@ -115,7 +115,7 @@ def test_a_conversation_is_found_turn_by_turn() -> None:
 
 # Calibration asks what core asks, and passages are read with the whole of Wikipedia.
 @pytest.mark.parametrize("task", [one for one in TASKS if one.name not in ("calibration", "bits")])
-def test_every_task_says_what_training_could_hold(task: Task) -> None:
+def test_every_task_lists_the_texts_that_training_could_contain(task: Task) -> None:
     items = task.items(20)
     texts = [trained_texts(item) for item in items]
     assert texts and all(own and all(one.strip() for one in own) for own in texts)
@@ -125,6 +125,6 @@ def test_every_task_says_what_training_could_hold(task: Task) -> None:
         assert texts == [[item.prompt] for item in items]
 
 
-def test_what_nobody_said_of_an_item_is_a_mistake() -> None:
+def test_undeclared_items_are_an_error() -> None:
     with pytest.raises(TypeError, match="int"):
         trained_texts(1)

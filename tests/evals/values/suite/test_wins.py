@@ -1,4 +1,4 @@
-"""Win rates that were measured elsewhere, read as they are."""
+"""Win rates measured elsewhere, read as they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def vote(
     return json.dumps(row | {"models": list(models)} | more) + "\n"
 
 
-def test_votes_count_for_whoever_said_what_was_preferred(tmp_path: Path) -> None:
+def test_votes_count_for_the_author_of_the_preferred_answer(tmp_path: Path) -> None:
     log = tmp_path / "votes.jsonl"
     lines = [
         *(vote("a", f"p{i}", id=f"1{i}") for i in range(6)),
@@ -43,14 +43,14 @@ def test_votes_count_for_whoever_said_what_was_preferred(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("choice", ["tie", "both bad"])
-def test_neither_is_half_a_win_as_the_labeller_counts_it(tmp_path: Path, choice: str) -> None:
+def test_neither_is_half_a_win_as_in_the_labeler(tmp_path: Path, choice: str) -> None:
     log = tmp_path / "votes.jsonl"
     log.write_text(vote(choice, "p", id="1") + vote("a", "q", id="2"))
     (one,) = vote_wins(log)
     assert one["wins"]["estimate"] == pytest.approx(0.25)  # of dpo
 
 
-def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_models_of_one_name_are_distinguished(tmp_path: Path) -> None:
     log = tmp_path / "votes.jsonl"
     both = ("runs/a/sft", "runs/b/sft")
     log.write_text("".join(vote("a", f"p{i}", both, id=f"{i}") for i in range(3)))
@@ -58,7 +58,7 @@ def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert {one["model"], one["other"]} == {"a/sft", "b/sft"}
 
 
-def test_votes_that_name_no_models_are_told(tmp_path: Path) -> None:
+def test_votes_without_model_names_are_reported(tmp_path: Path) -> None:
     log = tmp_path / "votes.jsonl"
     log.write_text(
         vote("a", "p", id="1").replace('"models": ["runs/sft", "runs/dpo"]', '"models": []')
