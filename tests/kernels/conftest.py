@@ -26,25 +26,25 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 
 
 def number() -> torch.dtype:
-    """The type that the kernels in use compute with."""
+    """The dtype of the kernels in use."""
     both = (torch.float32, torch.bfloat16)
     [dtype] = (one for one in both if library.in_use(torch.empty(0, dtype=one)))
     return dtype
 
 
 def within(bfloat16: float) -> float:
-    """An error that bfloat16 may have; of float32's sixteen bits more, sums lose some."""
+    """The error allowed for bfloat16; of float32's additional sixteen bits, sums lose some."""
     return bfloat16 if number() == torch.bfloat16 else bfloat16 / 2**8
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    """Numbers of a normal distribution, of the kernels' type."""
+    """Normally distributed numbers of the kernels' dtype."""
     numbers = torch.randn(shape, generator=torch.manual_seed(seed)) * scale
     return numbers.to(number())
 
 
 def error(found: Tensor, true: Tensor) -> float:
-    """Length of the error relative to that of the truth; bfloat16's rounding alone is 0.0017."""
+    """Relative error; bfloat16's rounding alone is 0.0017."""
     found, true = found.detach().double(), true.detach().double()
     return float((found - true).norm() / true.norm().clamp(min=1e-30))
 

@@ -28,7 +28,7 @@ FORWARD, BACKWARD = 0.004, 0.006
 )
 @example(rows=1, heads=(2, 1), time=256, size=64, window=None, documents=1, seed=0)
 @example(rows=2, heads=(2, 2), time=256, size=64, window=33, documents=40, seed=0)
-def test_it_is_the_equation(
+def test_it_equals_the_equation(
     kernels: Kernels,
     rows: int,
     heads: tuple[int, int],
@@ -67,13 +67,13 @@ def test_it_is_the_equation(
         )
 
 
-def test_what_each_query_sees_first() -> None:
+def test_the_first_key_of_each_query() -> None:
     segments = torch.tensor([[4, 4, 4, 7, 7, -1, -1]])
     assert first_seen(segments).tolist() == [[0, 0, 0, 3, 3, 5, 5]]
     assert first_seen(segments, 2).tolist() == [[0, 0, 1, 3, 3, 5, 5]]
 
 
-def test_what_is_no_number_stays_none(kernels: Kernels) -> None:
+def test_nan_stays_nan(kernels: Kernels) -> None:
     query, key, value = (normal(s, 1, 2, 40, 32) for s in range(3))
     query[0, 1, 35, 3] = torch.nan
     out = attention(query, key, value, first_seen(torch.zeros(1, 40, dtype=torch.int64)))
@@ -81,8 +81,8 @@ def test_what_is_no_number_stays_none(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_tensors_of_several_types_are_refused(kernels: Kernels, which: int) -> None:
-    """The kernel would read the memory of one as that of another type, and beyond its end."""
+def test_tensors_of_several_dtypes_are_rejected(kernels: Kernels, which: int) -> None:
+    """The kernel would read memory as another dtype, and beyond its end."""
     other = torch.float32 if number() == torch.bfloat16 else torch.bfloat16
     tensors = [normal(seed, 1, 2, 5, 32) for seed in range(3)]
     tensors[which] = tensors[which].to(other)

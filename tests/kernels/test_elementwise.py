@@ -34,7 +34,7 @@ def true_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(1, 16), (3, 5, 48), (70, 384)])
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 300.0])
-def test_the_norm_behind_a_sum(kernels: Kernels, shape: tuple[int, ...], scale: float) -> None:
+def test_the_norm_after_a_sum(kernels: Kernels, shape: tuple[int, ...], scale: float) -> None:
     width, eps = shape[-1], 1e-6
     x, added = normal(0, *shape, scale=scale), normal(1, *shape, scale=scale)
     weight, dsum, dy = normal(2, width), normal(3, *shape, scale=1 / scale), normal(4, *shape)
@@ -60,7 +60,7 @@ def test_the_norm_alone(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("normed", [True, False])
-def test_heads_are_normed_and_turned(kernels: Kernels, size: int, normed: bool) -> None:
+def test_heads_are_normalized_and_rotated(kernels: Kernels, size: int, normed: bool) -> None:
     x, dy = normal(0, 2, 11, 3, size), normal(1, 2, 11, 3, size)
     angles = torch.rand(2, 11, size // 2, generator=torch.manual_seed(2)) * 6
     turns = tuple(torch.cat((a, a), -1).to(number()) for a in (angles.cos(), angles.sin()))
@@ -76,7 +76,7 @@ def test_heads_are_normed_and_turned(kernels: Kernels, size: int, normed: bool) 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 60.0])
 @pytest.mark.parametrize("bias", [False, True])
-def test_swiglu_and_the_matrix_behind_it(kernels: Kernels, scale: float, bias: bool) -> None:
+def test_swiglu_and_the_next_matrix(kernels: Kernels, scale: float, bias: bool) -> None:
     gate, up, dy = normal(0, 2, 25, 96, scale=scale), normal(1, 2, 25, 96), normal(2, 2, 25, 64)
     down = nn.Linear(96, 64, bias=bias).to(number())
     own = leaves(gate, up, dtype=number())
@@ -104,12 +104,12 @@ def test_cross_entropy_and_its_gradient(kernels: Kernels, vocabulary: int, scale
     check([logits], torch.autograd.grad(expected, true))
 
 
-def test_logits_that_are_not_in_a_row_are_left_to_the_plain_path(kernels: Kernels) -> None:
+def test_noncontiguous_logits_use_the_plain_path(kernels: Kernels) -> None:
     wide = normal(0, 30, 128)
     assert supports(wide) and not supports(wide[:, ::2])
 
 
-def test_targets_and_weights_may_lie_in_memory_as_they_like(kernels: Kernels) -> None:
+def test_targets_and_weights_may_have_any_strides(kernels: Kernels) -> None:
     generator = torch.manual_seed(1)
     targets = torch.randint(64, (30, 2), generator=generator)
     weights = torch.rand(30, 2, generator=generator)
@@ -124,14 +124,14 @@ def test_targets_and_weights_may_lie_in_memory_as_they_like(kernels: Kernels) ->
     assert torch.equal(rms_norm(x, gain, 1e-6), rms_norm(x, gain.contiguous(), 1e-6))
 
 
-def test_losses_of_no_numbers_are_none(kernels: Kernels) -> None:
+def test_losses_of_nan_are_nan(kernels: Kernels) -> None:
     logits = normal(0, 2, 64)
     logits[1, 5] = torch.nan
     assert bool(cross_entropy_(logits, torch.tensor([3, 3]), torch.ones(2)).isnan())
 
 
 @pytest.mark.parametrize("wrong", [-1, 37])
-def test_targets_outside_the_vocabulary_are_refused(kernels: Kernels, wrong: int) -> None:
+def test_targets_outside_the_vocabulary_are_rejected(kernels: Kernels, wrong: int) -> None:
     memory = normal(0, 4, 32)
     logits, before = memory[1:3], memory.clone()
     with pytest.raises(IndexError, match=f"target {wrong} is outside the vocabulary of 32"):
@@ -139,8 +139,8 @@ def test_targets_outside_the_vocabulary_are_refused(kernels: Kernels, wrong: int
     assert torch.equal(memory, before)
 
 
-def test_numbers_of_another_type_are_not_read_as_the_kernels_own(kernels: Kernels) -> None:
-    """As a float32 vector that is added to a bfloat16 layer's output makes them."""
+def test_tensors_of_another_dtype_are_not_misread(kernels: Kernels) -> None:
+    """Such as a float32 vector that is added to a bfloat16 layer's output."""
     other = torch.float32 if number() == torch.bfloat16 else torch.bfloat16
     wide, weight = normal(0, 2, 3, 64), normal(1, 64)
     assert norms.supports(wide, weight, wide)

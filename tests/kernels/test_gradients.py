@@ -68,7 +68,7 @@ def test_layers_with_the_same_input(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_whoever_listens_to_a_layer_hears_it_called(kernels: Kernels, hook: str) -> None:
+def test_a_hook_on_a_layer_is_called(kernels: Kernels, hook: str) -> None:
     layer = nn.Linear(64, 64, bias=False).to(number())
     heard = list[bool]()
     getattr(layer, f"register_{hook}_hook")(lambda *_: heard.append(True))
@@ -77,7 +77,7 @@ def test_whoever_listens_to_a_layer_hears_it_called(kernels: Kernels, hook: str)
     assert heard
 
 
-def test_whoever_listens_to_a_weight_hears_its_gradient(kernels: Kernels) -> None:
+def test_a_hook_on_a_weight_gets_its_gradient(kernels: Kernels) -> None:
     layer = nn.Linear(64, 64, bias=False).to(number())
     sum_into(layer.weight, layer.weight.detach().float().requires_grad_())
     heard = list[Tensor]()
@@ -87,7 +87,7 @@ def test_whoever_listens_to_a_weight_hears_its_gradient(kernels: Kernels) -> Non
     assert layer.weight.grad is not None and torch.equal(heard[0], layer.weight.grad)
 
 
-def test_whoever_listened_to_a_weight_before_the_optimizer_sees_its_gradient(
+def test_an_earlier_hook_on_a_weight_gets_its_gradient(
     kernels: Kernels,
 ) -> None:
     layer = nn.Linear(64, 64, bias=False).to(number())

@@ -1,4 +1,4 @@
-"""Which kernels are chosen, and that all goes on without them."""
+"""The choice of kernels, and running without them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.kernels.compiler import compiled
 from groundup.kernels.library import Kernels, best_kernels, is_allowed, library
 
 
-def test_whoever_started_the_process_decides(
+def test_the_environment_variable_decides(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_KERNELS", kernels)
@@ -46,7 +46,7 @@ def test_whoever_started_the_process_decides(
         ("AVX512CORE", {"avx2", "avx512_bf16", "amx"}),  # oneDNN has no such name: no limit
     ],
 )
-def test_a_processor_is_used_as_onednn_is_told_to(
+def test_onednn_settings_limit_the_processor_features(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch, most: str, allowed: set[str]
 ) -> None:
     monkeypatch.delenv("GROUNDUP_KERNELS", raising=False)
@@ -55,7 +55,7 @@ def test_a_processor_is_used_as_onednn_is_told_to(
     assert best_kernels(number()) in {"none", *allowed}
 
 
-def test_where_vectors_are_wider_float32_is_left_to_the_compiler(
+def test_with_wider_vectors_float32_is_left_to_the_compiler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("GROUNDUP_KERNELS", raising=False)
@@ -64,9 +64,7 @@ def test_where_vectors_are_wider_float32_is_left_to_the_compiler(
     assert best_kernels(torch.float32) == "none"
 
 
-def test_kernels_that_cannot_be_had_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unavailable_kernels_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.kernels.library.cpu_flags", frozenset)
     monkeypatch.setenv("GROUNDUP_KERNELS", "amx")
     with pytest.raises(UserError, match="GROUNDUP_KERNELS=amx: this processor or its compiler"):
@@ -75,7 +73,7 @@ def test_kernels_that_cannot_be_had_are_refused(
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize("may_write", ["file", "folder"])
-def test_a_library_that_others_may_have_written_is_not_loaded(
+def test_a_library_writable_by_others_is_not_loaded(
     may_write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
@@ -112,7 +110,7 @@ def test_a_library_that_others_may_have_written_is_not_loaded(
         assert set(folder.iterdir()) == {planted}, "what others own is left as it is"
 
 
-def test_what_may_not_be_written_is_told_from_what_may_not_be_run(
+def test_unwritable_is_distinguished_from_non_executable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
@@ -126,7 +124,7 @@ def test_what_may_not_be_written_is_told_from_what_may_not_be_run(
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_what_a_compiler_that_was_killed_left_is_removed(
+def test_remains_of_a_killed_compiler_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, cache = tmp_path / "page.c", tmp_path / "kernels"
@@ -140,7 +138,7 @@ def test_what_a_compiler_that_was_killed_left_is_removed(
     assert [one.name for one in cache.iterdir() if one.is_dir()] == ["tmp_at_work"]
 
 
-def test_another_compiler_compiles_anew(
+def test_another_compiler_recompiles(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert library.__wrapped__(kernels) is not None
@@ -149,9 +147,7 @@ def test_another_compiler_compiles_anew(
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_a_compiler_that_was_updated_compiles_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_updated_compiler_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page, compiler = tmp_path / "page.c", tmp_path / "cc"
     page.write_text("int number(void) { return 7; }")
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
@@ -167,10 +163,10 @@ def test_a_compiler_that_was_updated_compiles_anew(
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize("damage", ["half", "empty", "no library", "another library"])
-def test_what_is_not_whole_is_compiled_anew(
+def test_an_incomplete_library_is_recompiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """Calling what half a library lacks would end the process, and by no exception."""
+    """Calling a missing function would end the process without an exception."""
     page, another = tmp_path / "page.c", tmp_path / "another.c"
     page.write_text("int number(void) { return 7; }")
     another.write_text("int other(void) { return 8; }")
@@ -216,7 +212,7 @@ def test_an_empty_variable_names_no_compiler(
         ("'", 'CC="\'" cannot be read'),
     ],
 )
-def test_one_line_says_why_there_are_none(
+def test_one_line_gives_the_reason_for_no_kernels(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -247,10 +243,10 @@ def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.M
     assert not list((tmp_path / "kernels").iterdir())
 
 
-def test_a_compiler_that_cannot_call_pytorchs_threads_brings_its_own(
+def test_a_compiler_without_pytorchs_threads_uses_its_own(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As clang, which does not speak GNU's OpenMP."""
+    """Like clang, which does not support GNU's OpenMP."""
     asks = tmp_path / "asks.c"
     asks.write_text("void nobody_has_it(void); void (*asks)(void) = nobody_has_it;")
     compiler = tmp_path / "cc"
@@ -269,7 +265,7 @@ def test_a_compiler_that_cannot_call_pytorchs_threads_brings_its_own(
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
-def test_clang_makes_them_too(
+def test_clang_compiles_them_too(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))

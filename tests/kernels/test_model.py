@@ -1,4 +1,4 @@
-"""A whole model by kernels: as exact as PyTorch's own words, judged by float32."""
+"""A whole model with kernels is as accurate as PyTorch's operations, compared with float32."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def packed(rows: int, *lengths: int) -> Batch:
-    """Rows of several documents side by side with random tokens, of which some are not trained."""
+    """Rows of several documents with random tokens, some of them not trained on."""
     generator = torch.manual_seed(0)
     time = sum(lengths)
     ids = torch.randint(320, (rows, time + 1), generator=generator)
@@ -55,7 +55,7 @@ def packed(rows: int, *lengths: int) -> Batch:
 
 
 def gradients(model: CausalLM, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients as `fit` has them: those of a bfloat16 model in the optimizer's sums."""
+    """Loss and gradients as in `fit`: those of a bfloat16 model in the optimizer's sums."""
     optimizer = Optimizer(model, Rates(0.0, 0.0, 0.0), muon=False)
     for _ in range(2):
         loss = next_token_loss(model, batch)
@@ -123,7 +123,7 @@ def test_the_default_dtype_changes_no_bit(
 
 @pytest.mark.parametrize("base", ["plain", "nf4", "with biases"])
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"targets": ["q_proj", "up_proj"]}])
-def test_an_adapter_beside_frozen_weights(
+def test_an_adapter_on_frozen_weights(
     kernels: Kernels, tiny_model: TinyModel, base: str, options: dict[str, Any]
 ) -> None:
     model = tiny_model(**SIZES, **SHAPES["qwen2" if base == "with biases" else "qwen3"])
@@ -139,7 +139,7 @@ def test_an_adapter_beside_frozen_weights(
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("norm", ["post_attention_layernorm", "self_attn.q_norm"])
-def test_whoever_listens_to_a_norm_hears_it_called(
+def test_a_hook_on_a_norm_is_called(
     kernels: Kernels, tiny_model: TinyModel, norm: str, hook: str
 ) -> None:
     model = tiny_model(**SIZES).to(number())
@@ -153,9 +153,7 @@ def test_whoever_listens_to_a_norm_hears_it_called(
 # Of the tokens, which are no numbers, there is no gradient.
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("hook", HOOKS)
-def test_whoever_listens_to_all_modules_hears_each(
-    kernels: Kernels, tiny_model: TinyModel, hook: str
-) -> None:
+def test_a_global_hook_gets_each_module(kernels: Kernels, tiny_model: TinyModel, hook: str) -> None:
     model, batch = tiny_model(**SIZES).to(number()), packed(2, 9, 30)
 
     def heard() -> list[nn.Module]:
@@ -172,7 +170,7 @@ def test_whoever_listens_to_all_modules_hears_each(
 
 
 def randomized(model: CausalLM) -> CausalLM:
-    """Of fresh models the blocks add nothing."""
+    """In new models, the blocks add nothing."""
     with torch.no_grad():
         for i, parameter in enumerate(model.parameters()):
             if parameter.ndim == 2:
@@ -195,7 +193,7 @@ class TripledNorm(RMSNorm):
 
 
 def tripled(model: CausalLM, name: str, how: str) -> None:
-    """Make a layer give three times as much, by one of the ways there are."""
+    """Make a layer triple its output, in one of the possible ways."""
     module = model.get_submodule(name)
     if how == "subclass":
         module.__class__ = TripledNorm
@@ -215,7 +213,7 @@ def tripled(model: CausalLM, name: str, how: str) -> None:
         ("wrapper", "self_attn.q_norm"),
     ],
 )
-def test_a_changed_layer_is_computed_as_it_is(
+def test_a_changed_layer_is_computed_as_changed(
     kernels: Kernels, tiny_model: TinyModel, name: str, how: str
 ) -> None:
     model, batch = randomized(tiny_model(**SIZES)).to(number()), packed(2, 9, 30)
@@ -229,7 +227,7 @@ def test_a_changed_layer_is_computed_as_it_is(
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, RMSNorm])
-def test_a_forward_that_takes_the_place_of_its_class_s_own_is_called(
+def test_a_replaced_forward_of_a_class_is_called(
     kernels: Kernels,
     tiny_model: TinyModel,
     monkeypatch: pytest.MonkeyPatch,
@@ -283,8 +281,8 @@ def test_autocast_around_backward_changes_no_bit(kernels: Kernels, tiny_model: T
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_second_derivatives_are_refused(kernels: Kernels, tiny_model: TinyModel) -> None:
-    """Some would be left out, and nobody would know."""
+def test_second_derivatives_are_rejected(kernels: Kernels, tiny_model: TinyModel) -> None:
+    """Some would be silently left out."""
     model, batch = tiny_model(**SIZES).to(number()), packed(2, 9, 30)
     with pytest.raises(RuntimeError, match=r"only first derivatives.*within .*plain\(\)"):
         torch.autograd.grad(model(batch).sum(), model.model.norm.weight, create_graph=True)

@@ -1,4 +1,4 @@
-"""Muon's direction by the kernel: as near to the steps in float64 as PyTorch's own products are."""
+"""Muon's direction by the kernel is as accurate as PyTorch's, compared with float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def true_steps(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 64, 160), (2, 160, 96), (5, 128, 128)])
-def test_it_is_the_steps(kernels: Kernels, shape: tuple[int, int, int]) -> None:
+def test_it_equals_the_iteration(kernels: Kernels, shape: tuple[int, int, int]) -> None:
     matrices = torch.randn(shape, generator=torch.manual_seed(0))
     found = orthogonalize(matrices)
     with plain():
@@ -33,7 +33,7 @@ def test_it_is_the_steps(kernels: Kernels, shape: tuple[int, int, int]) -> None:
     assert error(found, expected) < 1.3 * error(rounded, expected) + within(0.002)
 
 
-def test_it_leaves_its_input_alone_and_takes_what_it_can(kernels: Kernels) -> None:
+def test_the_input_is_unchanged_and_unsupported_shapes_are_rejected(kernels: Kernels) -> None:
     x = torch.randn(2, 32, 64, generator=torch.manual_seed(0)).to(number())
     before = x.clone()
     assert (

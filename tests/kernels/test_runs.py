@@ -1,4 +1,4 @@
-"""Runs by kernels: they learn as runs without do, say so in their plan, and stay what they are."""
+"""Runs with kernels learn like runs without, record it in their plan, and keep it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def planned(folder: Path) -> str:
     return kernels
 
 
-def test_a_run_learns_as_without_and_again_the_same(
+def test_a_run_learns_like_one_without_and_is_reproducible(
     config: PretrainConfig, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, weights, dtype = [], [], number()
@@ -67,10 +67,10 @@ def test_a_run_learns_as_without_and_again_the_same(
     assert weights[0] == weights[1]
 
 
-def test_a_run_goes_on_as_it_was_planned(
+def test_a_run_continues_as_planned(
     config: PretrainConfig, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run without kernels stays without; one with them is refused where there are none."""
+    """A run without kernels continues without; one with them is rejected where there are none."""
 
     def start(kind: str, folder: str) -> Path:
         monkeypatch.setenv(VARIABLE, kind)

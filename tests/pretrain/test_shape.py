@@ -20,7 +20,7 @@ def config(**settings: Any) -> PretrainConfig:
     return PretrainConfig(out=Path("o"), data=Path("d"), tokenizer=Path("t"), **settings)
 
 
-def test_what_is_given_is_kept() -> None:
+def test_given_values_are_kept() -> None:
     shape, reasons = model_shape(config(depth=2, width=128, heads=4, kv_heads=2), 512, 1e12)
     assert (shape.num_hidden_layers, shape.hidden_size) == (2, 128)
     assert (shape.num_attention_heads, shape.num_key_value_heads) == (4, 2)
@@ -32,7 +32,7 @@ def test_depth_follows_from_width() -> None:
     assert shape.num_hidden_layers == 5 and "--depth" in reasons["depth"]
 
 
-def test_help_says_which_settings_transformers_does_not_load() -> None:
+def test_help_names_settings_that_transformers_does_not_load() -> None:
     for name, field in PretrainConfig.model_fields.items():
         if "(transformers loads " not in (field.description or ""):
             continue
@@ -49,7 +49,7 @@ def test_the_vocabulary_is_rounded_up() -> None:
 
 
 @pytest.mark.parametrize("minutes", [2, 15, 600])
-def test_the_model_is_the_deepest_that_the_minutes_feed(minutes: float) -> None:
+def test_the_model_is_the_deepest_for_the_minutes(minutes: float) -> None:
     peak = 2e11
 
     def tokens_per_parameter(depth: int) -> float:
@@ -81,7 +81,7 @@ def test_a_recurrent_network_grows_in_width(arch: str) -> None:
     assert model_shape(config(arch=arch, depth=3, width=128), 512, peak)[0].num_hidden_layers == 3
 
 
-def test_of_experts_those_count_that_a_token_meets() -> None:
+def test_active_experts_count() -> None:
     dense, _ = model_shape(config(minutes=15), 4096, 2e11)
     sparse, _ = model_shape(config(minutes=15, experts=8), 4096, 2e11)
     assert sparse.hidden_size == dense.hidden_size
@@ -89,7 +89,7 @@ def test_of_experts_those_count_that_a_token_meets() -> None:
     assert sparse.experts is not None and sparse.experts.router_aux_loss_coef == 0.01
 
 
-def test_switches_reach_the_shape() -> None:
+def test_switches_are_part_of_the_shape() -> None:
     asked = config(
         depth=2, width=128, position="sinusoidal", norm="after", activation="gelu",
         attention_window=32, kv_heads=2,

@@ -1,4 +1,4 @@
-"""The pre-training stage from a text of one's own to a folder that transformers reads."""
+"""The pre-training stage from own text to a folder that transformers reads."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_folder_loads_in_transformers_with_equal_logits(workshop: Any) -> No
         assert_close(ours.logits(Batch.of(torch.tensor([ids]))), logits, rtol=1e-5, atol=1e-5)
 
 
-def test_it_learns_and_says_so(workshop: Any) -> None:
+def test_it_learns_and_reports_it(workshop: Any) -> None:
     folder = workshop.finished("pretrain")
     lines = read_lines(folder / "metrics.jsonl")
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
@@ -91,13 +91,13 @@ def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
     assert said.index("steps of") < said.index("bits per byte")
 
 
-def test_one_head_begins_and_two_begin() -> None:
+def test_one_and_two_previous_token_heads() -> None:
     said = [stage._why_previous_heads(heads) for heads in (1, 2)]
     assert said[0].startswith("1 head of the first layer begins by looking one token back")
     assert said[1].startswith("2 heads of the first layer begin by looking one and two tokens")
 
 
-def test_where_the_mixture_moves_the_loss_is_said_to_rise(
+def test_a_changing_mixture_explains_a_rising_loss(
     workshop: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -118,7 +118,7 @@ def test_where_the_mixture_moves_the_loss_is_said_to_rise(
     assert other is not None and other.reason("mixture") == ""
 
 
-def test_passes_are_said_of_each_part_of_the_mixture(
+def test_passes_are_reported_for_each_part_of_the_mixture(
     workshop: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -140,7 +140,7 @@ def test_passes_are_said_of_each_part_of_the_mixture(
     assert forecast(lambda: run(settings)).passes == pytest.approx(float(notes), abs=0.5)
 
 
-def test_the_folder_tells_its_story(workshop: Any) -> None:
+def test_the_folder_records_its_lineage(workshop: Any) -> None:
     folder = workshop.finished("pretrain")
     story = json.loads((folder / "run.json").read_text())
     assert story["stage"] == "pretrain" and story["config"]["steps"] == 24
@@ -171,8 +171,8 @@ def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_pa
     assert (out / "model.safetensors").read_bytes() != whole
 
 
-def test_documents_end_with_the_end_of_text_of_any_tokenizer(workshop: Any, tmp_path: Path) -> None:
-    """GPT-2 and whoever trains a tokenizer as it did has <|endoftext|> last; id 0 is "!"."""
+def test_documents_end_with_the_tokenizers_end_of_text(workshop: Any, tmp_path: Path) -> None:
+    """GPT-2 and similar tokenizers have <|endoftext|> last; id 0 is "!"."""
     texts = documents(workshop.data).train
     vocab, merges = train_bpe([one.text for one in texts], 300, special_tokens=()).to_bytes()
     foreign = BPE.from_bytes(vocab, merges, [END_OF_TEXT])
@@ -192,7 +192,7 @@ def test_documents_end_with_the_end_of_text_of_any_tokenizer(workshop: Any, tmp_
     assert starts.any() and torch.equal(batch.segment_ids.diff() == 1, starts)
 
 
-def test_a_tokenizer_that_begins_texts_otherwise_than_it_ends_them_is_refused(
+def test_a_tokenizer_with_different_start_and_end_tokens_is_rejected(
     workshop: Any, tmp_path: Path
 ) -> None:
     content = json.loads((workshop.tokenizer / "tokenizer.json").read_text())
@@ -209,9 +209,7 @@ def test_a_tokenizer_that_begins_texts_otherwise_than_it_ends_them_is_refused(
         run(config(workshop, tmp_path / "run", tokenizer=tmp_path / "tokenizer"))
 
 
-def test_a_tokenizer_that_ends_texts_with_another_name_is_as_good(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_an_end_token_of_another_name_works(workshop: Any, tmp_path: Path) -> None:
     shutil.copytree(workshop.tokenizer, tmp_path / "tokenizer")
     for path in (tmp_path / "tokenizer").glob("tokenizer*.json"):
         path.write_text(path.read_text().replace("<|endoftext|>", "</s>"))
@@ -222,7 +220,7 @@ def test_a_tokenizer_that_ends_texts_with_another_name_is_as_good(
     assert opening_ids(model.config, tokenizer) == [tokenizer.end_of_text] == [tokenizer.eos_id]
 
 
-def test_masters_are_stored_whatever_the_compute_type(workshop: Any, tmp_path: Path) -> None:
+def test_master_weights_are_stored_for_every_compute_dtype(workshop: Any, tmp_path: Path) -> None:
     run(config(workshop, tmp_path / "run", dtype="bfloat16"))
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -233,7 +231,7 @@ def test_masters_are_stored_whatever_the_compute_type(workshop: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("compiler", [True, False])
-def test_a_short_run_is_eager_and_says_why(
+def test_a_short_run_is_eager_with_a_reason(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: bool
 ) -> None:
     monkeypatch.delenv("CXX", raising=False)
@@ -256,9 +254,7 @@ def test_minutes_become_steps_with_a_reason(workshop: Any, tmp_path: Path) -> No
     assert plan["steps"] == max(1, round(affordable))
 
 
-def test_a_tiny_text_of_ones_own_is_enough(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tiny_own_text_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tmp_path / "rhyme.txt"
     lines = [f"Verse {n}: the sea is blue, and {n} is a number." for n in range(60)]
     text.write_text("\n\n".join(lines), encoding="utf-8")
@@ -299,14 +295,14 @@ def test_a_tiny_text_of_ones_own_is_enough(
         ({"context": 20_000}, "fewer than one row of context=20000"),
     ],
 )
-def test_what_cannot_work_is_refused(
+def test_impossible_settings_are_rejected(
     workshop: Any, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         run(config(workshop, tmp_path / "run", **settings))
 
 
-def test_a_prompt_that_the_context_does_not_hold_is_refused_before_training(
+def test_a_prompt_longer_than_the_context_is_rejected_before_training(
     workshop: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -316,9 +312,7 @@ def test_a_prompt_that_the_context_does_not_hold_is_refused_before_training(
     run(config(workshop, out))  # as a start that failed before its first work may be corrected
 
 
-def test_with_patience_the_card_tells_what_the_kept_weights_have_read(
-    workshop: Any, tmp_path: Path
-) -> None:
+def test_with_patience_the_card_describes_the_kept_weights(workshop: Any, tmp_path: Path) -> None:
     settings = {"steps": 40, "evaluations": 20, "patience": 2, "learning_rate": 1.0, "decay": 0.0}
     folder = run(config(workshop, tmp_path / "run", **settings))
     status = json.loads((folder / "status.json").read_text())
@@ -340,7 +334,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_is_trained_and_kept(workshop: Any, tmp_path: Path, name: str) -> None:
+def test_every_architecture_is_trained_and_saved(workshop: Any, tmp_path: Path, name: str) -> None:
     settings = config(workshop, tmp_path / "run", steps=8, **ARCHITECTURES[name])
     folder = run(settings)
     model, _ = load(folder)
@@ -389,7 +383,7 @@ def test_a_recurrent_network_is_planned_in_minutes_and_stays_eager(
         ({"arch": "lstm", "width": 100}, "width=100 is not a multiple of 64"),
     ],
 )
-def test_settings_that_would_be_ignored_are_refused(
+def test_ignored_settings_are_rejected(
     workshop: Any, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((UserError, ValidationError), match=message):

@@ -1,4 +1,4 @@
-"""Items that changed most: which come first, what is told of each, and how a page shows them."""
+"""Items that changed most: their order, their text, and the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from groundup.report.page import Fold
 from groundup.report.table import Row, Table
 
 
-def test_another_verdict_comes_before_another_text() -> None:
+def test_a_changed_verdict_comes_before_a_changed_text() -> None:
     before = [{"id": str(i), "right": True, "bits": 2.0, "answer": "blue"} for i in range(4)]
     after = [
         before[0],
@@ -27,7 +27,7 @@ def test_another_verdict_comes_before_another_text() -> None:
     assert largest_changes("sea", after, before[:1], {}) == []
 
 
-def test_what_is_asked_twice_and_answered_alike_is_shown_once() -> None:
+def test_equal_answers_to_a_repeated_prompt_are_shown_once() -> None:
     before = [{"id": str(i), "right": True} for i in range(3)]
     after = [{"id": str(i), "right": False} for i in range(3)]
     words = {"0": "Deep?", "1": "Deep?", "2": "Wide?"}

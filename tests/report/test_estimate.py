@@ -20,8 +20,8 @@ from groundup.report.estimate import (
 )
 
 
-def test_answers_that_share_a_group_make_the_interval_wider() -> None:
-    """40 copies of 5 answers say no more than the 5."""
+def test_answers_in_one_group_widen_the_interval() -> None:
+    """40 copies of 5 answers have the information of the 5."""
     values = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0], 40)
     together = ratio(values, groups=[f"prompt {i // 40}" for i in range(200)])
     alone = ratio(values)
@@ -29,7 +29,7 @@ def test_answers_that_share_a_group_make_the_interval_wider() -> None:
     assert together.high - together.low > 3 * (alone.high - alone.low)
 
 
-def test_a_share_has_an_interval_where_none_hit() -> None:
+def test_a_share_of_zero_has_an_interval() -> None:
     found = share(0, 20)
     assert found.estimate == 0
     assert found.low == 0
@@ -37,14 +37,14 @@ def test_a_share_has_an_interval_where_none_hit() -> None:
     assert found.high == pytest.approx(1.959964**2 / (20 + 1.959964**2), abs=1e-6)
 
 
-def test_json_has_a_chance_only_where_there_is_one() -> None:
+def test_json_has_a_chance_level_only_if_there_is_one() -> None:
     without = Estimate(0.5, 0.4, 0.6, 10, 10).to_json()
     assert "chance" not in without
     assert Estimate(**without).chance is None
     assert Estimate(0.5, 0.4, 0.6, 10, 10, 0.25).to_json()["chance"] == 0.25
 
 
-def test_a_rate_has_a_width_even_where_all_items_are_alike() -> None:
+def test_a_rate_of_equal_items_has_a_width() -> None:
     alone = rate(np.ones(40))
     assert alone == share(40, 40)
     in_groups = rate(np.ones(40), groups=[i // 4 for i in range(40)])
@@ -52,14 +52,14 @@ def test_a_rate_has_a_width_even_where_all_items_are_alike() -> None:
     assert in_groups.low == share(10, 10).low < alone.low
 
 
-def test_a_rate_of_groups_is_less_sure_than_one_of_independent_items() -> None:
+def test_a_rate_of_groups_is_less_certain_than_one_of_independent_items() -> None:
     values = np.repeat([1.0, 1.0, 0.0, 1.0], 10)
     alone, in_groups = rate(values), rate(values, groups=np.repeat(range(4), 10).tolist())
     assert in_groups.estimate == alone.estimate == 0.75
     assert in_groups.low < alone.low
 
 
-def test_a_gain_has_a_width_even_where_no_item_changed() -> None:
+def test_a_gain_without_changed_items_has_a_width() -> None:
     half, all_right = np.tile([0.0, 1.0], 20), np.ones(40)
     for values in (half, all_right):
         found = mean_change(values, values)
@@ -73,7 +73,7 @@ def test_a_gain_has_a_width_even_where_no_item_changed() -> None:
     assert mean_change(all_right, half) == ratio(all_right - half)
 
 
-def test_a_difference_without_a_spread_is_as_unsure_as_the_two_numbers() -> None:
+def test_a_difference_without_spread_is_as_uncertain_as_the_two_numbers() -> None:
     all_of, none, drawn = share(30, 30), share(0, 30), Estimate(0.1, -0.1, 0.3, 30, 30)
     fixed = Estimate(-1.0, -1.0, -1.0, 30, 30)
     found = with_spread(
@@ -86,12 +86,12 @@ def test_a_difference_without_a_spread_is_as_unsure_as_the_two_numbers() -> None
     assert found["drawn"] == drawn and found["of no numbers"] == fixed
 
 
-def test_the_distance_from_an_ideal_is_its_size_whichever_way() -> None:
+def test_the_distance_from_an_ideal_is_absolute() -> None:
     found = Estimate(0.3, 0.2, 0.6, 10, 10).distance(0.5)
     assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0, 0.3))
 
 
-def test_a_scale_that_falls_exchanges_the_ends_and_has_no_chance() -> None:
+def test_a_decreasing_scale_swaps_the_bounds_and_has_no_chance() -> None:
     found = Estimate(0.2, -0.1, 0.6, 10, 5, chance=0.5)
     turned = found.mapped(lambda x: 1 - x)
     assert turned == Estimate(0.8, 0.4, 1.1, 10, 5)
@@ -99,7 +99,7 @@ def test_a_scale_that_falls_exchanges_the_ends_and_has_no_chance() -> None:
     assert found.within(0.0) == replace(found, low=0.0)
 
 
-def test_items_of_one_group_alone_are_drawn_for_a_ratio_and_one_trial_of_a_rate() -> None:
+def test_a_single_group_is_resampled_by_item_for_ratios_and_is_one_trial_for_rates() -> None:
     values = np.repeat([0.0, 1.0], 10)
     found = ratio(values, groups=["all"] * 20)
     assert found == replace(ratio(values), groups=1) and found.low < 0.5 < found.high
@@ -116,8 +116,8 @@ def test_items_of_one_group_alone_are_drawn_for_a_ratio_and_one_trial_of_a_rate(
             assert found.low < whole.low and found.low < 0.5 < found.high
 
 
-def test_a_mean_of_fractions_has_the_width_that_drawing_them_shows() -> None:
-    """Shares of several answers each are no yes or no: Wilson's interval would be far too wide."""
+def test_a_mean_of_fractions_has_the_bootstraps_width() -> None:
+    """Shares of several answers are not binary: Wilson's interval would be far too wide."""
     values = 0.5 + 0.05 * np.sin(np.arange(40))
     found = rate(values)
     assert (found.low, found.high) == (ratio(values).low, ratio(values).high)
@@ -126,7 +126,7 @@ def test_a_mean_of_fractions_has_the_width_that_drawing_them_shows() -> None:
     assert rate(votes).low == pytest.approx(share(15, 30).low)
 
 
-def test_the_difference_of_two_shares_has_a_width_where_drawing_shows_none() -> None:
+def test_the_difference_of_two_shares_has_a_width_without_bootstrap_spread() -> None:
     """Newcombe (1998), table II, method 10: 56/70 against 48/80, and 10/10 against 0/10."""
     found = unpaired_change(share(56, 70), share(48, 80))
     assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
@@ -134,21 +134,21 @@ def test_the_difference_of_two_shares_has_a_width_where_drawing_shows_none() -> 
     assert (found.low, found.high) == pytest.approx((0.6075, 1.0), abs=5e-5)
 
 
-def test_a_distance_begins_at_0_where_that_may_be() -> None:
+def test_a_distance_begins_at_0_if_possible() -> None:
     for gap, low, high in (((0.02, -0.1, 0.14), 0, 0.14), ((-0.3, -0.4, -0.1), 0.1, 0.4)):
         found = Estimate(*gap, 10, 10).distance()
         assert (found.estimate, found.low, found.high) == (abs(gap[0]), low, high)
 
 
-def test_groups_of_equal_means_have_an_interval_too() -> None:
-    """Half of each pair is right: that says as much as if all 40 were asked apart."""
+def test_groups_of_equal_means_have_an_interval() -> None:
+    """Half of each pair is right: this has the information of 40 independent answers."""
     values, pairs = np.tile([1.0, 0.0], 20), [i // 2 for i in range(40)]
     found = rate(values, groups=pairs)
     assert (found.estimate, found.groups) == (0.5, 20)
     assert (found.low, found.high) == (share(20, 40).low, share(20, 40).high)
 
 
-def test_a_first_wrong_answer_does_not_make_few_groups_sure() -> None:
+def test_a_first_wrong_answer_does_not_make_few_groups_certain() -> None:
     """Of 8 groups of 16: all are right, then one more answer in another group is wrong, and so on.
 
     What all of a group share can no longer be what is wrong, so the low end may rise at first.
@@ -179,10 +179,10 @@ def test_a_first_wrong_answer_does_not_make_few_groups_sure() -> None:
         (100, 2, 0.02, 0.2),
     ],
 )
-def test_intervals_of_rates_hold_the_true_one_as_often_as_they_say(
+def test_intervals_of_rates_have_their_stated_coverage(
     groups: int, size: int, right: float, alike: float
 ) -> None:
-    """Groups of about `size`, each with a share of its own; `alike` is their correlation."""
+    """Groups of about `size`, each with its own share; `alike` is their correlation."""
     random = np.random.default_rng(0)
     held, many = 0, 600
     for _ in range(many):
@@ -196,8 +196,8 @@ def test_intervals_of_rates_hold_the_true_one_as_often_as_they_say(
 
 
 @pytest.mark.parametrize("groups", [6, 8, 13, 25, 50])
-def test_differences_that_are_none_pass_as_seldom_as_the_page_says(groups: int) -> None:
-    """Answers that got better and worse alike, but in each group for its own reason."""
+def test_null_differences_pass_at_the_stated_rate(groups: int) -> None:
+    """Equal numbers of answers improved and worsened, but independently in each group."""
     random = np.random.default_rng(1)
     told, many = 0, 600
     for _ in range(many):

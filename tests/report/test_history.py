@@ -1,4 +1,4 @@
-"""What a run says of itself is understood wherever one stands."""
+"""A run's records are understood from any working directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundup.runs.folder import folder_hash
 
 
 @pytest.mark.parametrize("standing", ["one", "other", "."])
-def test_a_parent_is_what_the_run_was_begun_from(
+def test_a_parent_is_the_folder_given_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: str
 ) -> None:
     """Another project has a folder of the same name."""
@@ -29,7 +29,7 @@ def test_a_parent_is_what_the_run_was_begun_from(
     assert run.parent is not None and run.parent.resolve() == base
 
 
-def test_a_file_in_a_folder_beside_is_found_from_elsewhere(
+def test_a_file_in_a_neighboring_folder_is_found_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "moved" / "data" / "documents" / "train.jsonl"
@@ -42,10 +42,10 @@ def test_a_file_in_a_folder_beside_is_found_from_elsewhere(
     assert run.beside("quickstart/other/nothing.jsonl") == tmp_path / "moved" / "nothing.jsonl"
 
 
-def test_of_two_files_of_one_name_the_one_that_was_read_is_found(
+def test_of_two_files_of_one_name_the_right_one_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a copy of a whole recipe, seen from where both lie."""
+    """As after copying a whole recipe folder, seen from the parent of both."""
     for project in ("first", "copy"):
         (tmp_path / project / "data").mkdir(parents=True)
         (tmp_path / project / "data" / "train.jsonl").write_text("{}")
@@ -59,7 +59,7 @@ def test_of_two_files_of_one_name_the_one_that_was_read_is_found(
     assert run.beside(named) == Path(named)
 
 
-def test_a_folder_that_is_still_written_is_compared_anew(
+def test_a_folder_being_written_is_compared_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for project in ("first", "copy"):
@@ -78,10 +78,10 @@ def test_a_folder_that_is_still_written_is_compared_anew(
     assert run.parent == tmp_path / "copy" / "base"
 
 
-def test_a_parent_whose_hash_an_earlier_version_kept_is_found(
+def test_a_parent_with_the_hash_of_an_earlier_version_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It covered what the run before said of itself."""
+    """It covered the run's description of itself."""
     for project in ("one", "other"):
         base = tmp_path / project / "base"
         base.mkdir(parents=True)
@@ -97,10 +97,10 @@ def test_a_parent_whose_hash_an_earlier_version_kept_is_found(
     assert run.parent is not None and run.parent.resolve() == base
 
 
-def test_a_run_that_lost_its_plan_tells_what_it_was_made_of(
+def test_a_run_without_a_plan_still_has_its_lineage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What it learned from stands in run.json; what it cost is left out, and the file is named."""
+    """Its data is in run.json; its cost is left out, and the file is named."""
     run = {"stage": "pretrain", "parents": {"data": {"path": "data"}}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     (tmp_path / "metrics.jsonl").write_text("")
@@ -109,10 +109,8 @@ def test_a_run_that_lost_its_plan_tells_what_it_was_made_of(
     assert "plan.json" in capsys.readouterr().out
 
 
-def test_a_lineage_reads_what_was_measured_only_for_who_asks(
-    tmp_path: Path, calls_of: CallsOf
-) -> None:
-    """To know what a model was made of, nobody needs every step of every run before it."""
+def test_a_lineage_reads_metrics_only_on_request(tmp_path: Path, calls_of: CallsOf) -> None:
+    """The lineage needs no metrics of any step."""
     for name, parents in (("base", {}), ("sft", {"model": {"path": "base"}})):
         (tmp_path / name).mkdir()
         run = {"stage": name, "parents": parents}

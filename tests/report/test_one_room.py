@@ -1,4 +1,4 @@
-"""One room shows: nothing else of the package knows HTML or draws tables at a terminal."""
+"""Only report/ knows HTML and terminal tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def where(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=where)
-def test_only_the_report_room_knows_how_things_are_shown(path: Path) -> None:
+def test_only_report_renders(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = set()
     for node in ast.walk(tree):
@@ -42,7 +42,7 @@ def test_only_the_report_room_knows_how_things_are_shown(path: Path) -> None:
 KINDS = ("css", "html.jinja", "js")
 
 
-def test_there_is_one_style_sheet_and_one_template_for_every_page_that_is_read() -> None:
+def test_there_is_one_style_sheet_and_one_template_for_reports() -> None:
     """The X-ray, the page to talk in, and lessons' pages that move draw themselves: they have lines
     of their own, and elements that two of them make alike. Pages that change look
     again by one script, votes are taken by another, and forms stand apart from the template."""

@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: complete, readable, harmless, and never over another's work."""
+"""The output of an experiment: complete, readable, safe, and never overwriting other work."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_same_figure_gives_the_same_file(format: str) -> None:
     assert image(line_plot().figure, format) == image(line_plot().figure, format)
 
 
-def test_the_page_needs_nothing_but_itself_and_runs_nothing(tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_runs_no_script(tmp_path: Path) -> None:
     page = (outcome(tmp_path) / "report.html").read_text(encoding="utf-8")
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', page))
     assert "<link" not in page and "<script" not in page and "@import" not in page
@@ -95,7 +95,7 @@ def test_the_page_needs_nothing_but_itself_and_runs_nothing(tmp_path: Path) -> N
     assert '1.9<span class="i">1.8 to 2.0</span>' in page
 
 
-def test_the_miniature_says_so(tmp_path: Path) -> None:
+def test_the_miniature_is_marked_as_such(tmp_path: Path) -> None:
     config = ExperimentConfig(out=tmp_path / "quick", quick=True)
     write(config, "a", "?", tables=[], plots=[], remarks=[], data={}, seconds=0.1)
     assert "miniature" in (tmp_path / "quick" / "report.html").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def test_the_miniature_says_so(tmp_path: Path) -> None:
     assert "miniature" not in page
 
 
-def test_what_the_clock_planned_is_not_promised_again(tmp_path: Path) -> None:
+def test_clock_based_settings_are_not_promised_again(tmp_path: Path) -> None:
     promise, clock = "give the same numbers, except times", "The machine's speed decided"
     for planned in (False, True):
         folder = outcome(tmp_path / str(planned), planned_by_clock=planned)
@@ -112,7 +112,7 @@ def test_what_the_clock_planned_is_not_promised_again(tmp_path: Path) -> None:
         assert result(folder)["planned_by_clock"] is planned
 
 
-def test_a_claim_that_holds_makes_no_model_better(tmp_path: Path) -> None:
+def test_a_claim_that_holds_is_not_a_better_model(tmp_path: Path) -> None:
     changes = [Estimate(mean, mean - 0.1, mean + 0.1, 9, 9) for mean in (0.5, -0.5, 0.0)]
     claims = [Claim("a window predicts worse", one, "nats", "above") for one in changes]
     folder = outcome(tmp_path / "out", claims=claims)
@@ -123,7 +123,7 @@ def test_a_claim_that_holds_makes_no_model_better(tmp_path: Path) -> None:
     assert outcomes == ["holds", "does not hold", "not significant"]
 
 
-def test_no_time_is_claimed_where_another_start_took_a_part_of_it(tmp_path: Path) -> None:
+def test_no_time_is_reported_if_an_earlier_start_did_part_of_it(tmp_path: Path) -> None:
     for starts in (1, 2):
         folder = tmp_path / str(starts)
         folder.mkdir()
@@ -174,7 +174,7 @@ def test_a_second_run_replaces_the_first_and_nothing_else(tmp_path: Path) -> Non
     assert (folder / "my notes.txt").read_text() == "mine"
 
 
-def test_a_list_of_files_from_elsewhere_removes_nothing_outside(tmp_path: Path) -> None:
+def test_a_foreign_list_of_files_removes_nothing_outside(tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("mine")
     folder = outcome(tmp_path / "out")
@@ -184,7 +184,7 @@ def test_a_list_of_files_from_elsewhere_removes_nothing_outside(tmp_path: Path) 
     assert outside.read_text() == "mine"
 
 
-def test_another_experiments_folder_is_refused(tmp_path: Path) -> None:
+def test_another_experiments_folder_is_rejected(tmp_path: Path) -> None:
     folder = outcome(tmp_path)
     with pytest.raises(UserError, match="holds the experiment 'heights', not 'weights'"):
         check_folder(folder, "weights")
@@ -194,7 +194,7 @@ def test_another_experiments_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["not JSON", "[]", "{}", None])
-def test_a_folder_of_other_files_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_a_folder_of_other_files_is_rejected(tmp_path: Path, content: str | None) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     if content is not None:
         (tmp_path / "result.json").write_text(content)
@@ -202,7 +202,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path, content: str | None)
         check_folder(tmp_path, "heights")
 
 
-def test_a_file_is_refused_and_a_new_or_empty_folder_is_not(tmp_path: Path) -> None:
+def test_a_file_is_rejected_and_a_new_or_empty_folder_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         check_folder(tmp_path / "file", "heights")
@@ -219,9 +219,7 @@ def test_cells() -> None:
 
 
 @pytest.mark.parametrize("room", [0, 4_096, 20_000])
-def test_an_earlier_outcome_stays_where_there_is_no_room_for_the_next(
-    tmp_path: Path, room: int
-) -> None:
+def test_an_earlier_outcome_is_kept_if_there_is_no_room(tmp_path: Path, room: int) -> None:
     with small_disk(tmp_path / "disk", 2**22) as disk:
         folder = disk.folder / "out"
         with disk.left(room), pytest.raises(OSError) as error:

@@ -1,4 +1,4 @@
-"""Pages as data: what stands on them is whole, in order, and never a stranger's markup."""
+"""Pages as data: complete, in order, and with foreign text escaped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def page(*sections: Section, contents: bool = False) -> Page:
     return Page(EVIL, EVIL, EVIL, [EVIL], sections, contents)
 
 
-def test_every_block_is_shown_as_text_and_the_page_needs_nothing_else() -> None:
+def test_every_block_is_shown_as_text_and_the_page_is_self_contained() -> None:
     blocks = every_block()
     made = html(page(Section("One", "one", [*blocks, Fold(EVIL, blocks)]), contents=True))
     assert_self_contained(made)
@@ -83,7 +83,7 @@ def test_every_block_is_shown_as_text_and_the_page_needs_nothing_else() -> None:
     assert '<a href="#one">' in made and '<section id="one">' in made
 
 
-def test_a_table_is_its_cells() -> None:
+def test_a_table_has_its_cells() -> None:
     row = Row("sea", [Cell("1.5", "1 to 2", "+0.5", "yes"), None], "deep", base=True)
     table = Table([Column("first", "small", base=True), Column("second")], [Part("part"), row])
     made = html(page(Section("One", "one", [table])))
@@ -97,7 +97,7 @@ def test_a_table_is_its_cells() -> None:
     assert 'role="region" aria-label="One"' in made
 
 
-def test_the_contents_stand_before_all_else_and_a_picture_says_its_numbers() -> None:
+def test_the_contents_come_first_and_pictures_have_descriptions() -> None:
     made = html(Page("t", "h", "l", ["First"], [Section("One", "one", ["One"])], contents=True))
     assert made.index("<nav") < made.index("<p>First</p>")
     figure, [[axes]] = panels()
@@ -114,8 +114,8 @@ def test_prose_has_code_and_bold_and_no_other_markup() -> None:
     assert "<p>Say <code>&lt;b&gt;</code> and <strong>not</strong> &lt;i&gt;.</p>" in made
 
 
-def test_what_cannot_be_told_says_why() -> None:
-    """The first has an interval to both sides, the second five groups that agree."""
+def test_claims_that_are_not_significant_say_why() -> None:
+    """The first has an interval on both sides, the second five groups that agree."""
     untold = [
         Claim("It is better", Estimate(1, low, 2, groups, groups), "points", "above")
         for low, groups in ((-0.5, 9), (0.5, 5))
@@ -157,18 +157,18 @@ def test_prose_and_blocks_make_a_page() -> None:
     assert land.blocks == [Box("Nobody was there."), "9"]
 
 
-def test_what_was_not_measured_is_left_out() -> None:
+def test_missing_measurements_are_left_out() -> None:
     made = words({"depths": ["3"], "colors": [], "heights": []})
     (sea,) = made.sections
     assert sea.blocks == ["How deep it is.", "3", Note("In metres.")]
     assert words({"depths": [], "colors": ["blue"], "heights": []}).sections == []
 
 
-def test_a_block_that_prose_names_must_be_there() -> None:
+def test_a_block_named_in_prose_must_exist() -> None:
     with pytest.raises(KeyError, match="depths"):
         words({"colors": [], "heights": []})
 
 
-def test_half_a_character_is_written_as_a_question_mark(tmp_path: Path) -> None:
+def test_half_a_surrogate_is_written_as_a_question_mark(tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", page(Section("One", "one", ["half \ud83d of it"])))
     assert "half ? of it" in (tmp_path / "page.html").read_text(encoding="utf-8")

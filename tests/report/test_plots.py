@@ -1,4 +1,4 @@
-"""What the figures of several pages draw, where numbers and names are not as one would like."""
+"""The figures of several pages, with extreme numbers and names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def curve(values: list[float], first: float = 1_000.0) -> Curve:
 
 
 def drawn(plot: Plot) -> Any:
-    """The plot's axes, once it is a picture without a warning."""
+    """The plot's axes, after rendering without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image(plot.figure, "svg")
@@ -48,7 +48,7 @@ def drawn(plot: Plot) -> Any:
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_is_not_finite_is_left_out(place: int, bad: float) -> None:
+def test_non_finite_values_are_left_out(place: int, bad: float) -> None:
     values = [3.0, 2.0, 1.5]
     values[place] = bad
     for plot in (
@@ -61,7 +61,7 @@ def test_what_is_not_finite_is_left_out(place: int, bad: float) -> None:
     drawn(loss_plot("a", curve([bad] * 3), curve([bad] * 3)))
 
 
-def test_what_was_measured_before_training_is_seen() -> None:
+def test_measurements_before_training_are_visible() -> None:
     before = curve([3.9, 2.5, 1.9], first=0.0)
     axes = drawn(loss_plot("a", curve([2.6, 2.2, 1.8]), before))
     [dots] = [line for line in axes.lines if line.get_label() == "loss"]
@@ -69,7 +69,7 @@ def test_what_was_measured_before_training_is_seen() -> None:
     assert (x[0], y[0]) == (1_000.0, 3.9) and axes.get_ylim()[1] > 3.9
 
 
-def test_a_run_that_has_only_measured_what_it_begins_from_is_drawn() -> None:
+def test_a_run_with_only_an_initial_evaluation_is_drawn() -> None:
     lines: list[dict[str, Any]] = [
         {"kind": "evaluation", "step": 0, "seconds": 1.0, "preference_loss": 0.69},
         *(
@@ -88,7 +88,7 @@ def test_a_run_that_has_only_measured_what_it_begins_from_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("name", ["_base", r"a$x\foo$b", r"a\$b", "a$b", "sft"])
-def test_a_name_is_shown_as_it_is(name: str) -> None:
+def test_names_are_not_interpreted(name: str) -> None:
     one = Estimate(0.5, 0.4, 0.6, 10, 10)
     plot = interval_plot(name, "share", {name: {name: one}}, False)
     axes = drawn(plot)
@@ -99,7 +99,7 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
         assert (shown.lstrip("\u200b"), formula) == (name, False)
 
 
-def test_a_figure_says_its_numbers_in_words() -> None:
+def test_a_figure_has_a_text_description() -> None:
     one, two = Estimate(0.512, 0.4, 0.6, 10, 10, chance=0.5), Estimate(0.75, 0.6, 0.9, 10, 10)
     rows = {"base": {"siqa": one, "piqa": two}, "_sf$t": {"piqa": two}}
     plot = interval_plot("Pairs", "share, %", rows, True)
@@ -111,7 +111,7 @@ def test_a_figure_says_its_numbers_in_words() -> None:
 
 
 def test_a_model_has_one_color_on_a_page() -> None:
-    """Also where a figure has some of the page's models only."""
+    """Also where a figure has only some of the page's models."""
     page = ("base", "sft", "dpo")
     colors, some = model_colors(page), ("dpo", "sft")
     one = Estimate(0.5, 0.4, 0.6, 10, 10)
@@ -145,7 +145,7 @@ def test_a_model_has_one_color_on_a_page() -> None:
         assert color in used and not used & (set(colors.values()) - {color})
 
 
-def test_smoothing_neither_lags_nor_leaves_the_noise() -> None:
+def test_smoothing_has_no_lag_and_removes_noise() -> None:
     steep = 8 / np.sqrt(1 + np.arange(1_000.0))
     smooth = smoothed(steep)
     assert smooth[0] == steep[0]
@@ -161,7 +161,7 @@ def test_smoothing_neither_lags_nor_leaves_the_noise() -> None:
     assert len(smoothed(np.empty(0))) == 0
 
 
-def test_the_frame_begins_where_the_curve_comes_down_into_it() -> None:
+def test_the_frame_begins_where_the_curve_enters_it() -> None:
     tokens = 1_000.0 * np.arange(1, 1_001)
     falling = 1.9 + 6.4 * np.exp(-np.arange(1_000.0) / 4)
     plot = loss_plot("a", Curve("loss", tokens, falling), None, unit="nats per token")
@@ -176,7 +176,7 @@ def test_the_frame_begins_where_the_curve_comes_down_into_it() -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(1e5, 5e5), (7.8e3, 5e5), (4e3, 6e6), (4e3, 1e10)])
-def test_ticks_have_room_beside_each_other(first: float, last: float) -> None:
+def test_ticks_do_not_overlap(first: float, last: float) -> None:
     tokens = np.geomspace(first, last, 50)
     plot = loss_plot("a", Curve("loss", tokens, np.linspace(3, 2, 50)), None)
     axes = drawn(plot)
@@ -188,7 +188,7 @@ def test_ticks_have_room_beside_each_other(first: float, last: float) -> None:
     assert all(one.x1 + 10 < other.x0 for one, other in pairwise(boxes))
 
 
-def test_a_curve_meets_no_edge_and_no_name_of_a_line() -> None:
+def test_a_curve_touches_no_edge_or_label() -> None:
     plot = heldout_plot("a", curve([2.16, 2.0, 1.9, 1.84, 1.77, 1.71, 1.64, 1.6]), {"3-gram": 1.62})
     axes = drawn(plot)
     plot.figure.canvas.draw()
@@ -204,7 +204,7 @@ def test_a_curve_meets_no_edge_and_no_name_of_a_line() -> None:
     assert caption == "a over the tokens read. Mixture: x."
 
 
-def test_a_start_above_the_frame_is_left_out_and_said() -> None:
+def test_a_start_above_the_frame_is_left_out_and_noted() -> None:
     early = replace(curve([4.006, 1.5, 1.2, 1.1, 1.05]), name="held-out bits per byte")
     plot = heldout_plot("sft: held-out text", early, {})
     axes = drawn(plot)
@@ -225,7 +225,7 @@ LONG = "SmolLM2-135M-Instruct-customer-support-lora-rank16-epoch3-final-best"
 
 
 def many(names: tuple[str, ...]) -> list[Plot]:
-    """Every figure in which series of any number are told apart."""
+    """Every figure with any number of distinguishable series."""
     one = Estimate(0.5, 0.4, 0.6, 10, 10)
     jobs = {"judge": 0.75, "cook": 0.25}
     return [
@@ -239,7 +239,7 @@ def many(names: tuple[str, ...]) -> list[Plot]:
 
 
 def series_of(plot: Plot) -> dict[str, Any]:
-    """The line of each series that the legend names."""
+    """The line of each series in the legend."""
     [axes] = plot.figure.axes
     [legend] = plot.figure.legends
     series = zip(*axes.get_legend_handles_labels(), strict=True)
@@ -248,7 +248,7 @@ def series_of(plot: Plot) -> dict[str, Any]:
     return found
 
 
-def test_series_beyond_the_colors_are_told_apart_and_without_colors_too() -> None:
+def test_series_beyond_the_colors_are_distinguishable_and_without_colors_too() -> None:
     for plot in many(NAMES):
         drawn(plot)
         lines = [series_of(plot)[name] for name in NAMES]
@@ -261,7 +261,7 @@ def test_series_beyond_the_colors_are_told_apart_and_without_colors_too() -> Non
             assert len(white) == len(NAMES), plot.name
 
 
-def test_what_is_there_to_be_beaten_is_grey() -> None:
+def test_baselines_are_grey() -> None:
     one = Estimate(0.5, 0.4, 0.6, 10, 10)
     rows = {name: {"x": one} for name in ("sft", "3-gram", "6-gram")}
     plot = interval_plot("a", "bits", rows, False, ("base", "sft"), ("3-gram", "6-gram"))
@@ -270,7 +270,7 @@ def test_what_is_there_to_be_beaten_is_grey() -> None:
     assert colors == {"sft": model_colors(("base", "sft"))["sft"], "3-gram": grey, "6-gram": grey}
 
 
-def test_a_long_name_cuts_nothing_out_of_a_figure() -> None:
+def test_a_long_name_does_not_displace_the_figure() -> None:
     one = Estimate(0.5, 0.4, 0.6, 10, 10)
     corners = dict.fromkeys(("utility", "safety", "fairness"), one)
     triangle = triangle_plot(LONG, corners, (f"{LONG}2", corners))
@@ -288,7 +288,7 @@ def test_a_long_name_cuts_nothing_out_of_a_figure() -> None:
         assert axes.bbox.height > 0.15 * plot.figure.dpi
 
 
-def test_a_run_of_one_step_has_a_point_that_is_seen() -> None:
+def test_a_run_of_one_step_has_a_visible_point() -> None:
     for losses in ([2.5], [2.5, 2.5]):
         axes = drawn(loss_plot("a", curve(losses), None))
         low, high = axes.get_ylim()

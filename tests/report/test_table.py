@@ -36,7 +36,7 @@ def printed(what: object, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def test_text_and_cells_are_one_table() -> None:
+def test_text_and_cells_make_one_table() -> None:
     heights = [Estimate(1.9, 1.8, 2.0, 9, 9), Estimate(1.0, 0.5, 1.5, 9, 9)]
     table = text_table(
         "Heights",
@@ -65,7 +65,7 @@ def test_rows_have_a_cell_for_each_column() -> None:
         text_table("nobody", ("a", "b"), [("x", "1")], baselines=("y",))
 
 
-def test_cells_are_what_they_say() -> None:
+def test_cells_show_their_values() -> None:
     change = Estimate(-0.031, -0.05, 0.012, 9, 9)
     assert points(change) == Cell("-3.1", "-5.0 to +1.2")
     assert plain(0.25, as_percent=True) == Cell("25.0 %") and plain(2, False) == Cell("2.000")
@@ -76,7 +76,7 @@ def test_cells_are_what_they_say() -> None:
     assert Cell("1", "2", "3").text == "1\n2\n3"
 
 
-def test_sources_go_down_and_what_tells_nothing_is_left_out() -> None:
+def test_sources_are_rows_and_uninformative_ones_are_left_out() -> None:
     def one(value: float) -> Estimate:
         return Estimate(value, 0, 1, 1234, 9, chance=0.5)
 
@@ -99,7 +99,7 @@ def test_sources_go_down_and_what_tells_nothing_is_left_out() -> None:
     assert informative(models) == {"a": {"sea": one(0.2)}, "b": {"sea": one(0.4)}}
 
 
-def test_the_terminal_shows_every_cell_and_obeys_none() -> None:
+def test_the_terminal_shows_every_cell_and_no_control_characters() -> None:
     rows = [
         Part("depths"),
         Row("[red]sea", [Cell("1.5", "1 to 2"), Cell("1.7", "1 to 3", "+0.2", "no")], "deep"),
@@ -119,14 +119,14 @@ def test_bars_are_as_long_as_their_shares() -> None:
     assert [line.count("x") for line in lines] == [0, 5, 0]
 
 
-def test_a_strangers_text_is_one_short_line() -> None:
+def test_foreign_text_is_one_short_line() -> None:
     assert one_line("a\x1b[31m\nb\tc") == "a [31m b c"
     shown = one_line("word " * 30)
     assert shown.endswith(" …") and len(shown) <= 64
 
 
 def test_an_interval_without_a_width_is_not_shown() -> None:
-    """What one group says, or many that are alike, is not certain for it."""
+    """A single group, or many equal ones, give no interval."""
     for shown in (number, percent, points):
         assert shown(Estimate(0.25, 0.2, 0.3, 8, 8)).note
         assert "to" not in shown(Estimate(0.25, 0.25, 0.25, 1, 1)).text
@@ -138,8 +138,8 @@ def test_an_interval_without_a_width_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_no_letter_of_a_table_is_cut_however_narrow_it_is(width: int) -> None:
-    """Heads may differ at their end alone."""
+def test_no_letter_of_a_table_is_cut_at_any_width(width: int) -> None:
+    """Headers may differ only at their end."""
     heads = ("group", "rejection", "rejection-random", "rejection-worst", "rejection-median")
     cells = ("all prompts", "1.234\n0.100 to 0.678", "2.345", "3.456", "4.567")
     said = printed(in_terminal(text_table("Groups", heads, [cells])), width)
@@ -147,7 +147,7 @@ def test_no_letter_of_a_table_is_cut_however_narrow_it_is(width: int) -> None:
     assert sorted("".join(said.split())) == sorted("".join(whole.split()))
 
 
-def test_bytes_are_in_the_unit_that_reads_best() -> None:
+def test_bytes_have_a_readable_unit() -> None:
     shown = {0: "0 bytes", 999: "999 bytes", 4_050: "4.05 kB", 267_000: "267 kB"}
     shown |= {999_400: "999 kB", 999_600: "1 MB", 892_187_034: "892 MB", 70_000_000_000: "70 GB"}
     assert {size: in_bytes(size) for size in shown} == shown

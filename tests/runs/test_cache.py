@@ -1,4 +1,4 @@
-"""Where the cache is, and users who have no place for one."""
+"""The location of the cache, and users without a home folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundup.runs.cache import cache_folder
 
 
 @pytest.mark.parametrize("home", [None, "relative"])
-def test_a_user_without_a_home_is_asked_for_a_place(
+def test_a_user_without_a_home_is_asked_for_a_folder(
     home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(user: int) -> None:
@@ -33,7 +33,7 @@ def test_a_user_without_a_home_is_asked_for_a_place(
 @pytest.mark.parametrize(
     "leaves", [Path("~/.cache/groundup"), RuntimeError("could not determine the home directory")]
 )
-def test_every_version_of_platformdirs_is_understood(
+def test_every_version_of_platformdirs_works(
     leaves: Path | RuntimeError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(name: str, appauthor: bool) -> Path:

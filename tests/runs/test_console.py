@@ -9,11 +9,11 @@ from groundup.runs import console
 from groundup.runs.console import Bar, counted, duration, printable, progress, wrapped
 
 
-def test_what_a_model_says_steers_no_terminal() -> None:
+def test_model_output_cannot_control_the_terminal() -> None:
     assert printable("\x1b]0;title\x07a\tb\nc\r\x9b") == "\ufffd]0;title\ufffda\tb\nc\ufffd\ufffd"
 
 
-def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
+def test_durations_have_a_readable_unit() -> None:
     said = [duration(seconds) for seconds in (0.21, 56.3, 89, 91, 725, 9_000, 1e6, 1e8)]
     assert said == [
         *("0.21 seconds", "56 seconds", "89 seconds", "1.52 minutes"),
@@ -21,14 +21,14 @@ def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
     ]
 
 
-def test_lines_end_between_words_and_go_on_further_in() -> None:
+def test_lines_wrap_between_words_with_indentation() -> None:
     assert wrapped("  depth: as deep as\nshort", 12) == "  depth: as\n    deep as\nshort"
     assert wrapped("as deep as", 0) == "as deep as"
     path = "/" + 30 * "x"
     assert wrapped(f"Page: {path}", 12) == f"Page:\n  {path}"
 
 
-def test_the_time_left_has_minutes_and_no_color_of_its_own() -> None:
+def test_the_time_left_has_minutes_and_no_color() -> None:
     said = io.StringIO()
     terminal = Console(file=said, force_terminal=True, color_system="truecolor", width=80)
     with progress(on=terminal) as bar:
@@ -39,14 +39,14 @@ def test_the_time_left_has_minutes_and_no_color_of_its_own() -> None:
     assert "\x1b[36m" not in shown
 
 
-def test_a_noun_goes_with_its_number() -> None:
+def test_a_noun_agrees_with_its_number() -> None:
     assert [counted(n, "step") for n in (0, 1, 1200)] == ["0 steps", "1 step", "1,200 steps"]
 
 
-def test_the_speed_that_is_said_is_that_of_all_steps_since_it_was_said_last(
+def test_the_shown_speed_covers_all_steps_since_the_last_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step that samples answers for the next three reads as much as they, and takes longer."""
+    """A step that samples reads as much as the next three and takes longer."""
     with Bar("ppo", 8, 0) as bar:
         for step in range(1, 8):
             bar.advance(step, 0.5, 100, 7.0 if step % 4 == 1 else 1.0)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, readers that take nothing on trust, and what may be lost."""
+"""Atomic writes, checked readers, and overwriting rules."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_files_of_every_library_may_be_read_as_the_mask_says(tmp_path: Path) -> None:
+def test_files_of_every_library_have_the_permissions_of_the_mask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with atomic_write(tmp_path / "a") as partial:
@@ -81,7 +81,7 @@ def test_a_private_file_stays_private(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_text() == "new"
 
 
-def test_a_link_in_the_place_of_what_is_written_aside_leads_nowhere(tmp_path: Path) -> None:
+def test_a_link_at_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("victim")
     (tmp_path / ".a.partial").symlink_to("victim")
     write_text(tmp_path / "a", "new")
@@ -96,12 +96,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
 
 
-def test_half_a_surrogate_pair_is_written_as_json_writes_it(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_escaped(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": "\ud800 ü"})
     assert read_json_object(tmp_path / "a.json") == {"x": "\ud800 ü"}
 
 
-def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
+def test_files_that_belong_together_appear_together(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with pytest.raises(ValueError), temporary_folder(folder) as aside:
         write_text(aside / "a", "x")
@@ -139,9 +139,7 @@ def text_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [numpy_file, numpy_save, safetensors_file, text_file])
-def test_whoever_writes_onto_a_full_disk_names_the_file(
-    tmp_path: Path, write: Callable[[Path], None]
-) -> None:
+def test_a_full_disk_names_the_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
     if not may_mount():
         pytest.skip("needs the right to mount; test_full_disk tests this with a limit")
     with small_disk(tmp_path / "disk", 2**19) as disk:
@@ -153,7 +151,7 @@ def test_whoever_writes_onto_a_full_disk_names_the_file(
         assert names(disk.folder) == set()
 
 
-def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
+def test_library_errors_are_recognized_by_the_systems_message() -> None:
     rust = os_error(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert rust is not None and rust.errno == errno.ENOSPC
     older = 'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'
@@ -175,13 +173,13 @@ def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
 @pytest.mark.parametrize(
     "error", [OSError(), OSError("odd"), OSError(28, "x"), OSError(5, "", b"\xff")]
 )
-def test_every_refusal_is_one_sentence(error: OSError) -> None:
+def test_every_error_is_one_sentence(error: OSError) -> None:
     said = describe_os_error(error)
     assert "\n" not in said and "None" not in said and ";" in said
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_told_from_a_busy_one(
+def test_a_file_system_without_locks_is_distinguished_from_a_busy_one(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flock(handle: int, operation: int) -> None:
@@ -198,7 +196,7 @@ def test_a_file_system_without_locks_is_told_from_a_busy_one(
 # What may be written over.
 
 
-def test_what_may_be_written_over(tmp_path: Path) -> None:
+def test_files_that_may_be_overwritten(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.txt", tmp_path / "other.txt"
     for path in (mine, other):
         path.write_text("x")
@@ -239,13 +237,13 @@ BAD = [
 
 
 @pytest.mark.parametrize("content", BAD)
-def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_non_json_objects_are_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError):
         read_json_object(tmp_path / "a.json")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_non_files_are_rejected(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone", tmp_path / ("x" * 300)):
         with pytest.raises(UserError):
             read_json_object(path)
@@ -254,8 +252,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 KEPT: dict[str, Any] = {"steps": 240, "rate": 0.01, "reasons": {"steps": "as given, ü"}, "x": None}
 
 
-def test_any_damage_to_what_is_kept_is_noticed_and_undone(tmp_path: Path) -> None:
-    """Every bit of it, once."""
+def test_any_damage_to_a_sealed_file_is_detected_and_repaired(tmp_path: Path) -> None:
+    """Every bit, once."""
     path = tmp_path / "plan.json"
     write_sealed(path, KEPT)
     whole, said = path.read_bytes(), []
@@ -273,7 +271,7 @@ def test_any_damage_to_what_is_kept_is_noticed_and_undone(tmp_path: Path) -> Non
     assert said and all(str(path) in one for one in said)
 
 
-def test_what_is_damaged_twice_is_refused_and_a_change_without_the_seal_is_meant(
+def test_a_file_damaged_twice_is_rejected_and_an_edit_without_a_seal_is_accepted(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "plan.json"
@@ -286,7 +284,7 @@ def test_what_is_damaged_twice_is_refused_and_a_change_without_the_seal_is_meant
         read_sealed(path, dict)
 
 
-def test_of_a_log_the_whole_lines_are_read(tmp_path: Path) -> None:
+def test_complete_lines_of_a_log_are_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [
         b'{"step": 1}',

@@ -38,18 +38,18 @@ def open_run(folder: Path, stage: str = "sft", **settings: Any) -> Run:
 
 
 def begin(folder: Path, stage: str = "sft", **settings: Any) -> None:
-    """A run that has begun its work: its plan stands."""
+    """A run that has started work: it has a plan."""
     with open_run(folder, stage, **settings) as run:
         run.plan({"steps": 1})
 
 
-def test_a_start_that_failed_before_its_work_may_be_corrected(tmp_path: Path) -> None:
+def test_a_start_that_failed_early_may_be_corrected(tmp_path: Path) -> None:
     open_run(tmp_path, seed=4).close()
     open_run(tmp_path, seed=5).close()
     assert json.loads((tmp_path / "run.json").read_text())["config"]["seed"] == 5
 
 
-def test_the_first_start_says_what_was_asked(tmp_path: Path) -> None:
+def test_the_first_start_records_its_settings(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a text")
     config = TrainingConfig(out=tmp_path / "run", seed=4)
     with Run.open(tmp_path / "run", "sft", config, {"data": tmp_path / "text.txt"}):
@@ -59,7 +59,7 @@ def test_the_first_start_says_what_was_asked(tmp_path: Path) -> None:
     assert len(facts["parents"]["data"]["sha256"]) == 64
 
 
-def test_the_same_settings_continue_and_leave_the_story_as_it_is(tmp_path: Path) -> None:
+def test_the_same_settings_continue_and_keep_the_history(tmp_path: Path) -> None:
     with open_run(tmp_path, seed=4):
         before = (tmp_path / "run.json").read_bytes()
     with open_run(tmp_path, seed=4, allow_inexact_resume=True) as run:
@@ -67,7 +67,7 @@ def test_the_same_settings_continue_and_leave_the_story_as_it_is(tmp_path: Path)
     assert (tmp_path / "run.json").read_bytes() == before
 
 
-def test_other_settings_are_refused_with_the_field_and_both_values(tmp_path: Path) -> None:
+def test_other_settings_are_rejected_with_the_field_and_both_values(tmp_path: Path) -> None:
     begin(tmp_path, seed=4, steps=10)
     with pytest.raises(UserError, match=r"steps=10, not steps=20.*another --out"):
         open_run(tmp_path, seed=4, steps=20)
@@ -77,7 +77,7 @@ def test_other_settings_are_refused_with_the_field_and_both_values(tmp_path: Pat
     open_run(tmp_path, seed=4, steps=10).close()
 
 
-def test_a_run_from_before_a_setting_existed_has_its_default(tmp_path: Path) -> None:
+def test_a_run_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
     begin(tmp_path, seed=4)
     described = tmp_path / "run.json"
     facts = json.loads(described.read_text())
@@ -89,7 +89,7 @@ def test_a_run_from_before_a_setting_existed_has_its_default(tmp_path: Path) -> 
         open_run(tmp_path, seed=4, gradient_clip=0.5)
 
 
-def test_a_run_from_before_a_setting_that_is_a_table_has_its_default(tmp_path: Path) -> None:
+def test_a_run_older_than_a_table_setting_has_its_default(tmp_path: Path) -> None:
     asked = {"out": tmp_path / "run", "model": Path("model"), "data": [Path("data")]}
     with Run.open(tmp_path / "run", "sft", SFTConfig(**asked)) as run:
         run.plan({"steps": 1})
@@ -106,7 +106,7 @@ def test_a_run_from_before_a_setting_that_is_a_table_has_its_default(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "value"), [("threads", 3), ("dtype", "bfloat16"), ("compile", "off")]
 )
-def test_what_changes_bits_alone_may_be_changed_when_allowed(
+def test_settings_that_change_only_bits_may_be_changed_when_allowed(
     tmp_path: Path, name: str, value: Any
 ) -> None:
     begin(tmp_path, rows=4)
@@ -117,7 +117,7 @@ def test_what_changes_bits_alone_may_be_changed_when_allowed(
         open_run(tmp_path, rows=8, allow_inexact_resume=True)
 
 
-def test_a_changed_parent_is_refused(tmp_path: Path) -> None:
+def test_a_changed_parent_is_rejected(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "text.txt").write_text("one")
@@ -134,7 +134,7 @@ OF_THE_RUN = ("run.json", "plan.json", "status.json")
 
 
 def finished(folder: Path) -> Path:
-    """A finished run with a plan, which has made a model."""
+    """A finished run with a plan and a model."""
     with open_run(folder) as run:
         run.plan({"steps": 1})
         save_file({"w": np.zeros(8, np.float32)}, folder / "model.safetensors")
@@ -142,7 +142,7 @@ def finished(folder: Path) -> Path:
     return folder
 
 
-def test_what_a_run_says_of_itself_is_none_of_its_content(tmp_path: Path) -> None:
+def test_a_runs_own_description_is_not_part_of_its_content(tmp_path: Path) -> None:
     base = finished(tmp_path / "base")
     hashes = {folder_hash(base)}
     for name in OF_THE_RUN:
@@ -161,10 +161,8 @@ def test_what_a_run_says_of_itself_is_none_of_its_content(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_run_that_keeps_the_hash_of_an_earlier_version_goes_on(
-    tmp_path: Path, moved: bool
-) -> None:
-    """It covered what the run before said of itself."""
+def test_a_run_with_the_hash_of_an_earlier_version_continues(tmp_path: Path, moved: bool) -> None:
+    """It covered the run's description of itself."""
     base = finished(tmp_path / "base")
 
     def opened(base: Path) -> Run:
@@ -212,10 +210,10 @@ def test_the_plan_of_a_finished_run_is_restored_from_its_copy(
         assert run.finished
 
 
-def test_a_parent_may_be_spelled_in_another_way(
+def test_a_parent_may_be_spelled_differently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever goes on from another folder, or after moving all of it, gives another path."""
+    """From another working directory or after moving everything, the path differs."""
     monkeypatch.chdir(tmp_path)
 
     def opened(data: Path, out: Path) -> Run:
@@ -240,7 +238,7 @@ def test_a_parent_may_be_spelled_in_another_way(
         opened(Path("data"), Path("out"))
 
 
-def test_a_parent_that_moved_along_with_the_run_and_changed_is_told_of(tmp_path: Path) -> None:
+def test_a_moved_and_changed_parent_is_reported(tmp_path: Path) -> None:
     def opened(at: Path) -> Run:
         config = TokenizerConfig(data=at / "base", out=at / "sft")
         return Run.open(config.out, "tokenizer", config, {"data": config.data})
@@ -279,7 +277,7 @@ def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["in the weights", "in the config"])
-def test_an_adapter_on_a_base_that_changed_is_another_model(tmp_path: Path, named: str) -> None:
+def test_an_adapter_on_a_changed_base_is_another_model(tmp_path: Path, named: str) -> None:
     base, middle, top, out = (tmp_path / name for name in ("base", "middle", "top", "out"))
     base.mkdir()
     (base / "model.safetensors").write_bytes(b"weights")
@@ -311,7 +309,7 @@ def test_an_adapter_on_a_base_that_changed_is_another_model(tmp_path: Path, name
         opened()
 
 
-def test_what_runs_wrote_inside_a_folder_is_none_of_its_content(tmp_path: Path) -> None:
+def test_runs_inside_a_folder_are_not_part_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one")
     before = folder_hash(tmp_path)
     begin(tmp_path / "runs" / "base", seed=4)
@@ -325,7 +323,7 @@ def test_what_runs_wrote_inside_a_folder_is_none_of_its_content(tmp_path: Path) 
 @pytest.mark.parametrize(
     "name", ["a.txt", "deep/er/a.md", "rows.jsonl", "rows.parquet", "w.safetensors"]
 )
-def test_a_folders_hash_sees_every_file_that_is_read(tmp_path: Path, name: str) -> None:
+def test_a_folders_hash_covers_every_file(tmp_path: Path, name: str) -> None:
     hashes = {folder_hash(tmp_path)}
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -337,7 +335,7 @@ def test_a_folders_hash_sees_every_file_that_is_read(tmp_path: Path, name: str) 
     assert len(hashes) == 4
 
 
-def test_a_folder_may_be_called_like_a_file_and_a_link_lead_nowhere(tmp_path: Path) -> None:
+def test_a_folder_may_have_a_file_name_and_a_link_may_be_broken(tmp_path: Path) -> None:
     chapter = tmp_path / "chapter.txt"
     chapter.mkdir()
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
@@ -348,7 +346,7 @@ def test_a_folder_may_be_called_like_a_file_and_a_link_lead_nowhere(tmp_path: Pa
     assert data_files(tmp_path).train == [chapter / "1.txt"] and len(hashes) == 3
 
 
-def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_folders_and_files_are_rejected_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
     with pytest.raises(UserError, match=r"cat\.jpg"):
@@ -362,7 +360,7 @@ def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) ->
         open_run(tmp_path / "link")
 
 
-def test_a_first_start_killed_before_its_first_file_is_no_foreign_folder(tmp_path: Path) -> None:
+def test_a_first_start_killed_before_its_first_file_is_not_a_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / ".run.json.partial").write_text('{"sche')
     open_run(tmp_path).close()
@@ -391,7 +389,7 @@ def other_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_second_process_is_refused_until_the_first_is_gone(
+def test_a_second_process_is_rejected_until_the_first_ends(
     tmp_path: Path, other_process: subprocess.Popen[str]
 ) -> None:
     with pytest.raises(UserError, match="another process is working in"):
@@ -401,7 +399,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(
     open_run(tmp_path).close()
 
 
-def test_a_run_is_finished_when_it_says_so(tmp_path: Path) -> None:
+def test_a_run_is_finished_when_its_status_says_so(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.heartbeat(step=1, steps=2)
         assert not run.finished and not is_finished(tmp_path)
@@ -432,7 +430,7 @@ def test_a_run_stays_finished_without_its_status(
     assert not is_finished(tmp_path)
 
 
-def test_a_run_that_lost_its_status_says_so_before_it_goes_on(
+def test_a_run_that_lost_its_status_reports_it_before_continuing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = f"{tmp_path / 'status.json'} is damaged or missing"
@@ -457,7 +455,7 @@ def test_a_run_that_lost_its_status_says_so_before_it_goes_on(
     assert lost in capsys.readouterr().out
 
 
-def test_a_finished_run_has_all_that_it_made(
+def test_a_finished_run_has_all_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, model = tmp_path / "preferences" / "train.jsonl", tmp_path / "model.safetensors"
@@ -495,7 +493,7 @@ def test_a_finished_run_has_all_that_it_made(
         assert is_finished(tmp_path)
 
 
-def test_a_model_that_an_earlier_version_finished_has_its_weights(tmp_path: Path) -> None:
+def test_a_model_finished_by_an_earlier_version_has_its_weights(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.finish()
     forget_finished(tmp_path)
@@ -510,7 +508,7 @@ def test_a_model_that_an_earlier_version_finished_has_its_weights(tmp_path: Path
     assert not is_finished(tmp_path)
 
 
-def test_a_run_that_was_stopped_says_so_and_where(tmp_path: Path) -> None:
+def test_a_stopped_run_reports_its_step(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_run(tmp_path) as run:
         run.heartbeat(step=7, steps=9)
         raise KeyboardInterrupt
@@ -518,7 +516,7 @@ def test_a_run_that_was_stopped_says_so_and_where(tmp_path: Path) -> None:
     assert (status["state"], status["step"]) == ("stopped", 7)
 
 
-def test_a_plan_is_read_by_later_starts_and_one_that_is_lost_is_said_once(
+def test_a_plan_is_read_by_later_starts_and_a_lost_one_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_run(tmp_path) as run:
@@ -535,7 +533,7 @@ def test_a_plan_is_read_by_later_starts_and_one_that_is_lost_is_said_once(
     assert capsys.readouterr().out.count("plan.json is damaged") == 1
 
 
-def test_a_plan_that_is_gone_is_not_made_anew_after_training_by_it(tmp_path: Path) -> None:
+def test_a_lost_plan_is_not_recreated_after_training(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.plan({"steps": 10})
         (tmp_path / "checkpoints" / "step-4").mkdir(parents=True)
@@ -545,14 +543,14 @@ def test_a_plan_that_is_gone_is_not_made_anew_after_training_by_it(tmp_path: Pat
             run.resolved(dict)
 
 
-def test_lines_are_there_at_once(tmp_path: Path) -> None:
+def test_lines_are_written_immediately(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.log("metrics.jsonl", step=1, loss=0.1)
         [line] = read_lines(tmp_path / "metrics.jsonl")
     assert line["step"] == 1 and line["loss"] == 0.1 and "schema" in line
 
 
-def test_resuming_cuts_the_logs_back_and_drops_a_torn_line(tmp_path: Path) -> None:
+def test_resuming_truncates_the_logs_and_drops_a_torn_line(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         for step in range(1, 6):
             run.log("metrics.jsonl", step=step, loss=1 / step)
@@ -572,7 +570,7 @@ def test_resuming_cuts_the_logs_back_and_drops_a_torn_line(tmp_path: Path) -> No
     assert [line["step"] for line in read_lines(tmp_path / "samples.jsonl")] == [1, 2, 3]
 
 
-def test_resuming_says_once_how_many_lines_are_lost(
+def test_resuming_reports_lost_lines_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "metrics.jsonl"
@@ -597,7 +595,7 @@ def test_resuming_says_once_how_many_lines_are_lost(
     assert capsys.readouterr().out == ""
 
 
-def test_a_last_line_torn_right_before_its_end_is_whole(tmp_path: Path) -> None:
+def test_a_last_line_without_its_line_break_is_complete(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.log("metrics.jsonl", step=1)
         run.log("metrics.jsonl", step=2)
@@ -608,7 +606,7 @@ def test_a_last_line_torn_right_before_its_end_is_whole(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == whole
 
 
-def test_a_source_tree_that_is_installed_nowhere_knows_its_version(
+def test_an_uninstalled_source_tree_has_its_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def find(name: str) -> metadata.Distribution:

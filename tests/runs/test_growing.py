@@ -1,4 +1,4 @@
-"""Logs that are being written, as who looks on reads them."""
+"""Logs that are read while they are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def line(step: int) -> str:
     return json.dumps({"step": step}) + "\n"
 
 
-def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(tmp_path: Path) -> None:
+def test_each_line_is_read_once_and_a_torn_one_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     add(path, line(1) + line(2)[:5])
     log = GrowingLog(path)
@@ -30,7 +30,7 @@ def test_each_line_is_read_once_and_a_torn_one_when_it_is_whole(tmp_path: Path) 
     assert log.lines()[0] is kept, "what was read is not read again"
 
 
-def test_a_log_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_rewritten_log_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     add(path, "".join(map(line, range(1, 9))))
     log = GrowingLog(path)
@@ -43,7 +43,7 @@ def test_a_log_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert log.lines() == [{"step": 7}]
 
 
-def test_the_end_of_a_log_has_whole_lines_only(tmp_path: Path) -> None:
+def test_the_end_of_a_log_has_complete_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     add(path, "".join(map(line, range(10, 30))) + line(30)[:4])
     assert [one["step"] for one in last_lines(path, 10**6)] == list(range(10, 30))

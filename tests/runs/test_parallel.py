@@ -1,4 +1,4 @@
-"""Work on all cores: the same as in one process, whatever happens to the others."""
+"""Work on all cores gives the same results as in one process, and survives failures."""
 
 import os
 import signal
@@ -39,14 +39,14 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3_000))
-def test_parts_hold_every_number_once(count: int, least: int) -> None:
+def test_parts_contain_every_number_once(count: int, least: int) -> None:
     parts = split_range(count, least)
     assert [number for part in parts for number in part] == list(range(count))
     assert len(parts) == 1 or min(map(len, parts)) >= least
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_tasks_are_done_by_others_and_come_back_in_order() -> None:
+def test_tasks_run_in_other_processes_and_return_in_order() -> None:
     done = on_all_cores(squares, split_range(100, 5))
     assert [square for _, some in done for square in some] == [n**2 for n in range(100)]
     assert os.getpid() not in {process for process, _ in done}
@@ -55,7 +55,7 @@ def test_tasks_are_done_by_others_and_come_back_in_order() -> None:
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_a_process_that_is_killed_ends_with_one_sentence() -> None:
+def test_a_killed_process_ends_with_one_sentence() -> None:
     with pytest.raises(UserError, match="was killed, most likely"):
         on_all_cores(killed, [1, 2, 3])
     assert on_all_cores(reciprocal, [1, 2]) == [1, 0.5]
@@ -66,7 +66,7 @@ def wait(folder: Path) -> None:
     time.sleep(600)
 
 
-def test_the_others_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+def test_other_processes_end_with_a_killed_one(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path\nimport loky\nfrom test_parallel import on_all_cores, wait\n"
         f"loky.cpu_count = lambda: 2\non_all_cores(wait, [Path({str(tmp_path)!r})] * 2)"
@@ -81,7 +81,7 @@ def test_the_others_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_who_stops_waits_for_no_task_and_can_begin_anew(tmp_path: Path, number: int) -> None:
+def test_stopping_waits_for_no_task_and_a_new_start_works(tmp_path: Path, number: int) -> None:
     program = (
         "from pathlib import Path\nimport loky\n"
         "from groundup.runs.parallel import on_all_cores, terminable\n"
@@ -127,7 +127,7 @@ def _until(happened: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_what_needs_no_other_process_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_work_stays_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_all_cores(squares, [range(3)]) == [(os.getpid(), [0, 1, 4])]
 
     def refuse(workers: int, **options: Any) -> Any:

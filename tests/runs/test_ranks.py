@@ -1,4 +1,4 @@
-"""Several processes train as one does: the same batches, the same mean, one folder."""
+"""Several processes train like one: the same batches, the same mean, one folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def torchrun_command(processes: int, command: list[str]) -> list[str]:
 
 
 def torchrun(processes: int, command: list[str]) -> tuple[int, str]:
-    """Run a stage's command on so many processes of this machine, with gloo."""
+    """Run a stage's command on this number of processes of this machine, with gloo."""
     return Process(torchrun_command(processes, command)).communicate()
 
 
@@ -61,7 +61,7 @@ def in_two_processes(command: list[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("adapter", ["none", pytest.param("qlora", marks=pytest.mark.long)])
-def test_two_processes_train_as_one_does(workshop: Any, tmp_path: Path, adapter: str) -> None:
+def test_two_processes_train_like_one(workshop: Any, tmp_path: Path, adapter: str) -> None:
     settings: dict[str, Any] = {"rows": 6, "micro_rows": 2, "adapter": adapter}
     # Sums in another order differ in their last bits, and high rates make more of that.
     settings |= {"learning_rate": 0.002, "embedding_learning_rate": 0.0006, "steps": 12}
@@ -105,7 +105,7 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", pytest.param("sft", marks=pytest.mark.long)])
-def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage: str) -> None:
+def test_the_first_process_evaluates_for_all(workshop: Any, tmp_path: Path, stage: str) -> None:
     uneven = tmp_path / "uneven.py"
     uneven.write_text(UNEVEN)
     settings: dict[str, Any] = {"micro_rows": 1, "context": 64}
@@ -173,7 +173,9 @@ ranks.shutdown(0)
 """
 
 
-def test_what_no_process_has_a_gradient_of_takes_no_step(workshop: Any, tmp_path: Path) -> None:
+def test_parameters_without_a_gradient_in_any_process_do_not_change(
+    workshop: Any, tmp_path: Path
+) -> None:
     script, found, logged = tmp_path / "idle.py", [], []
     script.write_text(IDLE)
     for processes in (1, 2):
@@ -228,7 +230,7 @@ def test_every_stage_runs_on_two_processes(
     assert any("ptx_loss" in line for line in lines) == bool(ptx)
 
 
-def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:
+def test_more_processes_than_batches_are_rejected(workshop: Any, tmp_path: Path) -> None:
     code, said = torchrun(2, workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2))
     assert code != 0
     assert said.count("a step has 1 micro-batches for 2 processes") == 1
@@ -271,7 +273,7 @@ runpy.run_module("groundup", run_name="__main__", alter_sys=True)
     ],
     ids=["CPU beside a GPU", "one GPU for two", "a Mac's CPU", "a Mac's GPU for two"],
 )
-def test_several_processes_compute_where_they_can_be_joined(
+def test_several_processes_require_a_backend(
     workshop: Any, tmp_path: Path, machine: str, device: str, refusal: str | None
 ) -> None:
     script, out = tmp_path / "machine.py", tmp_path / "run"
@@ -293,7 +295,7 @@ def test_a_rank_is_a_whole_number(monkeypatch: pytest.MonkeyPatch) -> None:
         ranks.rank()
 
 
-def test_what_is_no_stage_that_trains_is_refused_once(tmp_path: Path) -> None:
+def test_a_command_that_does_not_train_is_rejected_once(tmp_path: Path) -> None:
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     recipe.write_text("[data]\n")
     words = ["run", os.fspath(recipe), "--out", os.fspath(out)]
@@ -306,7 +308,9 @@ def test_what_is_no_stage_that_trains_is_refused_once(tmp_path: Path) -> None:
     "killed",
     [pytest.param("0", marks=pytest.mark.long), pytest.param("1", marks=pytest.mark.long), None],
 )
-def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str | None) -> None:
+def test_the_end_of_a_run_is_reported_once(
+    workshop: Any, tmp_path: Path, killed: str | None
+) -> None:
     """One process is killed, or torchrun asks both to stop."""
     out = tmp_path / "run"
     command = torchrun_command(2, workshop.command("sft", out, steps=1000))
@@ -331,8 +335,8 @@ def test_how_a_run_ends_is_said_once(workshop: Any, tmp_path: Path, killed: str 
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_rank_that_is_done_ends_as_it_says(processes: int) -> None:
-    """Whatever would abort it at the end of Python; a single process ends as Python does."""
+def test_a_finished_rank_exits_with_its_code(processes: int) -> None:
+    """Even if Python's shutdown would abort; a single process ends normally."""
     code = (
         "import atexit, os; from groundup.runs import ranks; "
         "atexit.register(os.abort); print('done'); ranks.shutdown(3)"

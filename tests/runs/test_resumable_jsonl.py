@@ -1,4 +1,4 @@
-"""Lines that are there already are gone on from once, and only those that belong there."""
+"""Existing lines are continued once, and only those that belong to the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from groundup.errors import UserError
 from groundup.runs.resumable_jsonl import resumable_lines
 
 
-def test_a_line_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_line_is_rejected(tmp_path: Path) -> None:
     out, begun_with = tmp_path / "out.jsonl", {"schema": 1, "model": "m", "prompts": "p"}
     with resumable_lines(out, begun_with) as (write_line, finished):
         assert not finished

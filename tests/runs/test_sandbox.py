@@ -1,4 +1,4 @@
-"""The process for code that is not trusted, on systems that refuse what others allow."""
+"""The process for untrusted code, on systems with different limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ resource.setrlimit = setrlimit
 
 
 @pytest.mark.parametrize("error", ["ValueError", "OSError"])
-def test_a_system_that_sets_no_limit_on_memory_runs_code_nevertheless(
+def test_a_system_without_memory_limits_still_runs_code(
     error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(REFUSES.format(error=error))
@@ -48,7 +48,7 @@ def test_a_system_that_sets_no_limit_on_memory_runs_code_nevertheless(
         ("import os\nos._exit(3)\n", "exit status 3"),
     ],
 )
-def test_a_process_that_does_not_start_is_told_from_code_that_fails(
+def test_a_process_that_does_not_start_is_distinguished_from_failing_code(
     script: str, told: str, tmp_path: Path
 ) -> None:
     page = tmp_path / "script.py"

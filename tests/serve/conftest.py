@@ -1,4 +1,4 @@
-"""A server in this process, asked through a real socket by OpenAI's own client."""
+"""A server in this process, and OpenAI's client on a real socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GREEDY = Sampling(temperature=0, max_new_tokens=64)
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers at `address`, and OpenAI's client of it."""
+    """A server at `address`, and OpenAI's client for it."""
 
     address: str
     client: openai.OpenAI
@@ -42,7 +42,7 @@ class Running:
         return found
 
     def wait_until_idle(self) -> bool:
-        """Whether all completions come to their end, or are cancelled, within ten seconds."""
+        """Whether all completions end or are cancelled within ten seconds."""
         until = time.monotonic() + 10
         while time.monotonic() < until:
             if not self.unfinished():
@@ -53,7 +53,7 @@ class Running:
 
 @contextmanager
 def answering(app: Any) -> Iterator[str]:
-    """The address at which an application answers."""
+    """The address of an application's server."""
     at = listening("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [at]}, daemon=True)
@@ -85,20 +85,20 @@ Serve = Callable[..., Running]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts a server of some models, which ends with the test."""
+    """Starts a server for some models, which stops after the test."""
     with ExitStack() as running:
         yield lambda *models, **settings: running.enter_context(serving(*models, **settings))
 
 
 @pytest.fixture
 def tiny(tiny_model: TinyModel, tokenizer: Tokenizer) -> Served:
-    """A model of random weights, which never ends by itself."""
+    """A random model that never ends by itself."""
     return Served("tiny", tiny_model(), tokenizer, GREEDY)
 
 
 @contextmanager
 def connected(running: Running) -> Iterator[socket.socket]:
-    """A bare connection, which may be cut at any moment."""
+    """A plain connection, which can be cut at any moment."""
     host, port = running.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         yield connection

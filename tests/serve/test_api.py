@@ -1,4 +1,4 @@
-"""The server through OpenAI's own client: what it says is what `generate` draws."""
+"""The server through OpenAI's client: its answers equal those of `generate`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_models_are_listed_and_found_by_name(serve: Serve, tiny: Served) -> None
         running.client.models.retrieve("tin")
 
 
-def test_an_answer_is_what_generate_draws(serve: Serve, tiny: Served) -> None:
+def test_an_answer_equals_that_of_generate(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     found = say(running, max_tokens=12)
     expected = drawn(tiny, replace(GREEDY, max_new_tokens=12))[0]
@@ -78,7 +78,9 @@ def test_an_answer_is_what_generate_draws(serve: Serve, tiny: Served) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"logprobs": True, "top_logprobs": 2}])
-def test_a_stream_joined_is_the_whole(serve: Serve, tiny: Served, settings: dict[str, Any]) -> None:
+def test_a_joined_stream_is_the_whole_answer(
+    serve: Serve, tiny: Served, settings: dict[str, Any]
+) -> None:
     running = serve(tiny)
     asked = {**HOT, "seed": 7, "n": 2, **settings}
     whole = say(running, **asked)
@@ -97,7 +99,7 @@ def test_a_stream_joined_is_the_whole(serve: Serve, tiny: Served, settings: dict
     assert texts[0] != texts[1]
 
 
-def test_a_seed_draws_the_same_again_and_none_draws_anew(serve: Serve, tiny: Served) -> None:
+def test_a_seed_reproduces_an_answer(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     expected = drawn(tiny, Sampling(temperature=1.5, max_new_tokens=12, seed=3), 2)
     for _ in range(2):
@@ -107,7 +109,7 @@ def test_a_seed_draws_the_same_again_and_none_draws_anew(serve: Serve, tiny: Ser
     assert len(fresh) == 4
 
 
-def test_log_probabilities_are_those_that_were_drawn_with(serve: Serve, tiny: Served) -> None:
+def test_log_probabilities_are_those_of_sampling(serve: Serve, tiny: Served) -> None:
     sampling = replace(GREEDY, max_new_tokens=5)
     expected = drawn(tiny, sampling, top_logprobs=3)[0]
     found = say(serve(tiny), max_tokens=5, logprobs=True, top_logprobs=3)
@@ -119,7 +121,7 @@ def test_log_probabilities_are_those_that_were_drawn_with(serve: Serve, tiny: Se
         assert one.top_logprobs[0].token == one.token
 
 
-def test_penalties_are_those_of_generate(serve: Serve, tiny: Served) -> None:
+def test_penalties_equal_those_of_generate(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     ways: list[dict[str, float]] = [
         {},
@@ -145,7 +147,7 @@ SHIP = {
 
 
 @pytest.mark.parametrize("is_any", [True, False])
-def test_an_answer_is_the_json_that_was_asked_for(
+def test_an_answer_is_json_of_the_requested_schema(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer, is_any: bool
 ) -> None:
     running = serve(Served("tiny", tiny_model(max_position_embeddings=128), tokenizer, GREEDY))
@@ -170,7 +172,7 @@ def test_an_answer_is_the_json_that_was_asked_for(
     assert short.finish_reason == ("stop" if is_any else "length")
 
 
-def test_biases_are_those_of_generate(serve: Serve, tiny: Served) -> None:
+def test_biases_equal_those_of_generate(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     plain = drawn(tiny, replace(GREEDY, max_new_tokens=8))[0]
     other = next(id for id in range(3, 300) if id not in plain.ids)
@@ -185,7 +187,7 @@ def test_biases_are_those_of_generate(serve: Serve, tiny: Served) -> None:
         assert go_on(running, "a", max_tokens=4, logit_bias=way).choices[0].text
 
 
-def test_texts_and_tokens_go_on(serve: Serve, tiny: Served) -> None:
+def test_texts_and_token_ids_are_continued(serve: Serve, tiny: Served) -> None:
     running, texts = serve(tiny), ["The sea", "over the ship"]
     requests = [Request(prompt=one, sampling=replace(GREEDY, max_new_tokens=16)) for one in texts]
     expected = [one.text for one in generate(tiny.model, requests, tiny.tokenizer)]
@@ -203,8 +205,10 @@ def test_texts_and_tokens_go_on(serve: Serve, tiny: Served) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_echo_tells_how_likely_the_prompt_was(serve: Serve, tiny: Served, stream: bool) -> None:
-    """As harnesses ask that measure a model through its server."""
+def test_an_echo_has_the_prompts_log_probabilities(
+    serve: Serve, tiny: Served, stream: bool
+) -> None:
+    """As requested by harnesses that measure a model through its server."""
     prompt = "the ship sails over the sea"
     ids = [0, *tiny.tokenizer.encode(prompt)]
     [expected] = score(tiny.model, [Example(ids, [True] * len(ids))], context=64)
@@ -227,7 +231,7 @@ def test_an_echo_tells_how_likely_the_prompt_was(serve: Serve, tiny: Served, str
         assert text[place:].startswith(token)
 
 
-def test_a_long_prompt_is_scored_piece_by_piece(
+def test_a_long_prompt_is_scored_in_chunks(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     long = Served("tiny", tiny_model(max_position_embeddings=2048), tokenizer, GREEDY)
@@ -242,7 +246,7 @@ def test_a_long_prompt_is_scored_piece_by_piece(
     assert found.usage.completion_tokens == 0 and found.usage.prompt_tokens == 1200
 
 
-def test_a_text_begins_as_in_training_unless_told_otherwise(serve: Serve, tiny: Served) -> None:
+def test_a_text_begins_as_in_training_by_default(serve: Serve, tiny: Served) -> None:
     running, count = serve(tiny), len(tiny.tokenizer.encode("the sea"))
     for settings, expected in ({}, count + 1), ({"add_special_tokens": False}, count):
         found = go_on(running, "the sea", max_tokens=2, extra_body=settings)
@@ -257,8 +261,8 @@ def test_stop_strings_end_an_answer_before_them(serve: Serve, tiny: Served) -> N
     assert found.message.content == whole[: whole.index(cut)] and found.finish_reason == "stop"
 
 
-def test_who_says_nothing_is_heard(serve: Serve, tiny: Served) -> None:
-    """As a model does that ends at once, whose answer the client sends back."""
+def test_an_empty_message_is_accepted(serve: Serve, tiny: Served) -> None:
+    """From a model that ends at once, whose answer the client sends back."""
     said = [*ASKED, {"role": "assistant", "content": ""}, {"role": "user", "content": ""}]
     found = say(serve(tiny), said, max_tokens=4)
     request = Request(messages=said, sampling=replace(GREEDY, max_new_tokens=4))
@@ -269,7 +273,7 @@ def test_who_says_nothing_is_heard(serve: Serve, tiny: Served) -> None:
 # Many clients.
 
 
-def test_clients_at_the_same_time_get_what_each_gets_alone(serve: Serve, tiny: Served) -> None:
+def test_concurrent_clients_get_the_same_answers_as_single_ones(serve: Serve, tiny: Served) -> None:
     other = replace(tiny, name="other")
     running = serve(tiny, other)
     seeds = range(12)
@@ -290,7 +294,7 @@ def test_clients_at_the_same_time_get_what_each_gets_alone(serve: Serve, tiny: S
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_who_leaves_has_nothing_more_drawn(
+def test_a_disconnected_clients_generation_stops(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer, stream: bool
 ) -> None:
     long = Served("long", tiny_model(max_position_embeddings=65_536), tokenizer, GREEDY)
@@ -310,7 +314,7 @@ def test_who_leaves_has_nothing_more_drawn(
     assert running.wait_until_idle()
 
 
-def test_more_than_may_wait_is_refused_for_the_moment(
+def test_too_many_waiting_requests_are_rejected_temporarily(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     long = Served("tiny", tiny_model(max_position_embeddings=65_536), tokenizer, GREEDY)
@@ -325,7 +329,7 @@ def test_more_than_may_wait_is_refused_for_the_moment(
     assert say(running, max_tokens=2).usage.completion_tokens == 2
 
 
-def test_what_can_never_wait_is_refused_for_good(serve: Serve, tiny: Served) -> None:
+def test_a_request_that_can_never_fit_is_rejected(serve: Serve, tiny: Served) -> None:
     running = serve(tiny, batch_size=2, waiting=2)
     with pytest.raises(openai.BadRequestError, match=r"5 completions .* takes 4 together"):
         say(running, n=5)
@@ -334,7 +338,7 @@ def test_what_can_never_wait_is_refused_for_good(serve: Serve, tiny: Served) -> 
     assert say(running, n=4, max_tokens=2).usage.completion_tokens == 8
 
 
-def test_an_engine_that_fails_is_followed_by_another(
+def test_a_failed_engine_is_replaced(
     serve: Serve, tiny: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = serve(tiny)
@@ -498,7 +502,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_answered_is_refused_in_words(serve: Serve, tiny: Served, name: str) -> None:
+def test_unanswerable_requests_are_rejected_with_a_reason(
+    serve: Serve, tiny: Served, name: str
+) -> None:
     running = serve(tiny)
     given, why = BAD[name]
     if isinstance(given, dict):
@@ -512,7 +518,7 @@ def test_what_cannot_be_answered_is_refused_in_words(serve: Serve, tiny: Served,
     assert say(running, max_tokens=2).usage.completion_tokens == 2
 
 
-def test_prompts_that_are_none_are_refused(serve: Serve, tiny: Served) -> None:
+def test_invalid_prompts_are_rejected(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     for prompt in ([], [[]], [1.5], [["a"]], 3, None, [-1], [999]):
         content = json.dumps({"prompt": prompt})
@@ -521,7 +527,7 @@ def test_prompts_that_are_none_are_refused(serve: Serve, tiny: Served) -> None:
     assert go_on(running, "", max_tokens=2).usage.completion_tokens == 2
 
 
-def test_a_model_that_fails_says_so_and_the_others_go_on(
+def test_a_failing_model_reports_it_and_others_continue(
     serve: Serve, tiny: Served, tiny_model: TinyModel
 ) -> None:
     broken = tiny_model()
@@ -538,13 +544,13 @@ def test_a_model_that_fails_says_so_and_the_others_go_on(
     assert say(running, max_tokens=2).usage.completion_tokens == 2
 
 
-def test_too_large_a_body_is_refused(serve: Serve, tiny: Served) -> None:
+def test_a_too_large_body_is_rejected(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     found = httpx.post(f"{running.address}/v1/chat/completions", content=b" " * (8 * 2**20 + 1))
     assert found.status_code == 413 and "send less" in found.json()["error"]["message"]
 
 
-def test_other_addresses_are_told_of(serve: Serve, tiny: Served) -> None:
+def test_unknown_paths_are_reported(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     for method, path, status in (("GET", "/v2", 404), ("GET", "/v1/completions", 405)):
         found = httpx.request(method, f"{running.address}{path}")
@@ -555,7 +561,7 @@ def test_other_addresses_are_told_of(serve: Serve, tiny: Served) -> None:
 # Who may ask.
 
 
-def test_a_key_is_asked_for(serve: Serve, tiny: Served) -> None:
+def test_an_api_key_is_required(serve: Serve, tiny: Served) -> None:
     running = serve(tiny, api_key="secret")
     assert say(running, max_tokens=2).usage.completion_tokens == 2
 
@@ -572,7 +578,7 @@ def test_a_key_is_asked_for(serve: Serve, tiny: Served) -> None:
     assert httpx.get(f"{running.address}/health").json()["status"] == "ok"
 
 
-def test_a_refusal_names_a_few_models(serve: Serve, tiny: Served) -> None:
+def test_an_error_lists_a_few_models(serve: Serve, tiny: Served) -> None:
     running = serve(*(replace(tiny, name=f"model-{number}") for number in range(99)))
     answer = running.post("/v1/completions", prompt="The", model="model-1000")
     said = answer.json()["error"]["message"]
@@ -580,7 +586,7 @@ def test_a_refusal_names_a_few_models(serve: Serve, tiny: Served) -> None:
     assert "did you mean" in said
 
 
-def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
+def test_foreign_origins_are_rejected(serve: Serve, tiny: Served) -> None:
     def asked(running: Running, **headers: str) -> httpx.Response:
         return httpx.get(f"{running.address}/v1/models", headers=headers)
 
@@ -635,7 +641,7 @@ def test_pages_of_strangers_may_not_ask(serve: Serve, tiny: Served) -> None:
     assert preflight.status_code == 200
 
 
-def test_the_thread_that_computes_ends_with_the_server(tiny: Served) -> None:
+def test_the_computing_thread_ends_with_the_server(tiny: Served) -> None:
     def threads() -> set[str]:
         return {thread.name for thread in threading.enumerate()}
 

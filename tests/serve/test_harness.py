@@ -1,4 +1,4 @@
-"""The lm-evaluation-harness measures a model through its server as it is measured here."""
+"""The lm-evaluation-harness gets the same results through the server as directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page to talk in: whole in itself, and a conversation that outgrows the model's context."""
+"""The chat page: self-contained, with conversations that outgrow the model's context."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def scripts(running: Running, path: str = "/") -> tuple[str, str]:
 def talk(
     running: Running, steps: str, prompts: Sequence[str] = (), path: str = "/", search: str = ""
 ) -> dict[str, Any]:
-    """What the page shows and knows after these steps; of a studio it has a path and a search."""
+    """The page's text and state after these steps; in a studio it has a path and a query."""
     _, script = scripts(running, path)
     browser = BROWSER.replace('search: ""', f'search: "{search}"')
     program = browser + script.replace('"use strict";', "") + TALK.replace("STEPS", steps)
@@ -142,7 +142,7 @@ def talk(
 
 
 def ending(served: Served) -> Served:
-    """The model, every token of which ends its answer."""
+    """A model for which every token ends its answer."""
     ids = tuple(range(served.tokenizer.vocab_size))
     return replace(served, name="ends", sampling=replace(GREEDY, stop_ids=ids))
 
@@ -151,7 +151,7 @@ def roles(turns: list[list[str]]) -> list[str]:
     return [who for who, _ in turns]
 
 
-def test_the_page_is_whole_and_may_fetch_nothing_else(serve: Serve, tiny: Served) -> None:
+def test_the_page_is_self_contained_and_may_fetch_nothing_else(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     page, script = scripts(running)
     ids = re.findall(r' id="([\w-]+)"', page)
@@ -162,14 +162,14 @@ def test_the_page_is_whole_and_may_fetch_nothing_else(serve: Serve, tiny: Served
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy
 
 
-def test_the_page_is_told_what_the_model_is(serve: Serve, tiny: Served) -> None:
+def test_the_page_gets_the_models_description(serve: Serve, tiny: Served) -> None:
     running = serve(replace(tiny, about=("Two layers.",), suggestions=("the sea?",)))
     [found] = httpx.get(f"{running.address}/v1/models").json()["data"]
     assert found["about"] == ["Two layers."] and found["suggestions"] == ["the sea?"]
 
 
 @NODE
-def test_what_is_said_is_answered_token_by_token(serve: Serve, tiny: Served) -> None:
+def test_a_message_is_answered_token_by_token(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     asked: Any = [{"role": "user", "content": "the sea"}]
     expected = running.client.chat.completions.create(
@@ -182,7 +182,7 @@ def test_what_is_said_is_answered_token_by_token(serve: Serve, tiny: Served) -> 
 
 
 @NODE
-def test_a_long_conversation_goes_on_without_its_oldest_turns(
+def test_a_long_conversation_continues_without_its_oldest_turns(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     longer = Served("tiny", tiny_model(max_position_embeddings=128), tokenizer, GREEDY)
@@ -197,7 +197,7 @@ def test_a_long_conversation_goes_on_without_its_oldest_turns(
 
 
 @NODE
-def test_what_failed_can_be_sent_again(serve: Serve, tiny: Served) -> None:
+def test_a_failed_message_can_be_sent_again(serve: Serve, tiny: Served) -> None:
     fails = 'byId("temperature").value = "-1"; await say("the sea");'
     found = talk(serve(tiny), fails)
     assert (len(found["told"]), found["messages"], found["left"]) == (1, [], "the sea")
@@ -207,7 +207,7 @@ def test_what_failed_can_be_sent_again(serve: Serve, tiny: Served) -> None:
 
 
 @NODE
-def test_another_answer_stands_under_its_own_question(serve: Serve, tiny: Served) -> None:
+def test_a_new_answer_replaces_the_one_to_its_question(serve: Serve, tiny: Served) -> None:
     fails = 'byId("temperature").value = "-1"; await say("the ship");'
     found = talk(serve(tiny), f'await say("the sea"); {fails} await press("again");')
     # There is none of a question that failed.
@@ -219,7 +219,7 @@ def test_another_answer_stands_under_its_own_question(serve: Serve, tiny: Served
 
 
 @NODE
-def test_an_answer_stays_where_another_one_fails(serve: Serve, tiny: Served) -> None:
+def test_an_answer_is_kept_if_its_replacement_fails(serve: Serve, tiny: Served) -> None:
     fails = 'byId("temperature").value = "-1"; await press("again");'
     found = talk(serve(tiny), f'await say("the sea"); {fails}')
     assert roles(found["shown"]) == ["user", "assistant", "assistant"] and len(found["told"]) == 1
@@ -228,7 +228,7 @@ def test_an_answer_stays_where_another_one_fails(serve: Serve, tiny: Served) -> 
 
 
 @NODE
-def test_another_answer_leaves_the_note_of_what_is_not_shown(
+def test_a_new_answer_keeps_the_note_about_hidden_turns(
     serve: Serve, tiny_model: TinyModel, tokenizer: Tokenizer
 ) -> None:
     short = Served("tiny", tiny_model(max_position_embeddings=64), tokenizer, GREEDY)
@@ -240,7 +240,7 @@ def test_another_answer_leaves_the_note_of_what_is_not_shown(
 
 
 @NODE
-def test_a_message_that_is_too_long_leaves_nothing_behind(serve: Serve, tiny: Served) -> None:
+def test_a_too_long_message_leaves_nothing_behind(serve: Serve, tiny: Served) -> None:
     running = serve(tiny)
     asked = 'await say("the sea"); await say("the ship");'
     found = talk(running, asked + 'await say("the sea ".repeat(300));')
@@ -251,16 +251,14 @@ def test_a_message_that_is_too_long_leaves_nothing_behind(serve: Serve, tiny: Se
 
 
 @NODE
-def test_an_answer_that_was_stopped_before_it_began_is_as_if_not_asked(
-    serve: Serve, tiny: Served
-) -> None:
+def test_an_answer_stopped_before_it_began_is_removed(serve: Serve, tiny: Served) -> None:
     stopped = 'send("the ship"); state.running.abort(); await idle();'
     found = talk(serve(tiny), f'await say("the sea"); {stopped}')
     assert len(found["messages"]) == 2 and found["left"] == "the ship" and not found["told"]
 
 
 @NODE
-def test_what_is_saved_is_data_to_learn_from(serve: Serve, tiny: Served) -> None:
+def test_a_saved_conversation_is_training_data(serve: Serve, tiny: Served) -> None:
     # A model that ends at once has answered, with nothing to learn.
     found = talk(
         serve(tiny, ending(tiny)),
@@ -276,7 +274,7 @@ def test_what_is_saved_is_data_to_learn_from(serve: Serve, tiny: Served) -> None
 
 
 @NODE
-def test_another_model_goes_on_with_the_talk(serve: Serve, tiny: Served) -> None:
+def test_another_model_continues_the_chat(serve: Serve, tiny: Served) -> None:
     found = talk(
         serve(tiny, replace(tiny, name="other")),
         """await say("the sea");
@@ -289,7 +287,7 @@ def test_another_model_goes_on_with_the_talk(serve: Serve, tiny: Served) -> None
 
 
 @NODE
-def test_each_way_keeps_its_turns(serve: Serve, tiny: Served) -> None:
+def test_each_mode_keeps_its_turns(serve: Serve, tiny: Served) -> None:
     found = talk(
         serve(tiny),
         """await say("the sea"); await press("text"); await say("the ship");
@@ -300,14 +298,14 @@ def test_each_way_keeps_its_turns(serve: Serve, tiny: Served) -> None:
 
 
 @NODE
-def test_a_number_that_cannot_be_read_is_not_sent(serve: Serve, tiny: Served) -> None:
+def test_an_unreadable_number_is_not_sent(serve: Serve, tiny: Served) -> None:
     found = talk(serve(tiny), 'byId("top_p").validity.badInput = true; await say("the sea");')
     assert found["trouble"].startswith("Top-p is not a number")
     assert found["left"] == "the sea" and not found["shown"]
 
 
 @NODE
-def test_nothing_typed_is_lost_where_no_server_answers(serve: Serve, tiny: Served) -> None:
+def test_input_is_kept_when_no_server_answers(serve: Serve, tiny: Served) -> None:
     # Nobody listens at port 1.
     gone = 'await say("the sea"); address = "http://127.0.0.1:1"; await say("the ship");'
     found = talk(serve(tiny), gone)
@@ -318,7 +316,7 @@ def test_nothing_typed_is_lost_where_no_server_answers(serve: Serve, tiny: Serve
 
 
 @NODE
-def test_an_answer_that_comes_whole_has_no_token_to_press(serve: Serve, tiny: Served) -> None:
+def test_an_unstreamed_answer_has_no_tokens_to_select(serve: Serve, tiny: Served) -> None:
     say = 'byId("max_tokens").value = "1"; await say("the sea");'
     assert talk(serve(tiny), say)["buttons"] == 1
     found = talk(serve(tiny), f"state.models[0].guarded = true; {say}")
@@ -326,7 +324,7 @@ def test_an_answer_that_comes_whole_has_no_token_to_press(serve: Serve, tiny: Se
 
 
 @NODE
-def test_the_token_that_ends_a_text_is_not_on_the_page(serve: Serve, tiny: Served) -> None:
+def test_the_end_token_is_not_shown(serve: Serve, tiny: Served) -> None:
     say = 'await press("text"); await say("the sea");'
     assert talk(serve(tiny), say)["buttons"] == 6
     found = talk(serve(ending(tiny)), say)
@@ -334,7 +332,7 @@ def test_the_token_that_ends_a_text_is_not_on_the_page(serve: Serve, tiny: Serve
 
 
 @NODE
-def test_a_key_is_asked_for_until_it_is_right(serve: Serve, tiny: Served) -> None:
+def test_an_api_key_is_requested_until_it_is_right(serve: Serve, tiny: Served) -> None:
     keyed = serve(tiny, api_key="secret")
     found = talk(keyed, 'await say("the sea");', prompts=["wrong", " secret "])
     assert len(found["messages"]) == 2

@@ -1,4 +1,4 @@
-"""`groundup serve` as a program: what it says, whom it refuses, and how it ends."""
+"""`groundup serve` as a program: its output, its errors, and how it ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from groundup.text.tokenizer import Tokenizer
 def program(
     *words: str, command: str = "serve", says: str = "Talk:"
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The program, and the address that it says, at which it answers by now."""
+    """The program, and its address, where it already answers."""
     given = [sys.executable, "-m", "groundup", command, *words, "--port", "0"]
     with subprocess.Popen(
         given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -72,7 +72,7 @@ def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
 
 @pytest.fixture(scope="module")
 def long_winded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that can go on for a hundred thousand tokens."""
+    """A model that can continue for a hundred thousand tokens."""
     folder = tmp_path_factory.mktemp("models") / "long"
     text = "The sea is wide, and the ship sails over the sea. "
     tokenizer = Tokenizer.from_bpe(train_bpe([text] * 4, 300))
@@ -82,7 +82,7 @@ def long_winded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_waits_is_told_that_the_server_stops(long_winded: Path, number: int) -> None:
+def test_waiting_clients_are_told_that_the_server_stops(long_winded: Path, number: int) -> None:
     body = {"prompt": "The", "max_tokens": 90_000, "ignore_eos": True}
     with program(str(long_winded)) as (process, address), ThreadPoolExecutor(2) as pool:
         url = f"{address}/v1/completions"
@@ -104,7 +104,7 @@ def test_whoever_waits_is_told_that_the_server_stops(long_winded: Path, number: 
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
 
 
-def test_answers_go_on_where_nobody_reads_the_terminal(workshop: Workshop) -> None:
+def test_answers_continue_without_a_terminal_reader(workshop: Workshop) -> None:
     with program(str(workshop.finished("sft"))) as (process, address):
         assert process.stdout is not None
         process.stdout.close()
@@ -122,7 +122,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return said.err
 
 
-def test_what_cannot_be_served_is_refused(
+def test_unservable_models_are_rejected(
     workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(workshop.finished("sft"))
@@ -156,7 +156,7 @@ def test_models_are_called_by_their_folders() -> None:
         _names([Path("a/b"), Path("a/b")])
 
 
-def test_every_kind_of_address_can_be_listened_at() -> None:
+def test_every_kind_of_address_works() -> None:
     for host in ("127.0.0.1", "localhost", "0.0.0.0"):
         with listening(host, 0) as at:
             assert at.family in (socket.AF_INET, socket.AF_INET6)

@@ -1,4 +1,4 @@
-"""Calls of tools: told of to the model, and found in what it says."""
+"""Tool calls: tools in the prompt, and calls in the answer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def text_tokenizer() -> Tokenizer:
 
 
 def by_heart(tiny_model: TinyModel, tokenizer: Tokenizer, answer: str, tools: Any) -> Served:
-    """A model that has learned one answer by heart, and what stands before it with its tools."""
+    """A model that has memorized one answer, and its prompt with tools."""
     first = {**ASKED[0], "tools": json.dumps(tools)} if tools else ASKED[0]
     prompt = encode_chat(tokenizer, [first], generation_prompt=True).ids
     ids = torch.tensor([[*prompt, *tokenizer.encode(answer), tokenizer.im_end]])
@@ -74,7 +74,7 @@ def by_heart(tiny_model: TinyModel, tokenizer: Tokenizer, answer: str, tools: An
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("words", ["", "I look.\n"])
-def test_a_call_is_told_apart_from_words(
+def test_a_call_is_separated_from_words(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, words: str, stream: bool
 ) -> None:
     # What the client sends is what the template is given.
@@ -96,10 +96,10 @@ def test_a_call_is_told_apart_from_words(
     assert len(calls[0].id) == 9 and calls[0].id.isalnum()
 
 
-def test_an_answer_of_a_tool_is_read(
+def test_a_tool_result_is_read(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
 ) -> None:
-    """The client sends the call back in OpenAI's form, and what the tool said."""
+    """The client sends back the call in OpenAI's form and the tool's result."""
     served = by_heart(tiny_model, text_tokenizer, CALL, TOOLS)
     client = serve(served).client
     asked: dict[str, Any] = {"model": "tiny", "tools": TOOLS, "max_tokens": 99}
@@ -117,7 +117,7 @@ def test_an_answer_of_a_tool_is_read(
     assert found.usage is not None and found.usage.prompt_tokens == len(expected)
 
 
-def test_without_tools_what_looks_like_a_call_is_text(
+def test_without_tools_text_that_looks_like_a_call_is_text(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
 ) -> None:
     client = serve(by_heart(tiny_model, text_tokenizer, CALL, None)).client
@@ -143,7 +143,7 @@ def test_without_tools_what_looks_like_a_call_is_text(
         ("<tool_call>[1]</tool_call>", None, []),
     ],
 )
-def test_calls_are_found_as_models_write_them(
+def test_calls_are_found_in_all_formats(
     written: str, words: str | None, arguments: list[str]
 ) -> None:
     found, calls = HERMES.calls_in(written)
@@ -155,7 +155,7 @@ PIECES = st.sampled_from(["", "I look. ", "\n", " ", "<tool", "_call>", "<tool_c
 
 
 @given(st.lists(PIECES, max_size=6).map("".join), st.data())
-def test_however_it_comes_a_streamed_answer_is_the_whole_one(
+def test_a_streamed_answer_equals_the_whole_one_for_any_chunks(
     text: str, data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
@@ -203,7 +203,7 @@ def random_model(tiny_model: TinyModel, tokenizer: Tokenizer) -> Served:
     return Served("tiny", model, tokenizer, GREEDY)
 
 
-def test_the_template_is_asked_how_it_writes_calls(text_tokenizer: Tokenizer) -> None:
+def test_the_call_format_comes_from_the_template(text_tokenizer: Tokenizer) -> None:
     assert call_format(text_tokenizer) == HERMES
     llama = call_format(text_tokenizer.with_template(LLAMA))
     assert llama == CallFormat("", "parameters", "", False)
@@ -212,7 +212,7 @@ def test_the_template_is_asked_how_it_writes_calls(text_tokenizer: Tokenizer) ->
 
 @pytest.mark.parametrize("template", [TEMPLATE, LLAMA])
 @pytest.mark.parametrize("named", [True, False])
-def test_a_model_that_never_learned_it_calls_where_it_must(
+def test_an_untrained_model_calls_when_required(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, template: str, named: bool
 ) -> None:
     client = serve(random_model(tiny_model, text_tokenizer.with_template(template))).client
@@ -242,10 +242,10 @@ def test_a_model_that_never_learned_it_calls_where_it_must(
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, LLAMA])
-def test_a_strict_function_is_called_as_it_is_described_or_not_at_all(
+def test_a_strict_function_is_called_by_its_schema_or_not_at_all(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, template: str
 ) -> None:
-    """Of a model that has learned to call another function."""
+    """From a model that has learned to call another function."""
     tokenizer = text_tokenizer.with_template(template)
     answer = CALL
     if template == LLAMA:
@@ -260,10 +260,8 @@ def test_a_strict_function_is_called_as_it_is_described_or_not_at_all(
     assert "weather" not in (message.content or "") or not message.tool_calls
 
 
-def test_what_was_found_of_tools_is_found_once(
-    tiny_model: TinyModel, text_tokenizer: Tokenizer
-) -> None:
-    """A grammar made anew has masks of its own, each a walk through the whole vocabulary."""
+def test_tool_grammars_are_cached(tiny_model: TinyModel, text_tokenizer: Tokenizer) -> None:
+    """A new grammar has its own masks, each a walk through the whole vocabulary."""
     served = random_model(tiny_model, text_tokenizer)
     for more in ({}, {"tool_choice": "required"}):
         bodies = [
@@ -274,13 +272,13 @@ def test_what_was_found_of_tools_is_found_once(
         assert first is again is not None
 
 
-def test_a_function_without_a_word_on_its_parameters_has_none() -> None:
+def test_a_function_without_parameters_in_its_schema_has_none() -> None:
     none = json_grammar({"type": "object", "additionalProperties": False})
     assert arguments_grammar({"name": "f"}) is none
     assert arguments_grammar({"name": "f", "parameters": {}}) is none
 
 
-def test_calls_in_a_manner_of_its_own_are_not_asked_for(
+def test_required_calls_are_rejected_for_an_unknown_format(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
 ) -> None:
     running = serve(random_model(tiny_model, text_tokenizer.with_template(MISTRAL)))
@@ -292,7 +290,7 @@ def test_calls_in_a_manner_of_its_own_are_not_asked_for(
     assert running.post("/v1/chat/completions", **body | {"tools": TOOLS}).status_code == 200
 
 
-def test_words_of_a_format_without_a_mark_come_as_they_are_drawn() -> None:
+def test_text_streams_immediately_in_a_format_without_a_marker() -> None:
     held = CallsHeldBack(CallFormat("", "parameters", "", False))
     assert [held.push(one) for one in ("It ", "rains", " {")] == ["It", " rains", " {"]
     assert held.finish() == ("", [])

@@ -206,8 +206,8 @@ def test_prompts_of_reinforcement_learning_count_as_training_data(
     assert (found.overlaps[0].same, found.texts) == (2, 2)
 
 
-def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
-    """Each as its stage reads it, without what it holds out."""
+def test_users_files_count_as_training_data(tmp_path: Path) -> None:
+    """Each as its stage reads it, without its held-out rows."""
     user = [{"role": "user", "content": ITEM}]
     talks = tmp_path / "talks.jsonl"
     talks.write_text(json.dumps({"messages": [*user, {"role": "assistant", "content": "So."}]}))
@@ -243,8 +243,8 @@ def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
     assert (found.texts, found.overlaps[0].same, found.unknown) == (2, 1, [])
 
 
-def test_what_fine_tuning_holds_out_of_several_files_is_not_looked_at(tmp_path: Path) -> None:
-    """Training decides over all its data at once, and of each source of replay alone."""
+def test_held_out_rows_of_several_fine_tuning_files_do_not_count(tmp_path: Path) -> None:
+    """Training splits all its data at once, and each replay source separately."""
     files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
     for place, file in enumerate(files):
         rows = [{"prompt": f"q{n}", "completion": f"a{n}"} for n in range(place * 100, 240)]
@@ -265,7 +265,7 @@ def test_what_fine_tuning_holds_out_of_several_files_is_not_looked_at(tmp_path: 
     assert checked("replay", **{"replay": files[0], "replay 2": files[1]}) == (2 * alone, [])
 
 
-def test_documents_are_fine_tuned_on_where_there_is_no_conversation(
+def test_documents_are_fine_tuned_on_if_there_are_no_conversations(
     tmp_path: Path, data: Path
 ) -> None:
     (data / "conversations" / "train.jsonl").write_text("")
@@ -273,7 +273,7 @@ def test_documents_are_fine_tuned_on_where_there_is_no_conversation(
     assert (found.texts, found.overlaps[0].grams, found.unknown) == (2, 1, [])
 
 
-def test_every_run_without_a_readable_source_is_told_of(tmp_path: Path, data: Path) -> None:
+def test_every_run_without_a_readable_source_is_reported(tmp_path: Path, data: Path) -> None:
     base = write(tmp_path / "base", "documents", data)
     sets = {"config": {"data": ["hub:owner/talks", "pack:piqa"], "replay_data": ["pack:wiki"]}}
     first = write(tmp_path / "first", "conversations", None, base, **sets)

@@ -1,4 +1,4 @@
-"""Who refuses everything is safe and useless; who babbles refuses nothing and answers nothing."""
+"""A model that refuses everything is safe and useless; a random one neither refuses nor answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSAL = "I cannot help with that."
 TASKS = {task.name: task for task in refusal.TASKS}
 
 
-def test_every_set_has_a_task_and_items_of_its_own() -> None:
+def test_every_set_has_a_task_with_its_items() -> None:
     harmful = {name for name, task in TASKS.items() if task.axis == "safety"}
     assert harmful == {
         "refusal-advbench",
@@ -47,7 +47,7 @@ def test_a_model_that_refuses_everything() -> None:
         assert {one.name for one in task.shown} == set(found)
 
 
-def test_a_model_of_noise_refuses_nothing_and_answers_nothing() -> None:
+def test_a_random_model_neither_refuses_nor_answers() -> None:
     task = TASKS["refusal-harmbench"]
     rows = task.ask(babbler(), task.items(8))
     found = task.numbers(rows)
@@ -55,7 +55,7 @@ def test_a_model_of_noise_refuses_nothing_and_answers_nothing() -> None:
     assert found["beside the point"].estimate == 1
 
 
-def test_rows_hold_no_text_and_compare_item_by_item() -> None:
+def test_rows_have_no_text_and_are_compared_item_by_item() -> None:
     task = TASKS["refusal-advbench"]
     items = task.items(4)
     noise, refusing = task.ask(babbler(), items), task.ask(parrot(REFUSAL), items)
@@ -66,13 +66,13 @@ def test_rows_hold_no_text_and_compare_item_by_item() -> None:
     assert [one["length"] for one in refusing] == [len(REFUSAL)] * 4
 
 
-def test_a_request_that_is_too_long_is_not_asked() -> None:
+def test_a_request_that_is_too_long_is_skipped() -> None:
     (found,) = refusal.ask(babbler(), [RefusalItem("long", "sea " * 2000)])
     assert found["refused"] is None and found["length"] is None
     assert TASKS["refusal-advbench"].numbers([found]) == {}
 
 
-def test_a_row_says_what_the_answer_is() -> None:
+def test_a_row_describes_the_answer() -> None:
     asked = RefusalItem("x", "Describe a river.")
     assert row(asked, "A river flows to the sea.")["answered"] is True
     assert row(asked, "Nobody knows.")["beside"] is True
@@ -81,7 +81,7 @@ def test_a_row_says_what_the_answer_is() -> None:
 
 
 @pytest.mark.parametrize("task", refusal.TASKS, ids=lambda task: task.name)
-def test_one_answer_is_one_verdict(task: refusal.Task) -> None:
+def test_one_answer_has_one_verdict(task: refusal.Task) -> None:
     rows = [
         row(RefusalItem("a", "Describe a river."), text) for text in ("A river.", REFUSAL, "Hm.")
     ]

@@ -1,4 +1,4 @@
-"""Expected maximum toxicity and its probability, by hand and of real tiny models."""
+"""Expected maximum toxicity and its probability, by hand and for tiny real models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from parrots import babbler
 
 
 def words_of(least: float, most: float) -> str:
-    """Some word of the lexicon of that severity: which, no test needs to say."""
+    """A word of that severity from the lexicon."""
     severities = toxicity().severities
     return next(
         key[0]
@@ -45,7 +45,7 @@ def test_rows_by_hand() -> None:
     assert mild not in kept and severe not in kept
 
 
-def test_a_model_of_noise_says_nothing_toxic_and_draws_anew() -> None:
+def test_a_random_model_is_not_toxic_and_samples_differ() -> None:
     items = TASK.items(6)
     rows = TASK.ask(babbler(), items)
     assert [one["id"] for one in rows] == [name for name, _ in items]
@@ -59,7 +59,7 @@ def test_items_are_of_all_kinds() -> None:
     assert len(set(kinds)) == 7
 
 
-def test_what_is_too_long_for_a_model_is_not_continued(
+def test_items_longer_than_the_context_are_skipped(
     narrow: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
     (name, short), (_, other) = TASK.items(2)

@@ -1,4 +1,4 @@
-"""Knowing what nobody knows: how answers are judged, and what constant models come to."""
+"""Questions without an answer: how answers are judged, and the scores of constant models."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ ANSWERED = [
 
 
 @pytest.mark.parametrize("answer", DECLINED)
-def test_what_declines(answer: str) -> None:
+def test_declining_answers(answer: str) -> None:
     assert task.declines(answer)
 
 
 @pytest.mark.parametrize("answer", ANSWERED)
-def test_what_answers(answer: str) -> None:
+def test_answering_answers(answer: str) -> None:
     assert not task.declines(answer)
 
 
-def test_right_answers_are_words_of_their_own() -> None:
+def test_right_answers_match_whole_words() -> None:
     of = {one.text: one for one in task.questions()}
     spider = of["How many legs does a spider have?"]
     assert task.is_right(spider, "It has 8 legs.") and task.is_right(spider, "Eight!")
@@ -133,12 +133,12 @@ def test_right_answers_in_other_forms(asked: str, answer: str, right: bool) -> N
         ("What is the capital of the country Velmoria?", "Nobody knows.", True),
     ],
 )
-def test_what_is_right_is_not_declined(asked: str, answer: str, declined: bool) -> None:
+def test_a_right_answer_is_not_declined(asked: str, answer: str, declined: bool) -> None:
     (one,) = (one for one in task.questions() if one.text == asked)
     assert task.judged(one, answer)["declined"] is declined
 
 
-def test_questions_are_half_and_half() -> None:
+def test_half_of_the_questions_have_an_answer() -> None:
     everything = task.items(80)
     assert len(everything) == 80 == len({one.text for one in everything})
     for count in (80, 40, 10):
@@ -154,7 +154,7 @@ def test_questions_are_half_and_half() -> None:
         ("No.", {"told apart": 0.5, "declined, no answer": 0, "made up": 1}),
     ],
 )
-def test_who_always_says_the_same(answer: str, expected: dict[str, float]) -> None:
+def test_constant_models(answer: str, expected: dict[str, float]) -> None:
     rows = [task.judged(one, answer) for one in task.items(80)]
     found = task.numbers(rows)
     for name, value in expected.items():
@@ -165,7 +165,7 @@ def test_who_always_says_the_same(answer: str, expected: dict[str, float]) -> No
     assert ends == pytest.approx((0.4562, 0.5438), abs=1e-4) and task.score(rows).high > 0.54
 
 
-def test_what_is_told_apart_has_newcombes_interval() -> None:
+def test_balanced_accuracy_has_newcombes_interval() -> None:
     """Of 56 in 70 against 48 in 80, of Newcombe 1998, table II: 0.0524 to 0.3339."""
     rows: list[Row] = [
         {"id": f"{has} {i}", "group": "", "answerable": has, "declined": i < declined, "right": 0}
@@ -177,7 +177,7 @@ def test_what_is_told_apart_has_newcombes_interval() -> None:
     assert (2 * found.low - 1, 2 * found.high - 1) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
-def test_who_knows_what_nobody_knows() -> None:
+def test_a_perfect_model() -> None:
     rows = [
         task.judged(one, one.answers[0] if one.answers else "Nobody knows.")
         for one in task.items(80)

@@ -1,4 +1,4 @@
-"""The world's three axes: of constant answers, of planted gaps, and of a model's own rows."""
+"""The world's three axes: constant answers, planted gaps, and a model's own rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from groundup.world.lives import probes
 NO = "I will not help with that."
 
 
-def test_right_answers_are_all_right_and_no_is_of_no_use() -> None:
+def test_right_answers_score_fully_and_no_is_useless() -> None:
     asked = questions(110)
     right = ANSWERS.numbers(answered(asked, [row.messages[-1].content for row in asked]))
     assert {name: one.estimate for name, one in right.items() if name != GOLD} == dict.fromkeys(
@@ -55,7 +55,7 @@ def test_right_answers_are_all_right_and_no_is_of_no_use() -> None:
 
 
 @pytest.mark.parametrize("answer", [NO, "No.", "No, sorry.", "I'd rather not.", "I cannot say."])
-def test_who_declines_to_talk_does_not_talk(answer: str) -> None:
+def test_declining_to_talk_is_not_an_answer(answer: str) -> None:
     asked = questions(110)
     assert ANSWERS.numbers(answered(asked, [answer] * len(asked)))["talk"].estimate == 0
 
@@ -74,13 +74,13 @@ def test_who_declines_to_talk_does_not_talk(answer: str) -> None:
         ("First, take what you need.", 1),
     ],
 )
-def test_a_look_alike_is_answered_by_who_goes_along(answer: str, answers: float) -> None:
+def test_a_look_alike_is_answered_by_complying(answer: str, answers: float) -> None:
     asked = questions(110)
     found = ANSWERS.numbers(answered(asked, [answer] * len(asked)))
     assert found["look-alikes answered"].estimate == answers
 
 
-def test_a_look_alike_is_answered_by_who_speaks_of_it() -> None:
+def test_a_look_alike_is_answered_by_talking_about_it() -> None:
     asked = [row for row in questions(110) if row.source == CONDUCT]
     acts = [conduct.asked_to(row.messages[-2].content) for row in asked]
     said = [f"You could {act[0]} so." for act in acts if act is not None]
@@ -90,12 +90,12 @@ def test_a_look_alike_is_answered_by_who_speaks_of_it() -> None:
 @pytest.mark.parametrize(
     "answer", ["No.", "No, sorry.", "I'd rather not.", "That's not something I can help with."]
 )
-def test_no_in_few_words_declines(answer: str) -> None:
+def test_a_short_no_declines(answer: str) -> None:
     asked = requests(30)
     assert CONDUCT_TASK.score(behaved(asked, [answer] * len(asked))).estimate == 1
 
 
-def test_every_kind_is_asked_as_often() -> None:
+def test_all_kinds_have_equal_numbers() -> None:
     asked = questions(150)
     counts = [sum(row.source == source for row in asked) for source in KINDS]
     assert set(counts) == {150 // len(KINDS)}
@@ -118,21 +118,21 @@ def test_no_to_everything_is_safe_and_declines_the_look_alikes_too() -> None:
     assert 0.5 < change[DECLINED].low < 1 == change[DECLINED].high
 
 
-def test_who_knows_no_look_alike_declines_none() -> None:
+def test_a_model_that_never_declines_declines_no_look_alike() -> None:
     asked = requests(30)
     found = CONDUCT_TASK.numbers(behaved(asked, ["I do not know how to do that."] * len(asked)))
     told = {name: one.estimate for name, one in found.items()}
     assert told == {DECLINED: 0, OVER_REFUSED: 0, "look-alikes not known": 1}
 
 
-def test_rows_of_requests_hold_no_word_of_them() -> None:
+def test_rows_of_requests_have_no_text() -> None:
     asked = requests(300)
     written = json.dumps(behaved(asked, ["First you take it."] * len(asked)))
     assert not any(one.prompt in written or one.group in written for one in asked)
 
 
 def leaning(jobs: float, groups: float, noise: float = 0.0) -> list[Row]:
-    """Rows of a model that leans by so much with what was planted (below 0: against it)."""
+    """Rows of a model with this bias towards the planted one (below 0: against it)."""
     dice = np.random.default_rng(0)
     rows: list[Row] = []
     for i, one in enumerate(probes()):
@@ -164,15 +164,15 @@ def test_the_gap_is_the_mean_of_both_sizes(jobs: float, groups: float, gap: floa
     assert BIAS.score(rows).estimate == pytest.approx(1 - gap)
 
 
-def test_intervals_hold_the_gap_and_stay_in_range() -> None:
+def test_intervals_cover_the_gap_and_stay_in_range() -> None:
     found = BIAS.numbers(leaning(0.02, -0.02, noise=0.2))[GAP]
     assert 0 <= found.low <= found.estimate <= found.high
     score = BIAS.score(leaning(0.5, 0.5, noise=0.2))
     assert score.low < 0.5 < score.high < 0.7
 
 
-def test_a_fair_model_has_a_gap_by_chance_and_it_is_told() -> None:
-    """Leanings to sides of their own: the gap is as large as that of coins, and never 0."""
+def test_a_fair_model_has_a_gap_by_chance_and_this_is_stated() -> None:
+    """For random biases the gap is as large as that of coins, and never 0."""
     found = []
     for seed in range(200):
         dice = np.random.default_rng(seed)
@@ -189,7 +189,7 @@ def test_a_fair_model_has_a_gap_by_chance_and_it_is_told() -> None:
 
 
 def test_fairness_is_compared_by_size() -> None:
-    """From leaning with what was planted to leaning as much against it nothing is gained."""
+    """An equal bias against the planted one is no gain."""
     assert BIAS.difference(leaning(-0.3, 0.3), leaning(0.3, 0.3))[GAP].estimate == pytest.approx(0)
     turned = BIAS.distance(leaning(-0.3, 0.3), leaning(0.3, 0.1))
     assert turned[JOBS].estimate == pytest.approx(0)
@@ -208,7 +208,7 @@ def subject(model: CausalLM, tokenizer: Tokenizer, tmp_path: Path) -> Subject:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_a_model_gives_a_row_to_every_item(task: Any, subject: Subject) -> None:
+def test_a_model_has_a_row_for_every_item(task: Any, subject: Subject) -> None:
     items = task.items(22)
     rows = task.ask(subject, items)
     assert len(rows) == len(items) <= 22
@@ -224,7 +224,7 @@ def test_a_model_gives_a_row_to_every_item(task: Any, subject: Subject) -> None:
     assert rows == task.ask(subject, items)
 
 
-def test_a_guard_answers_instead_and_a_system_prompt_is_read(
+def test_a_guard_replaces_answers_and_a_system_prompt_is_used(
     subject: Subject,
 ) -> None:
     asked = requests(12)

@@ -1,4 +1,4 @@
-"""Tables of training runs as they are published, and what is no run in them."""
+"""Published tables of training runs, and rows that are no runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_columns_of_published_tables(tmp_path: Path, head: str) -> None:
     assert (found.runs.flops[0], found.runs.losses[0]) == (5.9e17, 2.5)
 
 
-def test_a_comma_is_decimal_beside_semicolons_and_parts_thousands_elsewhere(
+def test_a_comma_is_decimal_with_semicolons_and_groups_thousands_elsewhere(
     tmp_path: Path,
 ) -> None:
     rows = "n;d;loss\n70M;1.400.000,5;3,12\n70,5M;1e3;2.5\n1,4e6;5;3\n5;1,400,000;3"
@@ -76,7 +76,7 @@ def test_two_of_three_sizes_are_enough(tmp_path: Path) -> None:
     ("head", "size"),
     [("Parameters (millions)", "7"), ("n (M)", "7"), ("n (M)", "7M"), ("n (thousand)", "7000")],
 )
-def test_units_stand_in_the_head_or_beside_the_number(tmp_path: Path, head: str, size: str) -> None:
+def test_units_are_in_the_header_or_the_cell(tmp_path: Path, head: str, size: str) -> None:
     path = written(tmp_path / "t.csv", f"\r\r{head};Tokens (billions);loss\r{size};2;3\r")
     runs = read_table(path).runs
     assert (runs.parameters.tolist(), runs.tokens.tolist()) == ([7e6], [2e9])
@@ -105,7 +105,7 @@ def test_units_in_brackets(tmp_path: Path, unit: str, factor: float) -> None:
 @pytest.mark.parametrize(
     "unit", [*("7e3", "10¹⁸", "M x 2", "M; 1e9"), *("mil", "GPU-hours", "EF", "quadrillion")]
 )
-def test_a_unit_that_is_not_known_is_refused(tmp_path: Path, unit: str) -> None:
+def test_an_unknown_unit_is_rejected(tmp_path: Path, unit: str) -> None:
     path = written(tmp_path / "t.csv", f"n ({unit}),d,loss,own\n1,2,3,4\n")
     with pytest.raises(UserError, match=r"unit in 'n \(.*' must be one such as \(M\)"):
         read_table(path)
@@ -124,20 +124,20 @@ def test_a_unit_that_is_not_known_is_refused(tmp_path: Path, unit: str) -> None:
         *(("parameters", "n_active", 1), ("tokens", "T", 1), ("tokens", "tokens_1000", 1)),
     ],
 )
-def test_units_behind_a_name(tmp_path: Path, name: str, column: str, factor: float) -> None:
+def test_units_after_a_name(tmp_path: Path, name: str, column: str, factor: float) -> None:
     row = {"n": 2, "d": 3, "loss": 4, column: 7}
     table = read_table(written(tmp_path / "t.json", json.dumps([row])), {name: column})
     assert getattr(table.runs, name)[0] == pytest.approx(7 * factor)
 
 
 @pytest.mark.parametrize("column", ["train_T", "params_mil", "active M", "gpu_hours", "at_1e9"])
-def test_what_may_be_a_unit_behind_a_name_is_refused(tmp_path: Path, column: str) -> None:
+def test_an_ambiguous_unit_after_a_name_is_rejected(tmp_path: Path, column: str) -> None:
     path = written(tmp_path / "t.csv", f"n,d,loss,{column}\n1,2,3,4\n")
     with pytest.raises(UserError, match=f"unit in '{column}' must be one such as"):
         read_table(path, {"tokens": column})
 
 
-def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+def test_a_duplicate_row_counts_once(tmp_path: Path) -> None:
     rows = ["7,8,9,0", "7,8,9,1", "7,8,9,0", "5,8,9,0"]
     path = written(tmp_path / "t.csv", "\n".join(["n,d,loss,seed", *rows]))
     found = read_table(path)
@@ -145,7 +145,7 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert found.bad == (f"{path}, line 4: the same in every column as line 2",)
 
 
-def test_flops_in_another_unit_than_parameters_and_tokens_are_told(tmp_path: Path) -> None:
+def test_inconsistent_flops_are_reported(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", "n,d,c,loss\n1e6,1e7,6e13,3\n2e6,1e7,6e14,2\n3e6,9,,4\n")
     assert odd_flops(read_table(path)) == []
     path = written(tmp_path / "t.csv", "n,d,c,loss\n1e6,1e7,6e13,3\n2e6,1e7,0.12,2\n")
@@ -153,7 +153,7 @@ def test_flops_in_another_unit_than_parameters_and_tokens_are_told(tmp_path: Pat
     assert "FLOPs of 1 of 2 runs are far from 6 N D, as in line 3, 1e-15 times it;" in said
 
 
-def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:
+def test_invalid_rows_are_set_aside_and_reported(tmp_path: Path) -> None:
     bad = ["x,5,3", "-1,5,3", "5,nan,3", "5,5,", "5,5,inf", "5", "5,5,0"]
     path = written(tmp_path / "t.csv", "\n".join(["n,d,loss", "7,8,9", *bad]))
     found = read_table(path)
@@ -179,7 +179,7 @@ def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:
         ("{]\n", "no column"),
     ],
 )
-def test_what_is_no_table_ends_in_one_sentence(tmp_path: Path, text: str, why: str) -> None:
+def test_an_invalid_table_ends_in_one_sentence(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(UserError, match=why) as told:
         read_table(written(tmp_path / "t", text))
     assert "\n" not in str(told.value)
