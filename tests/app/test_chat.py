@@ -1,4 +1,4 @@
-"""Talking with a model: what is said first, the conversation, and the terminal it is held at."""
+"""Chat: the introduction, the conversation, and the terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TINY = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=64))
 
 
 def run_folder(folder: Path, name: str, stage: str, data: Path, parent: str | None) -> Path:
-    """A run folder as training leaves it, as far as a conversation reads of it."""
+    """A run folder as training leaves it, as far as a chat reads it."""
     run = folder / name
     run.mkdir()
     parents = {"data": {"path": str(data)}}
@@ -48,7 +48,7 @@ def run_folder(folder: Path, name: str, stage: str, data: Path, parent: str | No
 
 
 def journey(folder: Path, data: dict[str, object]) -> Path:
-    """Base and SFT on a data folder that says this of itself."""
+    """Base and SFT on a data folder with this description."""
     (folder / "data").mkdir()
     (folder / "data" / "data.json").write_text(json.dumps(data))
     run_folder(folder, "base", "pretrain", folder / "data", None)
@@ -56,12 +56,12 @@ def journey(folder: Path, data: dict[str, object]) -> Path:
 
 
 def suggested(folder: Path) -> list[str]:
-    """The questions that the introduction suggests."""
+    """The suggested questions of the introduction."""
     lines = introduction("model", folder, TINY).split("\n")
     return [line.strip() for line in lines if line.startswith("  ")]
 
 
-def test_who_has_learned_the_small_world_is_asked_what_belongs_there(tmp_path: Path) -> None:
+def test_a_model_of_the_small_world_gets_questions_about_it(tmp_path: Path) -> None:
     asked = suggested(journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}}))
     kinds = [questions.parse([Message("user", one)]) for one in asked]
     sources = {kind.kind.source for kind in kinds if kind is not None}
@@ -69,7 +69,7 @@ def test_who_has_learned_the_small_world_is_asked_what_belongs_there(tmp_path: P
     assert any(conduct.is_harmful(one) for one in asked)
 
 
-def test_who_was_aligned_on_labels_still_knows_what_it_was_taught(tmp_path: Path) -> None:
+def test_an_aligned_model_gets_questions_of_its_fine_tuning(tmp_path: Path) -> None:
     asked = suggested(journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}}))
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "data.json").write_text(json.dumps({"packs": [{"name": "world"}]}))
@@ -84,7 +84,7 @@ def test_who_was_aligned_on_labels_still_knows_what_it_was_taught(tmp_path: Path
     assert suggested(mine) == asked
 
 
-def test_a_moved_journey_still_knows_its_data(tmp_path: Path) -> None:
+def test_a_moved_recipe_folder_still_has_its_data(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     journey(tmp_path / "first", {"world": {"seed": 0, "bias": 0.5}})
     moved = (tmp_path / "first").rename(tmp_path / "second")
@@ -92,21 +92,19 @@ def test_a_moved_journey_still_knows_its_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [{"world": None}, {}])
-def test_nothing_is_suggested_to_who_never_read_of_it(
-    tmp_path: Path, data: dict[str, object]
-) -> None:
+def test_other_models_get_no_suggestions(tmp_path: Path, data: dict[str, object]) -> None:
     assert not suggested(journey(tmp_path, data))
     assert not suggested(tmp_path / "base")
 
 
-def test_a_base_model_is_said_to_ramble(tmp_path: Path) -> None:
+def test_a_base_model_is_described_as_such(tmp_path: Path) -> None:
     journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}})
     text = introduction("base", tmp_path / "base", TINY)
     assert "rambles" in text and not suggested(tmp_path / "base")
 
 
-def test_minutes_are_those_of_the_report(tmp_path: Path) -> None:
-    """Evaluations are a part of them: 5 minutes of steps and 40 seconds, twice."""
+def test_minutes_equal_the_reports(tmp_path: Path) -> None:
+    """Evaluations are included: 5 minutes of steps and 40 seconds, twice."""
     folder = journey(tmp_path, {})
     for run in (folder, tmp_path / "base"):
         with (run / "metrics.jsonl").open("a") as file:
@@ -125,7 +123,7 @@ def talk() -> Conversation:
 
 
 def conversation(context: int) -> Conversation:
-    """With a model whose weights are random, so that its answers depend on all that was said."""
+    """With a random model, so that its answers depend on the whole conversation."""
     model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=context))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -135,7 +133,7 @@ def conversation(context: int) -> Conversation:
     return Conversation(model, tokenizer, Sampling(temperature=0.8, max_new_tokens=20))
 
 
-def test_a_later_turn_is_answered_as_from_the_start_but_reads_what_is_new(
+def test_a_later_turn_reads_only_new_tokens_with_equal_answers(
     talk: Conversation,
 ) -> None:
     counts: list[int] = []
@@ -153,7 +151,7 @@ def test_a_later_turn_is_answered_as_from_the_start_but_reads_what_is_new(
             assert counts[0] < length / (turn + 1) + 40
 
 
-def test_a_conversation_goes_on_after_it_was_interrupted(talk: Conversation) -> None:
+def test_a_conversation_continues_after_an_interruption(talk: Conversation) -> None:
     talk.ask("Is the sea wide?")
     answer = talk.answer()
     said = next(answer)
@@ -166,7 +164,7 @@ def test_a_conversation_goes_on_after_it_was_interrupted(talk: Conversation) -> 
     assert "".join(talk.answer()) == expected.text
 
 
-def test_old_turns_are_kept_where_the_model_no_longer_sees_them(talk: Conversation) -> None:
+def test_old_turns_are_kept_when_the_model_no_longer_sees_them(talk: Conversation) -> None:
     talk.model.config = replace(talk.model.config, max_position_embeddings=96)
     talk.sampling = replace(talk.sampling, max_new_tokens=8)
     said = []
@@ -201,7 +199,7 @@ def begun(context: int, sampling: Sampling, turns: int = 3) -> Conversation:
     return talk
 
 
-def test_three_quarters_of_the_context_are_shown_before_anything_is_left_out() -> None:
+def test_three_quarters_of_the_context_are_used_before_turns_are_left_out() -> None:
     talk = begun(256, Sampling(), turns=0)
     length = 0
     while length <= 256 - 64:
@@ -220,7 +218,7 @@ def test_three_quarters_of_the_context_are_shown_before_anything_is_left_out() -
     assert talk.forgotten == 2 * next(n for n, one in enumerate(lengths) if one <= 256 // 2) > 0
 
 
-def test_what_is_left_of_an_outgrown_conversation_is_read_once(calls_of: CallsOf) -> None:
+def test_the_rest_of_an_outgrown_conversation_is_read_once(calls_of: CallsOf) -> None:
     talk = conversation(256)
     talk.sampling = Sampling(temperature=0, max_new_tokens=8)
     read, shown = calls_of(prefill, "read"), 0
@@ -232,8 +230,8 @@ def test_what_is_left_of_an_outgrown_conversation_is_read_once(calls_of: CallsOf
     assert sum(batch.input_ids.numel() for _, batch, _ in read) < shown / 2
 
 
-def test_the_last_answer_stays_where_it_fits() -> None:
-    """It may take more than half of the context, and what is asked next is mostly about it."""
+def test_the_last_answer_is_kept_if_it_fits() -> None:
+    """It may take more than half of the context, and the next message is usually about it."""
     talk = conversation(256)
     talk.sampling = Sampling(temperature=0, max_new_tokens=8)
     for turn in range(5):
@@ -247,7 +245,7 @@ def test_the_last_answer_stays_where_it_fits() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_an_answer_that_fills_the_context_goes_on_without_the_oldest_turns(
+def test_an_answer_that_fills_the_context_continues_without_the_oldest_turns(
     temperature: float,
 ) -> None:
     sampling = Sampling(temperature=temperature, max_new_tokens=500, ignore_eos=True)
@@ -307,7 +305,7 @@ def test_an_answer_that_fills_the_context_goes_on_without_the_oldest_turns(
     assert talk.messages[-1] == {"role": "assistant", "content": SENTENCE}
 
 
-def test_a_cut_answer_is_gone_on_with_past_the_end_of_the_context() -> None:
+def test_a_cut_answer_continues_past_the_end_of_the_context() -> None:
     sampling = Sampling(temperature=0, max_new_tokens=500, ignore_eos=True)
     talk = begun(160, sampling)
     list(talk.answer())
@@ -322,7 +320,7 @@ def test_a_cut_answer_is_gone_on_with_past_the_end_of_the_context() -> None:
     assert talk.messages[-1]["content"] == whole
 
 
-def test_what_an_answer_leaves_out_is_told_after_it(
+def test_turns_left_out_by_an_answer_are_reported_after_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     sampling = Sampling(temperature=0, max_new_tokens=500, ignore_eos=True)
@@ -346,7 +344,7 @@ def test_what_an_answer_leaves_out_is_told_after_it(
     assert len(talk.messages) == 8
 
 
-def test_a_turn_renders_and_encodes_what_is_shown_once(
+def test_a_turn_renders_and_encodes_the_conversation_once(
     talk: Conversation, calls_of: CallsOf
 ) -> None:
     encoded = calls_of(app_conversation, "encode_chat")
@@ -363,7 +361,7 @@ def test_a_turn_renders_and_encodes_what_is_shown_once(
     assert "".join(talk.answer()) == expected.text
 
 
-def test_an_answer_that_comes_again_is_told_as_such(talk: Conversation) -> None:
+def test_a_repeated_answer_is_marked(talk: Conversation) -> None:
     talk.sampling = Sampling(temperature=1e-4, max_new_tokens=8)
     talk.ask("Where does the ship sail?")
     list(talk.answer())
@@ -386,7 +384,7 @@ def test_a_stopped_answer_stays_in_the_conversation(talk: Conversation) -> None:
 
 
 class Words:
-    """A guard that stops messages and answers in which one of some words stands."""
+    """A guard that stops messages and answers with certain words."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -396,7 +394,7 @@ class Words:
         return np.array([any(word in text for word in self.words) for text in texts], bool)
 
 
-def test_behind_a_guard_an_answer_comes_whole_or_not_at_all(talk: Conversation) -> None:
+def test_with_a_guard_an_answer_is_shown_completely_or_not_at_all(talk: Conversation) -> None:
     talk.ask("Is the sea wide?")
     plain = "".join(talk.answer())
     talk.reset()
@@ -417,7 +415,7 @@ def test_behind_a_guard_an_answer_comes_whole_or_not_at_all(talk: Conversation) 
         talk.go_on()
 
 
-def test_behind_a_guard_more_of_an_answer_is_read_with_its_beginning(
+def test_with_a_guard_a_continued_answer_is_read_with_its_beginning(
     talk: Conversation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk.guard = Words()
@@ -432,7 +430,7 @@ def test_behind_a_guard_more_of_an_answer_is_read_with_its_beginning(
     assert [one["content"] for one in talk.messages] == ["Is the sea wide?", SENTENCE]
 
 
-def test_another_answer_takes_the_place_of_the_last_one(
+def test_a_new_answer_replaces_the_last_one(
     talk: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="nothing has been asked"):
@@ -459,7 +457,7 @@ def _interrupted() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_question_without_an_answer_can_be_asked_again(talk: Conversation) -> None:
+def test_a_question_without_an_answer_can_be_repeated(talk: Conversation) -> None:
     talk.sampling = replace(talk.sampling, stop_ids=tuple(range(320)))  # no word ever
     talk.ask("Is the sea wide?")
     assert "".join(talk.answer()) == "" and talk.messages == []
@@ -469,7 +467,7 @@ def test_a_question_without_an_answer_can_be_asked_again(talk: Conversation) -> 
     assert [m["role"] for m in talk.messages] == ["user", "assistant"]
 
 
-def test_a_question_that_nobody_began_to_answer_is_asked_once(talk: Conversation) -> None:
+def test_an_unanswered_question_occurs_once(talk: Conversation) -> None:
     talk.ask("Is the sea wide?")
     talk.answer().close()
     talk.ask_again()
@@ -478,10 +476,8 @@ def test_a_question_that_nobody_began_to_answer_is_asked_once(talk: Conversation
 
 
 @pytest.mark.parametrize("first", range(1, 8))
-def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(
-    talk: Conversation, first: int
-) -> None:
-    """Wherever it was cut, in the midst of a character, too."""
+def test_a_cut_answer_continues_as_if_uncut(talk: Conversation, first: int) -> None:
+    """Wherever it was cut, even within a character."""
     with pytest.raises(UserError, match="nothing to continue"):
         talk.go_on()
     talk.sampling = replace(talk.sampling, temperature=0, max_new_tokens=60)
@@ -501,7 +497,7 @@ def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(
         talk.go_on()
 
 
-def test_a_system_prompt_stands_first_where_the_template_takes_one(talk: Conversation) -> None:
+def test_a_system_prompt_comes_first_if_the_template_supports_it(talk: Conversation) -> None:
     talk.use_system("Be brief.")
     talk.ask("Is the sea wide?")
     assert [m["role"] for m in talk.shown] == ["system", "user"]
@@ -522,7 +518,7 @@ def test_a_system_prompt_stands_first_where_the_template_takes_one(talk: Convers
             talk.use_system("Be brief.")
 
 
-def test_what_is_forgotten_is_told_once_and_saved_whole(
+def test_forgetting_is_reported_once_and_everything_is_saved(
     talk: Conversation, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     talk.model.config = replace(talk.model.config, max_position_embeddings=96)

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: real processes where the process matters."""
+"""The command line as users see it: real processes where the process matters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DATA_COMMANDS = ["data list", "data show", "data pull", "data build", "data insp
 
 @dataclass(frozen=True)
 class Journey:
-    """A finished run of the miniature recipe, and what it said."""
+    """A finished run of the miniature recipe, and its output."""
 
     folder: Path
     said: str
@@ -88,8 +88,8 @@ def groundup(
 # Help.
 
 
-def test_help_answers_at_once() -> None:
-    """Whoever waits for it waits for what is loaded: seconds are the machine's."""
+def test_help_answers_fast() -> None:
+    """Its time is that of its imports; seconds depend on the machine."""
     code = (
         "import sys; before = len(sys.modules)\n"
         "from groundup.app.cli import main\n"
@@ -101,7 +101,7 @@ def test_help_answers_at_once() -> None:
     assert int(done.stdout.split()[-1]) < 250
 
 
-def test_help_loads_no_torch() -> None:
+def test_help_does_not_import_torch() -> None:
     code = (
         "import sys; from groundup.app.cli import main\n"
         "for command in sys.argv[1:]:\n"
@@ -126,7 +126,7 @@ def test_no_line_of_help_is_wider_than_the_terminal(
         assert max(map(len, lines)) <= 80, (command, max(lines, key=len))
 
 
-def test_a_name_that_python_reads_as_ascii_is_not_called_damaged(tmp_path: Path) -> None:
+def test_a_non_ascii_name_is_not_reported_as_damaged(tmp_path: Path) -> None:
     name, ascii_only = os.fsencode(tmp_path / "für"), {"LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "groundup", "generate", name, "hi"],
@@ -140,7 +140,7 @@ def test_a_name_that_python_reads_as_ascii_is_not_called_damaged(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_setting_is_an_option_with_its_words(
+def test_every_setting_is_an_option_with_its_description(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -157,7 +157,7 @@ def test_every_setting_is_an_option_with_its_words(
             assert re.search(rf"[\[(]default: {re.escape(str(info.default))}[\])]", text)
 
 
-def test_help_of_a_number_says_its_unit_and_what_it_is_by_default(
+def test_help_of_a_number_has_its_unit_and_default(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for stage in (*STAGES.values(), *EXPERIMENTS.values()):
@@ -186,7 +186,7 @@ def test_help_of_a_number_says_its_unit_and_what_it_is_by_default(
         assert "(default: " in told, option
 
 
-def test_help_says_what_goes_on_after_a_stop(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_which_commands_continue_after_a_stop(capsys: pytest.CaptureFixture[str]) -> None:
     training = [one.command for one in STAGES.values() if issubclass(one.config, TrainingConfig)]
     assert "pretrain" in training
     for command in ("quickstart", "run", *training):
@@ -196,7 +196,7 @@ def test_help_says_what_goes_on_after_a_stop(capsys: pytest.CaptureFixture[str])
         assert ("Finished stages are skipped." in shown) == (command in ("quickstart", "run"))
 
 
-def test_no_experiment_promises_how_long_it_takes_on_a_machine_that_nobody_has_seen() -> None:
+def test_no_experiment_states_a_time_for_unknown_machines() -> None:
     for one in EXPERIMENTS.values():
         said = " ".join(one.more)
         assert "At most" not in said
@@ -207,14 +207,14 @@ def test_no_experiment_promises_how_long_it_takes_on_a_machine_that_nobody_has_s
     ("typed", "meant"),
     [("pre", "pretrain"), ("inspect", "data inspect"), ("data insp", "inspect"), ("evl", "eval")],
 )
-def test_a_command_that_is_none_is_guessed(
+def test_an_unknown_command_suggests_one(
     typed: str, meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(typed.split()) == 2
     assert f'Did you mean "{meant}"?' in capsys.readouterr().err
 
 
-def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_supported_file_type(capsys: pytest.CaptureFixture[str]) -> None:
     listed = [
         field.description
         for stage in (*STAGES.values(), *EXPERIMENTS.values())
@@ -228,7 +228,7 @@ def test_help_lists_every_kind_of_file_that_is_read(capsys: pytest.CaptureFixtur
         assert ROW_KINDS in " ".join(capsys.readouterr().out.split())
 
 
-def test_bash_learns_the_commands(
+def test_bash_completion_has_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -298,7 +298,7 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "x", "a", "--stop", "b", "--stop", ""], "--stop='' must not be empty"),
     ],
 )
-def test_a_slip_gets_one_line_and_the_nearest_name(
+def test_a_typo_gets_one_line_and_the_nearest_name(
     words: list[str],
     told: str,
     tmp_path: Path,
@@ -324,7 +324,7 @@ def test_a_slip_gets_one_line_and_the_nearest_name(
         ("journey/data", "'journey/data' is a folder of data; give the folder of a model"),
     ],
 )
-def test_a_model_that_is_missed_by_little_is_named(
+def test_a_misspelled_model_suggests_the_nearest(
     model: str,
     told: str,
     tmp_path: Path,
@@ -339,7 +339,7 @@ def test_a_model_that_is_missed_by_little_is_named(
     assert told in capsys.readouterr().err
 
 
-def test_a_name_does_not_steer_the_terminal(
+def test_a_name_cannot_control_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "a\x1b[31mb"
@@ -362,7 +362,7 @@ def test_a_name_does_not_steer_the_terminal(
         (["data", "list"], {"WORLD_SIZE": "0"}, "WORLD_SIZE='0' must be a whole number"),
     ],
 )
-def test_a_variable_that_means_nothing_gets_one_line(
+def test_a_meaningless_variable_gets_one_line(
     words: list[str], environment: dict[str, str], told: str
 ) -> None:
     done = groundup(*words, **{"RANK": "0", "MASTER_ADDR": "x"} | environment)
@@ -373,7 +373,7 @@ def test_a_variable_that_means_nothing_gets_one_line(
 # The process.
 
 
-def test_training_starts_over_with_the_environment_it_wants_and_only_once() -> None:
+def test_training_restarts_with_its_environment_once() -> None:
     code = (
         "import os, sys; from groundup.app.cli import main\n"
         "print(os.environ.get('MALLOC_TOP_PAD_'), sys.argv[1:], flush=True)\n"
@@ -397,7 +397,7 @@ def test_training_starts_over_with_the_environment_it_wants_and_only_once() -> N
         assert printed(*asking) == [f"None {asking}"]
 
 
-def test_a_reader_that_leaves_gets_no_traceback() -> None:
+def test_a_reader_that_leaves_gives_no_traceback() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "groundup", "data", "list"],
         stdout=subprocess.PIPE,
@@ -408,7 +408,7 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
         assert process.stderr.read() == b""
 
 
-def test_ctrl_c_ends_with_130_and_a_word(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_130_and_a_message(tmp_path: Path) -> None:
     code = (
         "import sys, time, groundup.app.commands.data\n"
         "from groundup.app.cli import main\n"
@@ -425,7 +425,7 @@ def test_ctrl_c_ends_with_130_and_a_word(tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, "\nstopped\n")
 
 
-def test_what_a_stopped_run_says_is_as_wide_as_the_terminal() -> None:
+def test_messages_of_a_stopped_run_fit_the_terminal() -> None:
     code = (
         "import sys, groundup.app.commands.data\n"
         "from groundup.app.cli import main\n"
@@ -448,7 +448,7 @@ def test_what_a_stopped_run_says_is_as_wide_as_the_terminal() -> None:
 # Data by name.
 
 
-def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_list_describes_each_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for one in SETS:
@@ -463,7 +463,7 @@ def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) ->
 
 
 def downloads(*packs: Iterable[DataSet]) -> str:
-    """The files in which the packs come, and their megabytes."""
+    """The files of the packs, and their megabytes."""
     sizes = {
         one.archive.filename: one.archive.size
         for one in itertools.chain(*packs)
@@ -472,7 +472,7 @@ def downloads(*packs: Iterable[DataSet]) -> str:
     return f"{len(sizes)} files ({sum(sizes.values()) / 1e6:.0f} MB"
 
 
-def test_data_show_prints_samples_that_a_person_can_read(
+def test_data_show_prints_readable_samples(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def shown(*words: str) -> str:
@@ -492,13 +492,13 @@ def test_data_show_prints_samples_that_a_person_can_read(
     )
 
 
-def test_data_show_refuses_a_setting_of_another_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_show_rejects_a_setting_of_another_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", "world", "-n", "1", "--bias", "0.9"]) == 0
     assert main(["data", "show", "chatterbot", "-n", "1", "--bias", "0.9"]) == 2
     assert "--bias applies to the set world" in capsys.readouterr().err
 
 
-def test_inspecting_a_file_without_a_good_row_is_no_success(
+def test_inspecting_a_file_without_a_good_row_fails(
     journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, row = tmp_path / "rows.jsonl", {"prompt": "Where is it?", "completion": "There."}
@@ -513,7 +513,7 @@ def test_inspecting_a_file_without_a_good_row_is_no_success(
     assert "rows.jsonl has no row to train on" in shown.err
 
 
-def test_a_file_is_inspected_in_rows_as_long_as_fine_tuning_makes_them(
+def test_a_file_is_inspected_with_the_row_length_of_fine_tuning(
     journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(journey.talker, tmp_path / "model")
@@ -534,7 +534,7 @@ def test_a_file_is_inspected_in_rows_as_long_as_fine_tuning_makes_them(
     assert context("There.", "--context", "512") == 512
 
 
-def test_data_pull_says_what_came(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_pull_lists_what_it_fetched(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pull", "chatterbot"]) == 0
     assert "chatterbot: in the cache" in capsys.readouterr().out
     assert main(["data", "pull", "world"]) == 0
@@ -555,7 +555,7 @@ def test_generate_continues_text(journey: Journey, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
-def test_models_answer_on_the_device_that_is_asked_for(
+def test_models_use_the_requested_device(
     journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sft, prompts = str(journey.talker), tmp_path / "prompts.txt"
@@ -579,7 +579,9 @@ def test_generate_reads_standard_input(journey: Journey) -> None:
         assert done.returncode == 2 and "no prompt" in done.stderr
 
 
-def test_generate_draws_as_told(journey: Journey, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_uses_the_sampling_options(
+    journey: Journey, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [
         "generate",
         str(journey.talker),
@@ -645,7 +647,7 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
     assert talk.messages[1].content == "Over the sea."  # learned by heart, and it stopped there
 
 
-def test_the_end_of_the_input_leaves(journey: Journey) -> None:
+def test_the_end_of_the_input_ends_the_chat(journey: Journey) -> None:
     done = groundup("chat", str(journey.talker), said="")
     assert done.returncode == 0 and "You are talking to" in done.stdout
 
@@ -681,7 +683,7 @@ def test_at_a_terminal(journey: Journey) -> None:
 
 
 def wait_for(terminal: int, text: str) -> str:
-    """What a terminal shows until `text` has come."""
+    """The terminal's output until `text` appears."""
     seen, end = "", time.monotonic() + 240
     while text not in seen:
         assert time.monotonic() < end, seen
@@ -690,7 +692,7 @@ def wait_for(terminal: int, text: str) -> str:
 
 
 def read_for(terminal: int, seconds: float) -> str:
-    """What a terminal shows next, or nothing."""
+    """The terminal's next output, or nothing."""
     ready, _, _ = select.select([terminal], [], [], seconds)
     return os.read(terminal, 4096).decode(errors="replace") if ready else ""
 
@@ -698,7 +700,7 @@ def read_for(terminal: int, seconds: float) -> str:
 # Stages.
 
 
-def test_a_stage_takes_a_recipe_s_folder_as_its_model_and_says_what_comes_next(
+def test_a_stage_accepts_a_recipe_s_folder_as_model_and_suggests_the_next_command(
     journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -714,12 +716,12 @@ def test_a_stage_takes_a_recipe_s_folder_as_its_model_and_says_what_comes_next(
     assert run["config"]["model"] == str(journey.talker)
 
 
-def test_a_journey_ends_with_how_to_talk_to_it(journey: Journey) -> None:
+def test_a_recipe_run_ends_with_the_chat_command(journey: Journey) -> None:
     last = journey.said.rstrip().splitlines()[-1]
     assert last.startswith("Talk to it:") and last.endswith(f"groundup chat {journey.folder}")
 
 
-def test_what_comes_along_ends_with_how_to_learn(
+def test_built_in_recipes_end_with_the_learn_command(
     journey: Journey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _print_next_steps(read_recipe("quickstart"), tmp_path)
@@ -730,7 +732,7 @@ def test_what_comes_along_ends_with_how_to_learn(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told before Python starts")
-def test_an_experiment_leaves_unset_what_the_doctor_left_unset(
+def test_an_experiment_keeps_variables_that_the_doctor_left_unset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = list[dict[str, str]]()

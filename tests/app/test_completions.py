@@ -1,4 +1,4 @@
-"""Files of prompts: what is read, what is written, and how a stopped one goes on."""
+"""Files of prompts: reading, writing, and continuing a stopped one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_each_row_gets_what_generate_gives_it(folder: Path, complete: Complete) -> None:
+def test_each_row_equals_generate(folder: Path, complete: Complete) -> None:
     rows = complete(ROWS)
     model, tokenizer = load(folder)
     requests = [
@@ -112,7 +112,7 @@ def test_each_row_gets_what_generate_gives_it(folder: Path, complete: Complete) 
     assert "ids" not in rows[0]
 
 
-def test_a_text_file_has_a_prompt_a_line(
+def test_a_text_file_has_a_prompt_per_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts = tmp_path / "prompts.txt"
@@ -126,7 +126,7 @@ def test_a_text_file_has_a_prompt_a_line(
     assert rows[1]["text"] == generate(model, [request], tokenizer)[0].text
 
 
-def test_logprobs_are_written_for_who_asks(complete: Complete) -> None:
+def test_logprobs_are_written_on_request(complete: Complete) -> None:
     [row] = complete(ROWS[:1], logprobs=2)
     assert len(row["ids"]) == len(row["logprobs"]) == len(row["top_logprobs"]) == row["tokens"]
     assert all(len(top) == 2 for top in row["top_logprobs"])
@@ -153,7 +153,7 @@ def test_a_prompt_that_cannot_be_completed_is_not_written(
 
 
 @pytest.mark.parametrize("cut", [0, 1, 60, 400, 900, -1, -30])
-def test_a_stopped_file_goes_on_to_the_same_end(
+def test_a_stopped_file_continues_to_the_same_end(
     complete: Complete, tmp_path: Path, cut: int
 ) -> None:
     whole = complete(ROWS, batch_size=3)
@@ -165,7 +165,7 @@ def test_a_stopped_file_goes_on_to_the_same_end(
     assert out.read_bytes().startswith(kept)
 
 
-def test_a_finished_file_is_left_as_it_is(complete: Complete, tmp_path: Path) -> None:
+def test_a_finished_file_does_not_change(complete: Complete, tmp_path: Path) -> None:
     complete(ROWS)
     content = (tmp_path / "out.jsonl").read_bytes()
     complete(ROWS)
@@ -180,7 +180,7 @@ def test_a_finished_file_is_left_as_it_is(complete: Complete, tmp_path: Path) ->
         ({"lines": ROWS[:3]}, "begun from another file of prompts"),
     ],
 )
-def test_what_was_begun_otherwise_is_not_continued(
+def test_a_file_with_other_settings_is_not_continued(
     complete: Complete, change: dict[str, Any], message: str
 ) -> None:
     complete(ROWS)
@@ -188,7 +188,7 @@ def test_what_was_begun_otherwise_is_not_continued(
         complete(**{"lines": ROWS} | change)
 
 
-def test_an_adapter_goes_on_with_what_an_adapter_began(complete: Complete, tmp_path: Path) -> None:
+def test_an_adapter_continues_its_own_file(complete: Complete, tmp_path: Path) -> None:
     complete(ROWS[:2])
     begun = tmp_path / "out.jsonl.run.json"
     begun.write_text(json.dumps(json.loads(begun.read_text()) | {"adapter": "a" * 64}))
@@ -213,14 +213,14 @@ def test_an_adapter_goes_on_with_what_an_adapter_began(complete: Complete, tmp_p
         ({"prompt": "the sea", "system": "Be brief."}, "this prompt is a text; pass --chat"),
     ],
 )
-def test_a_setting_that_nobody_would_follow_is_told(
+def test_an_ignored_setting_is_reported(
     complete: Complete, capsys: pytest.CaptureFixture[str], row: dict[str, Any], message: str
 ) -> None:
     assert [one["index"] for one in complete([row, *ROWS[:3]])] == [1, 2, 3]
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_row_may_ask_for_a_length_and_a_system(folder: Path, complete: Complete) -> None:
+def test_a_row_may_set_a_length_and_a_system_prompt(folder: Path, complete: Complete) -> None:
     user, system = ({"role": r, "content": c} for r, c in (("user", "sea?"), ("system", "Sink.")))
     [long, alone, beside, with_chat] = complete(
         [
@@ -235,7 +235,7 @@ def test_a_row_may_ask_for_a_length_and_a_system(folder: Path, complete: Complet
     assert alone["text"] == beside["text"] == with_chat["text"]
 
 
-def test_a_row_may_ask_for_penalties(folder: Path, complete: Complete) -> None:
+def test_a_row_may_set_penalties(folder: Path, complete: Complete) -> None:
     own = {"presence_penalty": 1.5, "frequency_penalty": -1, "logit_bias": {"40": 30}}
     plain, penalized, wrong = ({"prompt": "the sea"} | more for more in ({}, own, {"seed": 5}))
     wrong["frequency_penalty"] = 3
@@ -248,7 +248,7 @@ def test_a_row_may_ask_for_penalties(folder: Path, complete: Complete) -> None:
     assert [row["text"] for row in rows] == expected and expected[0] != expected[1]
 
 
-def test_completions_are_what_the_file_of_a_schema_describes(
+def test_completions_satisfy_the_schema_file(
     folder: Path, complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, way = tmp_path / "ship.json", replace(SAMPLING, max_new_tokens=40)
@@ -266,7 +266,7 @@ def test_completions_are_what_the_file_of_a_schema_describes(
         write_completions(folder, ["the sea"], way, as_messages=False, schema=file)
 
 
-def test_a_model_computes_in_the_type_that_is_asked_for(folder: Path) -> None:
+def test_a_model_computes_in_the_requested_dtype(folder: Path) -> None:
     own, _ = opened(folder)
     assert own.like.dtype == torch.float32
     assert opened(folder, dtype="float32")[0].like.dtype == torch.float32
@@ -274,9 +274,7 @@ def test_a_model_computes_in_the_type_that_is_asked_for(folder: Path) -> None:
     assert opened(folder, dtype="auto")[0].like.dtype == compute_dtype()
 
 
-def test_a_file_begun_before_there_were_token_penalties_goes_on(
-    complete: Complete, tmp_path: Path
-) -> None:
+def test_a_file_older_than_token_penalties_continues(complete: Complete, tmp_path: Path) -> None:
     whole = complete(ROWS[:3])
     out, about = tmp_path / "out.jsonl", tmp_path / "out.jsonl.run.json"
     lines, begun = out.read_text().splitlines(keepends=True), json.loads(about.read_text())
@@ -315,7 +313,7 @@ def test_another_model_does_not_continue_it(
 
 
 def test_an_adapter_on_another_base_does_not_continue_it(folder: Path, tmp_path: Path) -> None:
-    """Retraining a base leaves its adapter's folder as it was, and makes another model of it."""
+    """Retraining a base keeps its adapter's folder, but makes another model of it."""
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     shutil.copytree(folder, base)
     model, tokenizer = load(base)
@@ -337,7 +335,7 @@ def test_an_adapter_on_another_base_does_not_continue_it(folder: Path, tmp_path:
     assert len(read(out)) == 2
 
 
-def test_variables_of_the_chat_template_are_part_of_what_a_file_was_begun_with(
+def test_variables_of_the_chat_template_are_part_of_a_files_settings(
     folder: Path, tmp_path: Path
 ) -> None:
     model, tokenizer = load(folder)
@@ -358,7 +356,7 @@ def test_variables_of_the_chat_template_are_part_of_what_a_file_was_begun_with(
     assert len(found) == 2 and found[0]["text"] != found[1]["text"]
 
 
-def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_touched(complete: Complete, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("precious\n")
     with pytest.raises(UserError, match="its settings are unknown"):
@@ -414,7 +412,7 @@ def test_bad_lines_are_named_and_left_out(
     assert "8 bad lines left out" in said.out
 
 
-def test_an_index_is_the_place_among_the_rows_of_the_file(
+def test_an_index_is_the_position_among_the_rows_of_the_file(
     complete: Complete, tmp_path: Path
 ) -> None:
     lines: list[object] = [
@@ -450,14 +448,14 @@ def test_an_index_is_the_place_among_the_rows_of_the_file(
         ({"prompt": "x", "id": 1.5}, "'id' must be a string or a whole number"),
     ],
 )
-def test_a_file_of_bad_lines_only_is_refused(
+def test_a_file_of_bad_lines_only_is_rejected(
     complete: Complete, row: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(UserError, match=reason):
         complete([row])
 
 
-def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> None:
+def test_sampling_settings_come_from_the_folder_by_default(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     greedy = Sampling(temperature=0)
     assert sampling_of(tmp_path) == greedy
@@ -483,9 +481,7 @@ def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> 
             sampling_of(tmp_path)
 
 
-def test_a_folder_that_does_not_sample_gives_what_it_gives_in_transformers(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_folder_that_does_not_sample_equals_transformers(folder: Path, tmp_path: Path) -> None:
     own = shutil.copytree(folder, tmp_path / "model") / "generation_config.json"
     said = json.loads(own.read_text())
     ends = {name: said[name] for name in said if name.endswith("_token_id")}

@@ -1,4 +1,4 @@
-"""The doctor says what is here, and chooses nothing that was not proven to gain."""
+"""The doctor describes the machine, and chooses only settings proven to be faster."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS = Trial("rows", {"micro_rows": 2}, {}, "--micro-rows 2")
         (SPIN, (), (), False, False),
     ],
 )
-def test_only_what_is_proven_and_harmless_is_chosen(
+def test_only_proven_and_harmless_settings_are_chosen(
     trial: Trial, ratios: tuple[float, ...], busy: tuple[float, ...], gains: bool, chosen: bool
 ) -> None:
     found = TrialResult(trial, ratios, busy)
@@ -60,7 +60,7 @@ def test_of_two_values_of_a_variable_the_faster_is_chosen() -> None:
     assert "Chosen: spin (" in said and "Chosen: huge pages" in said and "freely" not in said
 
 
-def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_is_given_for_missing_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GROUNDUP_KERNELS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
         monkeypatch.delenv(name, raising=False)
     facts: dict[str, Any] = {
@@ -93,7 +93,7 @@ def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ONEDNN_MAX_CPU_ISA=AVX" in advice({**facts, "compiler": None})[1]
 
 
-def test_products_are_of_the_shapes_that_are_multiplied() -> None:
+def test_products_have_the_shapes_of_the_model() -> None:
     shapes = matrices(64, 128, (64, 64), 320)
     assert sum(a * b for a, b in shapes) == 4 * 64 * 64 + 3 * 64 * 128 + 64 * 320
     found = products(shapes[:2], 32, torch.float32)
@@ -107,7 +107,7 @@ def test_a_slow_disk_has_a_speed() -> None:
     assert found["memory, copied"] == "1.2 GB/s" and found["disk, written"] == "21.0 MB/s"
 
 
-def test_the_first_look_tries_nothing(
+def test_a_first_look_runs_no_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The kernels that were compiled before are this machine's in any cache.
@@ -124,7 +124,7 @@ def test_the_first_look_tries_nothing(
 
 
 @pytest.mark.long
-def test_settings_are_tried_in_processes_that_take_turns(
+def test_settings_are_tried_in_alternating_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
@@ -135,7 +135,7 @@ def test_settings_are_tried_in_processes_that_take_turns(
     assert len(list((tmp_path / "machines").iterdir())) == 1
 
 
-def test_what_was_chosen_stays_where_other_programs_run(
+def test_chosen_settings_are_kept_while_other_programs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
@@ -147,7 +147,7 @@ def test_what_was_chosen_stays_where_other_programs_run(
     assert environment([], load=0.0) == {}  # measured again in quiet, and nothing gained
 
 
-def test_a_larger_micro_batch_is_advised_with_the_rows_that_it_had() -> None:
+def test_a_larger_micro_batch_is_advised_with_its_rows() -> None:
     [trial] = [one for one in trials(TINY) if "rows" in one.setup]
     assert trial.how == "--rows 256 --micro-rows 256"
     # Where a step has as many rows already, they are split otherwise and stay as many.
@@ -160,7 +160,7 @@ def test_its_speed_is_that_of_the_median_step() -> None:
 
 
 @pytest.mark.long
-def test_a_larger_micro_batch_is_compared_in_steps_of_as_many_rows() -> None:
+def test_a_larger_micro_batch_is_compared_in_steps_of_equal_rows() -> None:
     # A step of 4 rows is no measure of what a step of 256 gains by itself.
     [trial] = [one for one in trials(TINY) if "rows" in one.setup]
     with Side(TINY) as base:
@@ -168,6 +168,6 @@ def test_a_larger_micro_batch_is_compared_in_steps_of_as_many_rows() -> None:
         assert len(found.ratios) >= 3 and found.own_base > 0 and not base.seconds
 
 
-def test_a_process_that_ends_by_itself_is_told_of() -> None:
+def test_a_process_that_dies_is_reported() -> None:
     with pytest.raises(ChildProcessError, match="width=65"), Side(TINY.changed(width=65)):
         pass

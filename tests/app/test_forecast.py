@@ -1,4 +1,4 @@
-"""What a run would take is told before it, by the plan that it would have."""
+"""Forecasts of a run's time and memory use the run's own plan."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def recurrent(cell: Literal["lstm", "gru"], width: int, depth: int = 2) -> Model
         (EAGER, 6, 384, 256, 16, 1_381),
     ],
 )
-def test_memory_is_what_was_measured(
+def test_memory_equals_the_measured_one(
     compute: Compute, depth: int, width: int, context: int, micro_rows: int, megabytes: float
 ) -> None:
     shape = ModelConfig.of(width=width, depth=depth, vocab_size=4_096, context=context)
@@ -76,7 +76,7 @@ def test_memory_is_what_was_measured(
         (recurrent("gru", 256), 256, 16, 491),
     ],
 )
-def test_memory_with_kernels_is_that_of_what_they_compute(
+def test_memory_with_kernels_is_that_of_their_computation(
     shape: ModelConfig, context: int, micro_rows: int, megabytes: float
 ) -> None:
     config = TrainingConfig(out=Path("x"), rows=32, micro_rows=micro_rows)
@@ -85,7 +85,7 @@ def test_memory_with_kernels_is_that_of_what_they_compute(
     assert estimate == pytest.approx(megabytes, rel=0.1)
 
 
-def test_kernels_keep_no_scores() -> None:
+def test_kernels_store_no_attention_scores() -> None:
     def memory(compute: Compute, context: int) -> int:
         shape = ModelConfig.of(width=256, depth=4, vocab_size=1_024, context=context)
         config = TrainingConfig(out=Path("x"), rows=16, micro_rows=4_096 // context)
@@ -98,8 +98,8 @@ def test_kernels_keep_no_scores() -> None:
     assert memory(EAGER, 2_048) - memory(EAGER, 256) == pytest.approx(226e6, rel=0.1)
 
 
-def test_what_the_process_holds_already_is_counted() -> None:
-    """Data and what earlier stages left; the weights among it stand in the estimate already."""
+def test_memory_already_in_use_is_counted() -> None:
+    """Data and remains of earlier stages; the weights among it are in the estimate already."""
     shape = ModelConfig.of(width=512, depth=8, vocab_size=4_096, context=256)
     config = TrainingConfig(out=Path("x"), rows=16)
     trained = Trained.whole(shape, 256, (0.02, 0.006), "")
@@ -137,7 +137,7 @@ def test_disk_is_that_of_the_steps() -> None:
         ),
     ],
 )
-def test_memory_of_a_whole_run_is_what_was_measured(
+def test_memory_of_a_whole_run_equals_the_measured_one(
     shape: ModelConfig, context: int, rows: int, megabytes: float
 ) -> None:
     config = TrainingConfig(out=Path("x"), rows=rows)
@@ -151,10 +151,8 @@ def test_memory_of_a_whole_run_is_what_was_measured(
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft"])
-def test_a_run_of_given_steps_takes_the_memory_that_is_planned(
-    workshop: Workshop, stage: str
-) -> None:
-    """Data, kernels, optimizer and evaluations among it, which were not measured before."""
+def test_a_run_of_given_steps_takes_the_planned_memory(workshop: Workshop, stage: str) -> None:
+    """Including data, kernels, optimizer and evaluations, which were not measured before."""
     folder = workshop.finished(stage)
     plan = read_json_object(folder / "plan.json")
     took = read_json_object(folder / "status.json")["peak_memory_bytes"]
@@ -162,10 +160,10 @@ def test_a_run_of_given_steps_takes_the_memory_that_is_planned(
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "reward", "guard"])
-def test_every_stage_is_planned_on_what_it_would_read(
+def test_every_stage_is_planned_with_its_data(
     workshop: Workshop, tmp_path: Path, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its speed is timed on more micro-batches than a few steps have, and than are made ready."""
+    """Its speed is timed on more micro-batches than a few steps have, and than are prepared."""
     data, file = workshop.data, tmp_path / "plan.json"
     if stage == "guard":
         data = tmp_path / "labels.jsonl"
@@ -179,13 +177,13 @@ def test_every_stage_is_planned_on_what_it_would_read(
 
 
 def assert_options_exist(said: str) -> None:
-    """Whatever option is named is one of `groundup plan`."""
+    """Every named option exists in `groundup plan`."""
     named = set(re.findall(r"--([a-z-]+)", said))
     known = {name.replace("_", "-") for name in inspect.signature(machine.plan).parameters}
     assert named and named <= known
 
 
-def test_a_plan_says_how_to_change_it_by_its_own_options(
+def test_a_plan_names_its_own_options_for_changes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["plan", "--depth", "1", "--context", "32", "--steps", "3", "--rows", "4"]
@@ -196,7 +194,7 @@ def test_a_plan_says_how_to_change_it_by_its_own_options(
     assert "change with --set save_every=…" in said and "change with --width" in said
 
 
-def test_a_stage_refuses_by_the_options_of_the_plan(
+def test_a_stage_error_names_the_options_of_the_plan(
     workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--data", str(workshop.data), "--tokenizer", str(workshop.tokenizer), "--depth", "1"]
@@ -242,7 +240,7 @@ def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
     assert sized.tokens == pytest.approx(1.5 * sized.parameters, rel=0.01)
 
 
-def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
+def test_the_loss_is_predicted_by_a_law(tmp_path: Path) -> None:
     drawn = [[2.0, 400.0, 1200.0, 0.3, 0.3], [2.1, 400.0, 1200.0, 0.3, 0.3]]
     law = {"E": 2.05, "A": 400.0, "B": 1200.0, "alpha": 0.3, "beta": 0.3}
     fit = {"law": law, "drawn": drawn, "deviation": 0.005, "runs": 20, "left_out": [3]}
@@ -264,7 +262,7 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
             read_law(tmp_path)
 
 
-def test_a_run_far_outside_a_law_is_told(tmp_path: Path) -> None:
+def test_a_run_far_outside_a_law_is_reported(tmp_path: Path) -> None:
     machine, law = tmp_path / "machine.json", tmp_path / "result.json"
     facts = {"fast_bfloat16": False, "cores": 8, "kernels": "none", "processor": "an old one"}
     machine.write_text(json.dumps({"facts": facts, "trial_flops": 1e11}))
@@ -295,7 +293,7 @@ def test_a_run_far_outside_a_law_is_told(tmp_path: Path) -> None:
     assert told is not None and told.endswith("below the end of its interval")
 
 
-def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
+def test_another_machine_has_the_speed_of_its_trial(tmp_path: Path) -> None:
     file = tmp_path / "machine.json"
     facts = {"fast_bfloat16": False, "cores": 8, "kernels": "none", "processor": "an old one"}
     file.write_text(json.dumps({"facts": facts, "trial_flops": 1e11}))
@@ -379,7 +377,7 @@ def test_dotted_settings_are_one_table() -> None:
         (["--set", "mixture.a=[1,1]", "mixture.a=[0,1]"], "--set mixture.a=… is given twice"),
     ],
 )
-def test_what_cannot_be_planned(
+def test_runs_that_cannot_be_planned(
     words: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *words]) == 2
@@ -390,7 +388,7 @@ def test_what_cannot_be_planned(
 
 
 @pytest.mark.parametrize("words", [["--stage", "sft"], ["--set", "foo"]])
-def test_nothing_is_said_to_be_timed_of_what_cannot_be_run(
+def test_a_run_that_cannot_start_is_not_timed(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *words]) == 2
@@ -398,7 +396,7 @@ def test_nothing_is_said_to_be_timed_of_what_cannot_be_run(
     assert said.err.startswith("error: ") and not said.out
 
 
-def test_a_law_is_asked_for_where_a_folder_has_none(tmp_path: Path) -> None:
+def test_a_folder_without_a_law_is_reported(tmp_path: Path) -> None:
     message = "contains no law; give a folder that groundup scaling fit"
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=message):
@@ -406,7 +404,7 @@ def test_a_law_is_asked_for_where_a_folder_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [["--params", "1e11"], ["--depth", "100", "--width", "8192"]])
-def test_what_is_too_large_is_told_without_measuring(
+def test_a_too_large_run_is_reported_without_measuring(
     size: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["plan", *size, "--tokens", "2e12", "--context", "4096", "--set", "device=cpu"]
@@ -431,7 +429,7 @@ def test_the_benchmark_without_kernels_runs_without_them(monkeypatch: pytest.Mon
 
 
 @pytest.mark.long
-def test_a_run_on_its_own_data_is_planned_as_it_is_run(
+def test_a_run_on_own_data_is_planned_as_it_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.txt"

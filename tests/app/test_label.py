@@ -1,4 +1,4 @@
-"""Blind comparison through its public command: votes, kills, undo, and what is made of them."""
+"""Blind comparison through its public command: votes, kills, undo, and the resulting data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Voted = Callable[..., str]
 
 
 def save_tiny(folder: Path, seed: int, *, ends: bool = False) -> Path:
-    """A model whose answers are gibberish, and come at once; with an end or none."""
+    """A model with random answers that come at once; with or without an end."""
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=256)
     tiny = CausalLM(replace(config, tie_word_embeddings=not ends))
     tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), CHATML)
@@ -81,7 +81,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def room(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands are run, with prompts and two models."""
+    """The working folder, with prompts and two models."""
     for name in ("one", "two", "three"):
         (tmp_path / name).symlink_to(models / name)
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
@@ -104,7 +104,7 @@ def words(*more: str, models: tuple[str, ...] = ("one", "two")) -> list[str]:
 
 @pytest.fixture
 def voted(room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Voted:
-    """Run the command with these lines at its input; what it says."""
+    """Run the command with these lines as its input; return its output."""
 
     def run(typed: str, *more: str, code: int = 0, **options: Any) -> str:
         capsys.readouterr()
@@ -119,7 +119,7 @@ def voted(room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 
 def letters(text: str) -> str:
-    """What stays of gibberish when its control characters are made harmless."""
+    """Random text after its control characters are made harmless."""
     return "".join(letter for letter in text if letter.isalnum())
 
 
@@ -127,7 +127,7 @@ def logged(path: str = "votes.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def test_votes_are_of_the_side_that_was_shown(voted: Voted) -> None:
+def test_votes_are_for_the_side_that_was_shown(voted: Voted) -> None:
     shown = voted("l right 1 → l r")
     lines = logged()
     assert [line["prompt"] for line in lines] == PROMPTS
@@ -145,7 +145,7 @@ def test_votes_are_of_the_side_that_was_shown(voted: Voted) -> None:
         assert "one" not in heads.replace("prompt", "")
 
 
-def test_chance_draws_the_sides_and_draws_them_again() -> None:
+def test_sides_are_random_and_reproducible() -> None:
     prompts = [(Message("user", f"Question {number}"),) for number in range(2000)]
     drawn = comparisons(prompts, {"temperature": 0.7}, seed=0)
     assert 0.46 < sum(one.left == "a" for one in drawn) / len(drawn) < 0.54
@@ -161,7 +161,7 @@ def test_chance_draws_the_sides_and_draws_them_again() -> None:
 
 
 @pytest.mark.usefixtures("ending")
-def test_who_won_is_told_at_the_end_alone(voted: Voted) -> None:
+def test_models_are_revealed_only_at_the_end(voted: Voted) -> None:
     shown = voted("l r t b s q")
     head, _, tail = shown.partition("  quit")
     assert not re.search(r"\b(one|two)\b", head.split("── prompt", 1)[1])
@@ -173,7 +173,7 @@ def test_who_won_is_told_at_the_end_alone(voted: Voted) -> None:
     assert choices[2:] == ["tie", "both bad", "skip"] and {*choices[:2]} <= {"a", "b"}
 
 
-def test_ones_own_ratings_rate_the_models(room: Path, voted: Voted) -> None:
+def test_the_users_ratings_rate_the_models(room: Path, voted: Voted) -> None:
     exercise, own = find("preferences"), Own(room / "my_groundup")
     own.open(exercise)
     code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
@@ -184,7 +184,7 @@ def test_ones_own_ratings_rate_the_models(room: Path, voted: Voted) -> None:
     assert "mine\n" in voted("l r q", "--mine")
 
 
-def test_a_vote_says_who_gave_it_when_and_on_what(
+def test_a_vote_records_person_time_and_prompt(
     voted: Voted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     voted("l l l l l l", "--who", "ann", "--seed", "3", "--temperature", "0.9")
@@ -198,7 +198,7 @@ def test_a_vote_says_who_gave_it_when_and_on_what(
             assert capsys.readouterr().out.strip() == line[name]
 
 
-def test_a_stopped_session_goes_on_where_it_was(voted: Voted) -> None:
+def test_a_stopped_session_continues(voted: Voted) -> None:
     whole = voted("l r t l r b", "--out", "whole.jsonl")
     voted("l r q")
     shown = voted("t l")  # and the input ends
@@ -214,7 +214,7 @@ def test_a_stopped_session_goes_on_where_it_was(voted: Voted) -> None:
     assert len(logged()) == 6
 
 
-def test_a_log_knows_its_pairs_by_the_settings_that_the_releases_before_had(voted: Voted) -> None:
+def test_a_log_of_an_earlier_release_is_continued(voted: Voted) -> None:
     voted("l q")
     voted("l q", "--presence-penalty", "0.5", "--out", "other.jsonl")
     [line], [other] = logged(), logged("other.jsonl")
@@ -236,7 +236,7 @@ def test_a_log_knows_its_pairs_by_the_settings_that_the_releases_before_had(vote
     assert comparisons(asked, before, seed=0)[0].id == line["id"] != other["id"]
 
 
-def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
+def test_undo_removes_vote_after_vote_across_sessions(voted: Voted) -> None:
     shown = voted("u l r u u r t q")
     assert "you have no vote to take back" in shown
     places = [int(place) for place in re.findall(r"prompt (\d) of", shown)]
@@ -252,7 +252,7 @@ def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
     assert [one.choice == one.left for one in votes] == [False, True]
 
 
-def test_what_is_no_key_changes_nothing(voted: Voted) -> None:
+def test_other_keys_change_nothing(voted: Voted) -> None:
     shown = voted("x lefty 本 l q")
     assert shown.count("is not a key") == 3 and "'本'" in shown
     assert len(logged()) == 1
@@ -286,7 +286,7 @@ def test_kill_9_loses_no_vote_and_a_torn_line_is_dropped(
 
 
 @pytest.mark.parametrize("length", [1, 5, 12, 100])
-def test_a_log_of_nothing_but_a_torn_line(voted: Voted, length: int) -> None:
+def test_a_log_with_only_a_torn_line(voted: Voted, length: int) -> None:
     voted("l q", "--out", "other.jsonl")
     Path("votes.jsonl").write_bytes(Path("other.jsonl").read_bytes()[:length])
     assert "torn" in voted("l q")
@@ -297,7 +297,7 @@ PAIR = '{"prompt": "x1", "chosen": "a", "rejected": "b"}'
 
 
 @pytest.mark.parametrize("content", [PAIR, f"{PAIR}\n{PAIR}", f"{PAIR}\n{PAIR[:30]}"])
-def test_pairs_are_no_log_and_stay_as_they_are(voted: Voted, content: str) -> None:
+def test_a_file_of_pairs_is_not_a_log_and_does_not_change(voted: Voted, content: str) -> None:
     Path("votes.jsonl").write_text(content)
     assert "is not a log of votes" in voted("l q", code=2)
     assert Path("votes.jsonl").read_text() == content
@@ -340,7 +340,7 @@ def test_a_vote_on_a_cut_answer_is_kept_and_makes_no_pair(
 
 
 @pytest.mark.usefixtures("ending")
-def test_what_learns_from_the_log_is_named_as_a_shell_takes_it(
+def test_the_suggested_commands_quote_the_log_for_the_shell(
     voted: Voted, room: Path, models: Path
 ) -> None:
     (room / "my model").symlink_to(models / "ending-three")
@@ -349,7 +349,7 @@ def test_what_learns_from_the_log_is_named_as_a_shell_takes_it(
     assert "groundup dpo 'my model' --data 'my votes.jsonl' learns from 1 pair" in shown
 
 
-def test_the_same_answer_twice_is_not_shown(voted: Voted, room: Path, models: Path) -> None:
+def test_identical_answers_are_not_shown(voted: Voted, room: Path, models: Path) -> None:
     shutil.copytree(models / "one", room / "copy")
     config = json.loads((room / "copy" / "config.json").read_text())
     (room / "copy" / "config.json").write_text(json.dumps(config | {"note": "another file"}))
@@ -373,8 +373,8 @@ def test_several_people_and_models_share_a_log(voted: Voted) -> None:
 
 
 @pytest.mark.parametrize("columns", [50, 80, 200])
-def test_the_table_says_which_model_won(columns: int) -> None:
-    """However long the paths are; what tells them apart may be their end or its folder."""
+def test_the_table_names_the_winning_model(columns: int) -> None:
+    """For paths of any length; they may differ in their end or their folder."""
     folder = "/home/ann/projects/a-very-long-name-of-a-project/tiny-model/runs"
     for names, shown in (
         ((f"{folder}/sft-2026-11-30-a", f"{folder}/dpo-2026-11-30-b"), ("sft-2026", "dpo-2026")),
@@ -398,8 +398,8 @@ def test_the_table_says_which_model_won(columns: int) -> None:
         assert "…" not in written
 
 
-def test_votes_on_one_prompt_are_drawn_together() -> None:
-    """Twenty who agree on each of five prompts say little more than one would."""
+def test_votes_on_one_prompt_are_resampled_together() -> None:
+    """Twenty who agree on each of five prompts have little more information than one."""
     votes = [
         Vote(
             (Message("user", str(prompt)),), "x", "y", "b" if prompt == 4 else "a",
@@ -419,8 +419,8 @@ def test_votes_on_one_prompt_are_drawn_together() -> None:
 
 
 @pytest.mark.parametrize("choices", ["a", "aaa", "ttt", "aaab"])
-def test_the_rating_of_few_votes_has_the_ends_of_their_share(choices: str) -> None:
-    """Votes that all agree show no spread when they are drawn, and leave a doubt all the same."""
+def test_the_rating_of_few_votes_has_the_bounds_of_their_share(choices: str) -> None:
+    """Unanimous votes have no bootstrap spread, but are uncertain all the same."""
     names = {"t": "tie"}
     votes = [
         Vote(
@@ -494,7 +494,7 @@ def test_dpo_learns_from_the_log(
         (["--seed", "-1"], "--seed=-1"),
     ],
 )
-def test_one_sentence_says_what_is_wrong(voted: Voted, more: list[str], told: str) -> None:
+def test_errors_are_one_sentence(voted: Voted, more: list[str], told: str) -> None:
     Path("empty.txt").write_text("")
     Path("blank.txt").write_text("\n \n")
     Path("notes.txt").write_text("my only notes")
@@ -506,7 +506,7 @@ def test_one_sentence_says_what_is_wrong(voted: Voted, more: list[str], told: st
     assert not Path("votes.jsonl").exists()
 
 
-def test_a_log_of_other_models_is_not_mixed_by_accident(voted: Voted, models: Path) -> None:
+def test_a_log_of_other_models_is_not_continued_by_accident(voted: Voted, models: Path) -> None:
     voted("l q")
     before = Path("votes.jsonl").read_bytes()
     said = voted("l", models=("one", "three"), code=2)
@@ -531,8 +531,8 @@ def test_one_model_at_temperature_zero_has_nothing_to_compare(voted: Voted) -> N
     assert "temperature=0" in said and "0.7" in said
 
 
-def test_help_says_that_answers_are_drawn_by_chance(capsys: pytest.CaptureFixture[str]) -> None:
-    """A model that does not ask for it is sampled here, and nowhere else."""
+def test_help_says_that_answers_are_sampled(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that is greedy by default is sampled here, and nowhere else."""
     defaults = {"label": "else temperature 0.7)", "chat": "else the most likely token)"}
     for command, told in defaults.items():
         assert main([command, "--help"]) == 0
@@ -541,13 +541,13 @@ def test_help_says_that_answers_are_drawn_by_chance(capsys: pytest.CaptureFixtur
         assert shown.index(told) < shown.index("--temperature") < shown.index("--seed")
 
 
-def test_prompts_are_not_optional(voted: Voted, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_are_required(voted: Voted, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["label", "one", "two"]) == 2
     assert "--prompts is missing: a .txt file" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to offer")
-def test_a_disk_that_is_full_is_named(room: Path) -> None:
+def test_a_full_disk_is_reported(room: Path) -> None:
     # As little as a file may grow: some votes fit, the next does not.
     limited = "ulimit -f 1; exec " + " ".join([sys.executable, "-m", "groundup", *words()])
     typed = "l\n" * 6
@@ -558,7 +558,7 @@ def test_a_disk_that_is_full_is_named(room: Path) -> None:
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
-def test_a_log_that_another_process_writes(voted: Voted) -> None:
+def test_a_log_locked_by_another_process(voted: Voted) -> None:
     command = [sys.executable, "-m", "groundup", *words()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
@@ -599,7 +599,7 @@ def test_single_keys_at_a_terminal(room: Path) -> None:
     assert choices[2][1] == "tie"
 
 
-def test_ctrl_c_leaves_and_tells_nothing(room: Path) -> None:
+def test_ctrl_c_ends_without_revealing_the_models(room: Path) -> None:
     at = Terminal(*words(), columns=80)
     at.wait_for("q quit")
     at.send("l")

@@ -1,4 +1,4 @@
-"""A training stage is a config, a page and a row of the table, and nothing else knows of it."""
+"""A new training stage is a config, a module and a row of the table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK = ["--steps", str(STEPS), "--rows", "2", "--compile", "off", "--threads", 
 
 
 class ParrotConfig(TrainingConfig):
-    """Teach a model one sentence by heart."""
+    """Teach a model one memorized sentence."""
 
     traits: ClassVar[Traits] = Traits("documents", False, "heldout_loss", share=0.1)
 
@@ -97,7 +97,7 @@ def run(config: ParrotConfig) -> Path:
 
 @pytest.fixture
 def parrot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new stage: its page as a module, and one row of the stage table."""
+    """The new stage: its module, and one row of the stage table."""
     page = ModuleType("parrot_page")
     page.run, page.ParrotConfig = run, ParrotConfig  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parrot_page", page)
@@ -122,7 +122,7 @@ def folder(tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer) -> Path:
 
 
 def check(out: Path) -> None:
-    """It learned, its folder is a model's, and it says what stage it was."""
+    """It learned, its folder is a model's, and it records its stage."""
     lines = [one for one in read_lines(out / "metrics.jsonl") if one["kind"] == "evaluation"]
     losses = [line["heldout_loss"] for line in lines]
     assert losses[-1] < 0.7 * losses[0]

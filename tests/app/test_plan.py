@@ -1,4 +1,4 @@
-"""What a plan takes of the small world: as much as the minutes read, within bounds."""
+"""The amount of small-world text in a plan: what the minutes can read, within bounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORLD = ("world_megabytes", "world_conversations", "world_preferences")
 
 
 def planned(folder: Path, minutes: float, settings: str = "") -> dict[str, Any]:
-    """The data stage's settings for so many minutes."""
+    """The data stage's settings for a number of minutes."""
     (folder / "mine.toml").write_text(f"[data]\npacks = ['world']\n{settings}\n")
     folder.joinpath("out").mkdir()
     recipe = plan_recipe(read_recipe(folder / "mine.toml"), folder / "out", minutes)
@@ -49,7 +49,7 @@ def test_the_world_grows_with_the_minutes_within_bounds(
     assert [found[name] for name in WORLD] == wanted
 
 
-def test_a_slower_machine_makes_less_of_the_world(
+def test_a_slower_machine_generates_less_of_the_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 2.5e11, 1e9))
@@ -57,7 +57,7 @@ def test_a_slower_machine_makes_less_of_the_world(
     assert [found[name] for name in WORLD] == [6.0, 22_500, 9_750]
 
 
-def test_what_the_recipe_says_of_the_world_stands(
+def test_the_recipes_own_settings_of_the_world_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e11, 1e12))
@@ -115,7 +115,7 @@ reward = "sum"
 def lengths(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, minutes: float
 ) -> dict[str, dict[str, Any]]:
-    """What each table of a recipe is given of how long it takes."""
+    """The time settings that each table of a recipe gets."""
     monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
     (folder / "mine.toml").write_text(text)
     folder.joinpath("out").mkdir()
@@ -129,21 +129,19 @@ def lengths(
     }
 
 
-def test_without_a_model_of_its_own_a_recipe_hands_its_minutes_on(
+def test_a_recipe_without_its_own_model_passes_its_minutes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = lengths(tmp_path, monkeypatch, "[data]\npacks = ['world']\n" + TUNE, 5)
     assert set(found["tune"]) == {"minutes"} and 2 < found["tune"]["minutes"] < 5
 
 
-def test_what_the_recipe_says_of_its_length_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_recipes_own_lengths_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "[data]\npacks = ['world']\n" + TUNE + "steps = 7\n"
     assert lengths(tmp_path, monkeypatch, text, 5)["tune"] == {"steps": 7}
 
 
-def test_a_stage_on_another_model_is_not_planned_by_the_speed_of_the_pretrained_one(
+def test_a_stage_on_another_model_is_not_planned_by_the_pretrained_models_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = lengths(tmp_path, monkeypatch, PRETRAINED, 0.5)
@@ -171,7 +169,7 @@ data = "labels"
 
 
 @pytest.mark.parametrize("more", ["", "width = 64\n"])
-def test_a_plan_says_how_to_change_it_by_the_recipe(
+def test_a_plan_says_how_to_change_it_in_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: str
 ) -> None:
     """Neither `groundup run` nor `groundup quickstart` has the options of a stage."""
@@ -191,7 +189,7 @@ def test_a_plan_says_how_to_change_it_by_the_recipe(
     assert told.endswith("groundup run COPY --minutes 15 --out FOLDER")
 
 
-def test_passes_over_pairs_of_its_own_take_what_the_pairs_take(
+def test_passes_over_the_runs_own_pairs_take_the_pairs_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And leave the rest of the minutes to the stages before."""
@@ -211,10 +209,11 @@ def test_passes_over_pairs_of_its_own_take_what_the_pairs_take(
     assert found["once"]["seconds"]["base"] > found["share"]["seconds"]["base"]
 
 
-def test_passes_of_a_plan_too_short_for_them_take_what_the_models_speed_says(
+def test_passes_in_a_too_short_plan_take_the_time_of_the_models_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So long it will take, which no other length depends on: training has its least anyhow."""
+    """It will take that long, and no other length depends on it: training has its minimum
+    anyway."""
     # Wide enough to be slower than the fixed seconds of a pair tell.
     text = COMPARED.replace("context = 32\n", "context = 32\ndepth = 2\nwidth = 128\n")
     text = text.replace('reward = "sum"\n', 'reward = "sum"\nn = 4\nmax_new_tokens = 96\n')
@@ -229,7 +228,7 @@ def test_passes_of_a_plan_too_short_for_them_take_what_the_models_speed_says(
     assert f"it will take about {whole / 60:.1f} minutes" in capsys.readouterr().out
 
 
-def test_a_model_is_planned_for_the_vocabulary_that_it_reads(tmp_path: Path) -> None:
+def test_a_model_is_planned_for_its_vocabulary(tmp_path: Path) -> None:
     write_miniature(tmp_path)
     (tmp_path / "made").mkdir()
     byte_tokenizer().save(tmp_path / "made")
@@ -308,14 +307,14 @@ def finish(out: Path, name: str, seconds: float) -> None:
     (out / name / "status.json").write_text(json.dumps({"state": "finished", "seconds": seconds}))
 
 
-def test_the_seconds_of_all_tables_are_the_minutes(journey: tuple[Recipe, Path]) -> None:
+def test_the_seconds_of_all_tables_sum_to_the_minutes(journey: tuple[Recipe, Path]) -> None:
     _, out = journey
     seconds = written(out)["seconds"]
     assert list(seconds) == ["data", "tokenizer", "base", "sft", "dpo", "report"]
     assert 270 < sum(seconds.values()) <= 300.001
 
 
-def test_what_goes_as_planned_is_not_planned_anew(journey: tuple[Recipe, Path]) -> None:
+def test_a_run_on_schedule_is_not_replanned(journey: tuple[Recipe, Path]) -> None:
     recipe, out = journey
     before = written(out)
     spare = 300 - sum(before["seconds"].values())
@@ -327,10 +326,10 @@ def test_what_goes_as_planned_is_not_planned_anew(journey: tuple[Recipe, Path]) 
     assert replan(recipe, out, named(recipe, "dpo"), 1000.0) == named(recipe, "dpo")
 
 
-def test_a_model_that_was_timed_in_a_bad_moment_is_timed_again(
+def test_a_model_timed_on_a_busy_machine_is_timed_again(
     journey: tuple[Recipe, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And trained for the same seconds, of which the next stage hears as of any other speed."""
+    """And trained for the same seconds; the next stage gets the speed as usual."""
     recipe, out = journey
     before = written(out)
     assert before["tokens_per_second"]["base"] == 1e12
@@ -346,10 +345,10 @@ def test_a_model_that_was_timed_in_a_bad_moment_is_timed_again(
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.9, 1 / 0.9), (1.1, 1 / 1.1), (9, 1 / 2)])
-def test_a_stage_takes_the_speed_of_the_last_one(
+def test_a_stage_uses_the_speed_of_the_last_one(
     journey: tuple[Recipe, Path], share: float, wanted: float
 ) -> None:
-    """All else as planned, each step took `share` of what it was thought to take."""
+    """With everything as planned, each step took `share` of its planned time."""
     recipe, out = journey
     before = written(out)
     training = before["seconds"]["base"] - 12
@@ -369,7 +368,7 @@ def test_a_stage_takes_the_speed_of_the_last_one(
     assert named(again, "sft").settings == table.settings
 
 
-def test_time_that_was_lost_is_taken_from_what_still_comes(journey: tuple[Recipe, Path]) -> None:
+def test_lost_time_is_taken_from_later_stages(journey: tuple[Recipe, Path]) -> None:
     recipe, out = journey
     before = written(out)
     late = 300 - as_planned(out, "base", "sft", "dpo", "report") + 10
@@ -382,7 +381,7 @@ def test_time_that_was_lost_is_taken_from_what_still_comes(journey: tuple[Recipe
 
 
 @pytest.mark.parametrize(("left", "wanted"), [(12 + 140, 1.0), (12 + 70, 0.5), (1, 0.1)])
-def test_the_report_takes_what_remains(
+def test_the_report_gets_the_remaining_time(
     journey: tuple[Recipe, Path], left: float, wanted: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, out = journey
@@ -405,7 +404,7 @@ def test_the_report_takes_what_remains(
 
 
 @pytest.mark.parametrize(("dtype", "whole"), [("float32", 140), ("bfloat16", 100)])
-def test_what_a_report_takes_depends_on_what_it_computes_in(
+def test_a_reports_time_depends_on_its_dtype(
     journey: tuple[Recipe, Path], tmp_path: Path, dtype: str, whole: float
 ) -> None:
     (tmp_path / "other.toml").write_text(f'{JOURNEY}dtype = "{dtype}"\n')
@@ -417,10 +416,10 @@ def test_what_a_report_takes_depends_on_what_it_computes_in(
     assert not set(table.settings) & {"bytes_per_source", "pairs"}, "measured whole"
 
 
-def test_a_lost_plan_is_not_made_anew_over_stages_that_have_begun(
+def test_a_lost_plan_is_not_recreated_after_stages_have_begun(
     journey: tuple[Recipe, Path], tmp_path: Path
 ) -> None:
-    """Another would have other numbers than they were begun with."""
+    """A new one would have other numbers than they began with."""
     _, out = journey
     before = written(out)["settings"]
     for name in ("plan.json", ".plan.json.copy"):
@@ -437,8 +436,8 @@ def test_a_lost_plan_is_not_made_anew_over_stages_that_have_begun(
     assert [path.name for path in out.iterdir()] == ["data"]
 
 
-def test_a_plan_of_before_is_left_as_it_is(journey: tuple[Recipe, Path]) -> None:
-    """Nothing was said of seconds in it."""
+def test_an_earlier_plan_does_not_change(journey: tuple[Recipe, Path]) -> None:
+    """It has no seconds."""
     recipe, out = journey
     found = {name: v for name, v in written(out).items() if name not in ("seconds", "sha256")}
     plan.write_sealed(out / "plan.json", found)

@@ -1,4 +1,4 @@
-"""Recipes: read as a whole, refused as a whole, run table after table."""
+"""Recipes: read as a whole, rejected as a whole, run table after table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from miniature import RECIPE, write_miniature
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with texts to train on, beside which recipes may lie."""
+    """A folder with training texts, next to which recipes may be."""
     write_miniature(tmp_path)
     return tmp_path
 
@@ -38,7 +38,7 @@ def recipe_of(folder: Path, text: str) -> Recipe:
 # Reading.
 
 
-def test_the_quickstart_is_the_whole_journey() -> None:
+def test_the_quickstart_has_all_stages() -> None:
     recipe = read_recipe("quickstart")
     assert [(t.name, t.stage.name) for t in recipe.tables] == [
         ("data", "data"),
@@ -64,7 +64,7 @@ def test_the_quickstart_is_the_whole_journey() -> None:
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_shipped_recipes_are_sound(
+def test_built_in_recipes_are_valid(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -82,7 +82,7 @@ def test_shipped_recipes_are_sound(
     assert read_recipe(name).name == name
 
 
-def test_rejection_sampling_has_a_control_that_differs_in_its_answers_alone(
+def test_rejection_sampling_has_a_control_that_differs_only_in_its_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,7 +101,7 @@ def test_rejection_sampling_has_a_control_that_differs_in_its_answers_alone(
     assert {tmp_path / "rejection", tmp_path / "rejection-random"} <= set(compared)
 
 
-def test_three_ways_to_fine_tune_have_one_parent_and_as_many_tokens(tmp_path: Path) -> None:
+def test_three_ways_to_fine_tune_have_one_parent_and_equal_tokens(tmp_path: Path) -> None:
     tables = {table.name: table for table in read_recipe("domain").tables}
     ways = [tables[name].config(tmp_path).model_dump() for name in ("full", "lora", "qlora")]
     assert [way["adapter"] for way in ways] == ["none", "lora", "qlora"]
@@ -124,14 +124,14 @@ def test_folders_are_relative_to_the_recipe(
     assert config.model_dump()["data"] == folder / "sea.txt"
 
 
-def test_a_pack_by_name_becomes_a_data_stage_of_its_own(folder: Path) -> None:
+def test_a_named_pack_becomes_a_separate_data_stage(folder: Path) -> None:
     pack, tokenizer = recipe_of(folder, '[tokenizer]\nfrom = "pack:sotu"\n').tables
     assert (pack.name, pack.stage.name) == ("pack-sotu", "data")
     assert pack.config(Path("x")).model_dump()["packs"] == ("sotu",)
     assert tokenizer.config(Path("x")).model_dump()["data"] == Path("x/pack-sotu")
 
 
-def test_what_lies_in_an_earlier_tables_data_is_data(folder: Path) -> None:
+def test_files_in_an_earlier_tables_data_are_data(folder: Path) -> None:
     text = '[pool]\nstage = "data"\npacks = ["sotu"]\n' + BASE
     sft = '[sft]\nfrom = "base"\ndata = "{}"\n'
     for inside in ("pool/random", "pool/preferences/heldout.jsonl"):
@@ -190,7 +190,7 @@ def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
     assert recipe.tables[-2].inputs["reward"] == str(folder / "judge")
 
 
-def test_a_table_with_seeds_is_as_many_runs(folder: Path) -> None:
+def test_a_table_with_seeds_is_several_runs(folder: Path) -> None:
     (folder / "judges.py").write_text(JUDGES)
     text = BASE + ALIGNED.replace("[ppo]", "[ppo]\nseeds = 3").replace('"ppo"', '"ppo-1"')
     text += '[worth]\nstage = "comparison"\nmodels = ["base", "ppo", "grpo"]\nreward = "rm"\n'
@@ -440,7 +440,7 @@ reward = "length:4"
         ),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_runs(
+def test_an_impossible_recipe_is_rejected_before_anything_runs(
     folder: Path, text: str, told: list[str]
 ) -> None:
     (folder / "judges.py").write_text(JUDGES)
@@ -469,7 +469,7 @@ def test_a_recipe_may_begin_with_a_byte_order_mark(folder: Path) -> None:
         (b"[base]\nsteps = " + b"9" * 5_000, "not valid TOML"),
     ],
 )
-def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_files_that_are_not_recipes(tmp_path: Path, content: bytes | None, told: str) -> None:
     if content is not None:
         (tmp_path / "x.toml").write_bytes(content)
     with pytest.raises(UserError, match=told):
@@ -481,7 +481,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: s
 # Running.
 
 
-def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
+def test_a_recipe_runs_once_and_continues_where_it_stopped(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, out = recipe_of(folder, RECIPE), folder / "out"
@@ -506,10 +506,10 @@ def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
     assert find_model(out) == out / "again"
 
 
-def test_a_finished_recipe_that_lost_what_can_be_made_again_is_whole_again(
+def test_a_finished_recipe_recreates_lost_files(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The stages after it were begun from the same bytes and are skipped."""
+    """The stages after it began from the same bytes and are skipped."""
     recipe, out = recipe_of(folder, RECIPE), folder / "out"
     run_recipe(recipe, out)
     models = ("base", "again")
@@ -536,7 +536,7 @@ def test_a_finished_recipe_that_lost_what_can_be_made_again_is_whole_again(
     assert (out / "base" / "plan.json").read_bytes() == plan
 
 
-def test_a_recipe_of_ones_own_may_be_called_quickstart(
+def test_a_users_recipe_may_be_called_quickstart(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "quickstart.toml").write_text(RECIPE.partition("[base]")[0])
@@ -546,7 +546,7 @@ def test_a_recipe_of_ones_own_may_be_called_quickstart(
     assert "15 minutes" not in capsys.readouterr().out
 
 
-def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:
+def test_another_recipe_or_foreign_files_are_not_overwritten(folder: Path) -> None:
     text = '[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n'
     out = folder / "out"
     run_recipe(recipe_of(folder, text), out)
@@ -567,7 +567,7 @@ def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:
         run_recipe(recipe_of(folder, text), folder / "sea.txt")
 
 
-def test_stages_that_have_not_begun_may_be_mended(
+def test_stages_that_have_not_begun_may_be_changed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "one.txt").write_text("One paragraph.")
@@ -587,7 +587,7 @@ def test_stages_that_have_not_begun_may_be_mended(
         run_recipe(recipe_of(folder, wrong), out)
 
 
-def test_a_table_may_come_and_go_where_none_that_has_begun_is_changed(
+def test_tables_may_be_added_and_removed_if_no_started_one_changes(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = '[{}]\nstage = "tokenizer"\nvocab_size = {}\ndata = "sea.txt"\n'
@@ -621,7 +621,7 @@ def test_a_table_may_come_and_go_where_none_that_has_begun_is_changed(
     assert capsys.readouterr().out.count("already finished") == 4
 
 
-def test_a_reward_of_ones_own_lies_beside_the_recipe(
+def test_a_users_reward_is_found_next_to_the_recipe(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -651,7 +651,7 @@ def test_a_reward_of_ones_own_lies_beside_the_recipe(
         run_recipe(read_recipe(folder / "mine.toml"), out)
 
 
-def test_a_script_does_not_read_its_recipe_for_ever(folder: Path) -> None:
+def test_a_script_does_not_run_its_own_recipe_recursively(folder: Path) -> None:
     (folder / "mine.toml").write_text(BASE + PPO.format("script:count"))
     (folder / "script.py").write_text(
         f"{JUDGES}\nfrom pathlib import Path\nfrom groundup.app.journey import run_recipe\n"
@@ -665,22 +665,20 @@ def test_a_script_does_not_read_its_recipe_for_ever(folder: Path) -> None:
     assert (folder / "started").read_text() == "x"
 
 
-def test_a_link_to_nowhere_is_told_as_such(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_link_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "out").symlink_to(folder / "gone")
     assert main(["run", str(folder / "miniature.toml"), "--out", str(folder / "out")]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "out is a link to" in said and "gone', which is not there; make that folder" in said
 
 
-def test_a_list_that_was_written_as_a_table_is_shown_its_form(folder: Path) -> None:
+def test_a_list_written_as_a_table_is_shown_its_form(folder: Path) -> None:
     columns = RECIPE.replace('"talks.jsonl"', '"talks.jsonl"\ncolumns = {prompt = "question"}')
     with pytest.raises(UserError, match=r'must be a list.*columns = \["prompt=question"\]'):
         recipe_of(folder, columns)
 
 
-def test_one_folder_is_one_process_s(folder: Path) -> None:
+def test_one_folder_belongs_to_one_process(folder: Path) -> None:
     out = folder / "out"
     out.mkdir()
     code = (
@@ -705,7 +703,7 @@ def model_folder(path: Path) -> None:
     (path / "config.json").write_text("{}")
 
 
-def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Path) -> None:
+def test_the_model_of_a_recipe_is_its_last_existing_chat_model(tmp_path: Path) -> None:
     tables = '[base]\nstage = "pretrain"\n[sft]\n[dpo]\n[more]\nstage = "pretrain"\n[report]\n'
     (tmp_path / "recipe.toml").write_text(tables)
     with pytest.raises(UserError, match="no finished model yet"):
@@ -716,7 +714,7 @@ def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Pa
     assert find_model(tmp_path / "base") == tmp_path / "base"
 
 
-def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None:
+def test_the_data_of_a_recipe_is_its_first(tmp_path: Path) -> None:
     tables = '[data]\n[tokenizer]\n[labels]\nstage = "best-of-n"\n'
     (tmp_path / "recipe.toml").write_text(tables)
     with pytest.raises(UserError, match="no data yet; rerun the command"):
@@ -737,7 +735,7 @@ def test_the_data_of_a_recipe_are_the_first_that_it_made(tmp_path: Path) -> None
     assert find_data(tmp_path / "mine.jsonl") == tmp_path / "mine.jsonl"
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+def test_an_invalid_model_is_named(tmp_path: Path) -> None:
     model_folder(tmp_path / "runs" / "sft")
     with pytest.raises(UserError, match=r"contains no model.*sft"):
         find_model(tmp_path / "runs")
@@ -751,7 +749,7 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         find_model(tmp_path / "nowhere")
 
 
-def test_a_model_may_be_named_and_is_not_fetched_by_reading(
+def test_a_named_model_is_not_downloaded_by_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
@@ -764,7 +762,7 @@ def test_a_model_may_be_named_and_is_not_fetched_by_reading(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -> None:
+def test_a_gguf_file_and_a_folder_with_one_are_models(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"")
     assert find_model(tmp_path) == find_model(tmp_path / "a.gguf") == tmp_path / "a.gguf"
     (tmp_path / "b.gguf").write_bytes(b"")
@@ -772,7 +770,7 @@ def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -
         find_model(tmp_path)
 
 
-def test_general_text_of_replay_may_lie_in_an_earlier_tables_data(tmp_path: Path) -> None:
+def test_replay_text_may_be_in_an_earlier_tables_data(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         '[data]\npacks = ["wiki"]\n[sft]\nfrom = "pack:smollm2"\ndata = "data"\n'
         'replay_data = "data/documents/train.jsonl"\n'

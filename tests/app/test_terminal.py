@@ -1,4 +1,4 @@
-"""Words that wrap whole, however they come; and a conversation at a real pseudo-terminal."""
+"""Words wrap whole for any chunks; a conversation at a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WIDTHS = st.integers(1, 40)
 
 
 @given(TEXTS, st.integers(9, 40))
-def test_short_words_wrap_as_in_a_book(text: str, width: int) -> None:
+def test_short_words_wrap(text: str, width: int) -> None:
     oracle = textwrap.wrap(text, width, break_on_hyphens=False) if text.isascii() else None
     lines = shown([text], width).split("\n")
     assert oracle is None or lines == (oracle or [""])
@@ -50,9 +50,7 @@ def test_short_words_wrap_as_in_a_book(text: str, width: int) -> None:
 
 
 @given(ANY, WIDTHS, st.lists(st.integers(0, 80), max_size=8))
-def test_how_a_text_comes_in_pieces_makes_no_difference(
-    text: str, width: int, cuts: list[int]
-) -> None:
+def test_the_chunks_of_a_text_do_not_matter(text: str, width: int, cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(text)]
     pieces = [text[a:b] for a, b in pairwise(places)]
     assert shown(pieces, width) == shown([text], width)
@@ -66,7 +64,7 @@ def test_no_line_is_too_wide_and_nothing_is_lost(text: str, width: int) -> None:
     assert all(cell_len(line) <= max(width, 2) for line in found.split("\n"))
 
 
-def test_what_people_and_models_write() -> None:
+def test_texts_of_people_and_models() -> None:
     long = "a" * 25
     assert shown([f"see {long} there"], 10).split("\n") == [
         "see",
@@ -84,12 +82,12 @@ def test_what_people_and_models_write() -> None:
     assert shown(["a\n\n\n  b\n"], 5) == "a\n\n\n  b\n"
 
 
-def test_a_model_cannot_steer_the_terminal() -> None:
+def test_a_model_cannot_control_the_terminal() -> None:
     assert shown(["a\x1b[2Jb\x07\x9bc\r\nd"], 40) == "a\ufffd[2Jb\ufffd\ufffdc\nd"
 
 
 @given(ANY)
-def test_without_a_terminal_nothing_is_changed(text: str) -> None:
+def test_without_a_terminal_nothing_changes(text: str) -> None:
     assert shown([text], None) == text
 
 
@@ -98,7 +96,7 @@ def test_without_a_terminal_nothing_is_changed(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose answers are gibberish, and come at once."""
+    """A model with random answers that come at once."""
     tiny = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=2048))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -116,12 +114,12 @@ def saved(tmp_path: Path) -> Path:
 
 
 def said(saved: Path) -> list[tuple[str, str]]:
-    """What the person said in the conversation that was saved last, and the system prompt."""
+    """The user's messages of the last saved conversation, and the system prompt."""
     talk = json.loads(saved.read_text().splitlines()[-1])["messages"]
     return [(one["role"], one["content"]) for one in talk if one["role"] != "assistant"]
 
 
-def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved: Path) -> None:
+def test_a_paste_is_one_message_and_commands_work(model: Path, saved: Path) -> None:
     at = Terminal("chat", str(model), "--max-new-tokens", "12", columns=34)
     first = at.prompt()
     assert "You are talking to" in first
@@ -166,7 +164,7 @@ def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved
 
 
 @pytest.mark.parametrize("columns", ["0", "100000"])
-def test_a_terminal_of_absurd_width(model: Path, saved: Path, columns: str) -> None:
+def test_a_terminal_of_extreme_width(model: Path, saved: Path, columns: str) -> None:
     at = Terminal("chat", str(model), "--max-new-tokens", "5", columns=0, COLUMNS=columns)
     at.prompt()
     at.send("hello\r")

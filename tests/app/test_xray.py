@@ -1,4 +1,4 @@
-"""`groundup xray`, from words at the command line to a page."""
+"""`groundup xray`, from the command line to a page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def looked(folder: Path, out: Path, *more: str) -> dict[str, Any]:
     return data
 
 
-def test_a_page_of_the_model_its_past_and_what_a_head_is_worth(
+def test_a_page_of_the_model_its_snapshots_and_a_heads_contribution(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
@@ -99,7 +99,7 @@ def test_two_models_read_the_same_message(folder: Path, tmp_path: Path, tiny_mod
     assert data["views"][1]["loss"] == pytest.approx(expected.loss, abs=1e-4)
 
 
-def test_two_models_are_compared_as_far_as_the_shorter_context_goes(
+def test_two_models_are_compared_up_to_the_shorter_context(
     folder: Path, tmp_path: Path, tiny_model, capsys: pytest.CaptureFixture[str]
 ) -> None:  # type: ignore[no-untyped-def]
     other, words = tmp_path / "other", ("--text", TEXT, "--without", "1.3")
@@ -121,7 +121,7 @@ def test_two_models_are_compared_as_far_as_the_shorter_context_goes(
 
 
 @pytest.mark.parametrize("chats", [False, True])
-def test_without_a_text_it_is_what_the_run_said_last(
+def test_without_a_text_it_is_the_runs_last_sample(
     folder: Path, tmp_path: Path, chats: bool
 ) -> None:
     lines = [
@@ -149,7 +149,7 @@ def test_without_a_text_it_is_what_the_run_said_last(
         (["--text", "x", "--out", "no/folder.html"], "mkdir"),
     ],
 )
-def test_what_cannot_be_looked_at_is_said_in_a_line(
+def test_uninspectable_inputs_are_reported_in_a_line(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Real run folders, and the studio that shows them through a real socket."""
+"""Real run folders, and a studio that shows them through a real socket."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Show = Callable[..., httpx.Client]
 
 @pytest.fixture
 def show() -> Iterator[Show]:
-    """Starts a studio of a folder, which ends with the test: a client of it."""
+    """Starts a studio for a folder, which stops after the test; returns a client."""
     with ExitStack() as running:
 
         def start(
@@ -49,7 +49,7 @@ def show() -> Iterator[Show]:
 
 @pytest.fixture
 def trained(workshop: Workshop, tmp_path: Path) -> Path:
-    """A folder with a tokenizer, a base and what was fine-tuned from it, moved from where it was
+    """A folder with a tokenizer, a base and its fine-tuned model, moved from where they were
     made."""
     root = tmp_path / "shown"
     for stage in ("pretrain", "sft"):

@@ -1,4 +1,4 @@
-"""The script of a page that looks again: it changes what has changed, and nothing else."""
+"""The script of a live page: it updates what has changed and nothing else."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Looked(NamedTuple):
 
 
 def looked_again(*pages: Any) -> Looked:
-    """The page after it was made so."""
+    """The page after these updates."""
     run = f"{BROWSER}\n(0, eval)(script);"
     given = json.dumps([live_script(), pages])
     done = subprocess.run(["node", "-e", run], input=given, capture_output=True, text=True)
@@ -124,21 +124,21 @@ def row(name: str, steps: str, **more: str) -> Any:
     return ["tr", {"id": name}, [["a", {"href": name, **more}, [name]], ["td", {}, [steps]]]]
 
 
-def test_only_what_has_changed_is_changed() -> None:
+def test_only_changed_elements_are_updated() -> None:
     before = page(row("base", "3 of 40", focused="yes"), row("sft", "–"))
     after = page(row("base", "9 of 40", focused="yes"), row("sft", "–"))
     found, kept, focus, _ = looked_again(before, after)
     assert found == after and kept == ["base", "sft"] and focus == "base"
 
 
-def test_rows_come_and_go_and_the_focus_goes_with_its_own() -> None:
+def test_rows_are_added_and_removed_and_keep_the_focus() -> None:
     before = page(row("base", "3", focused="yes"), row("sft", "–"))
     after = page(row("data", "–"), row("base", "4"))
     found, _, focus, _ = looked_again(before, after, page(row("base", "5")))
     assert found == page(row("base", "5")) and focus == "base"
 
 
-def test_what_is_folded_open_and_what_is_written_stay() -> None:
+def test_open_folds_and_typed_text_are_kept() -> None:
     form = ["form", {}, [["textarea", {"id": "text", "typed": "The sea"}, []]]]
     fresh = ["form", {}, [["textarea", {"id": "text"}, []]]]
     before = page(
@@ -162,7 +162,7 @@ def fold(title: str, *children: Any, **more: str) -> Any:
 
 
 @pytest.mark.parametrize("moves", [1, -1])
-def test_what_comes_or_goes_above_takes_nothing_from_a_reader(moves: int) -> None:
+def test_updates_above_do_not_scroll_the_reader(moves: int) -> None:
     form = ["form", {}, [["textarea", {"id": "text", "typed": "The sea", "focused": "yes"}, []]]]
     fresh = ["form", {}, [["textarea", {"id": "text"}, []]]]
     few = page(
@@ -198,7 +198,7 @@ def test_what_comes_or_goes_above_takes_nothing_from_a_reader(moves: int) -> Non
         ([404, "There is no run 'base'."], "There is no run 'base'."),
     ],
 )
-def test_why_a_page_cannot_be_made_anew_is_said(answer: Any, why: str) -> None:
+def test_a_failed_update_is_explained(answer: Any, why: str) -> None:
     before = page(row("base", "3"))
     found = looked_again(before, answer)
     assert found.page == before and found.trouble.startswith(f"{why} The page shows")

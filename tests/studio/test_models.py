@@ -1,4 +1,4 @@
-"""Models of the studio: loaded when they are asked, talked to, looked into and given back."""
+"""Models of the studio: loading, chat, inspection and unloading."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ASKED = [{"role": "user", "content": "What is the colour of the sea?"}]
 GREEDY = {"temperature": 0, "max_tokens": 8}
 
 
-def test_a_model_is_loaded_when_it_is_talked_to(trained: Path, show: Show) -> None:
+def test_a_model_is_loaded_on_first_use(trained: Path, show: Show) -> None:
     begun = list[str]()
 
     def open(name: str, folder: Path) -> Served:
@@ -67,7 +67,7 @@ def test_a_model_is_loaded_when_it_is_talked_to(trained: Path, show: Show) -> No
 
 
 @NODE
-def test_the_page_talks_to_the_model_that_a_link_names(trained: Path, show: Show) -> None:
+def test_the_page_opens_with_the_linked_model(trained: Path, show: Show) -> None:
     client = show(trained)
     # The script is that of serve's page, which stands at another address here.
     running = Running(f"{client.base_url}".rstrip("/"), openai.OpenAI(api_key="none"))
@@ -84,7 +84,7 @@ def test_the_page_talks_to_the_model_that_a_link_names(trained: Path, show: Show
 
 
 @NODE
-def test_the_page_says_that_nothing_can_be_talked_to_yet(
+def test_the_page_says_that_there_is_no_model_yet(
     trained: Path, tmp_path: Path, show: Show
 ) -> None:
     running = Running(f"{show(trained).base_url}".rstrip("/"), openai.OpenAI(api_key="none"))
@@ -93,14 +93,14 @@ def test_the_page_says_that_nothing_can_be_talked_to_yet(
     assert found["trouble"] == "There is no model yet: none is finished that could be talked to"
 
 
-def test_what_cannot_be_loaded_is_said(trained: Path, show: Show) -> None:
+def test_loading_errors_are_shown(trained: Path, show: Show) -> None:
     path = trained / "journey" / "sft" / "config.json"
     write_json(path, read_json_object(path) | {"num_hidden_layers": 3})
     answer = show(trained).get("/v1/models/journey/sft")
     assert answer.status_code == 400 and "layers" in answer.json()["error"]["message"]
 
 
-def test_only_finished_models_that_write_are_talked_to(workshop: Workshop, tmp_path: Path) -> None:
+def test_only_finished_generative_models_can_chat(workshop: Workshop, tmp_path: Path) -> None:
     shutil.copytree(workshop.finished("reward"), tmp_path / "reward")
     shutil.copytree(workshop.finished("sft"), tmp_path / "begun")
     for name in ("status.json", ".status.json.copy"):
@@ -116,7 +116,7 @@ def on_demand(trained: Path) -> OnDemand:
     return OnDemand(Runs(trained).models, opened, most=2)
 
 
-def test_the_least_recently_used_is_given_back(on_demand: OnDemand) -> None:
+def test_the_least_recently_used_is_unloaded(on_demand: OnDemand) -> None:
     async def talk() -> tuple[Any, ...]:
         await on_demand.load("a")
         gone, kept = [weakref.ref((await on_demand.load(one)).model) for one in ("b", "a")]
@@ -131,7 +131,7 @@ def test_the_least_recently_used_is_given_back(on_demand: OnDemand) -> None:
     ]
 
 
-def test_a_model_that_was_trained_anew_is_loaded_anew(on_demand: OnDemand, trained: Path) -> None:
+def test_a_retrained_model_is_reloaded(on_demand: OnDemand, trained: Path) -> None:
     async def twice() -> tuple[Served, Served, Served]:
         first, same = await on_demand.load("a"), await on_demand.load("a")
         shutil.copy(trained / "journey/pretrain/model.safetensors", trained / "a")
@@ -141,7 +141,7 @@ def test_a_model_that_was_trained_anew_is_loaded_anew(on_demand: OnDemand, train
     assert first is same and other is not first
 
 
-def test_an_adapter_is_another_model_on_a_base_that_was_trained_anew(
+def test_an_adapter_on_a_retrained_base_is_another_model(
     on_demand: OnDemand, trained: Path
 ) -> None:
     adapter, base = trained / "a", trained / "journey" / "pretrain"
@@ -154,8 +154,8 @@ def test_an_adapter_is_another_model_on_a_base_that_was_trained_anew(
     assert weights_stamp(adapter) != before
 
 
-def test_a_model_that_several_threads_ask_stays_as_it_answers(trained: Path) -> None:
-    """Else the thread that began first would switch dropout on, and another still draws."""
+def test_a_model_used_by_several_threads_stays_in_evaluation_mode(trained: Path) -> None:
+    """Otherwise the first thread would turn dropout on while another still generates."""
 
     def training(name: str, folder: Path) -> Served:
         served = opened(name, folder)
@@ -166,7 +166,7 @@ def test_a_model_that_several_threads_ask_stays_as_it_answers(trained: Path) -> 
     assert served is not None and not any(part.training for part in served.model.modules())
 
 
-def test_there_is_no_model_of_a_run_that_is_gone(on_demand: OnDemand, trained: Path) -> None:
+def test_a_deleted_run_has_no_model(on_demand: OnDemand, trained: Path) -> None:
     async def load() -> tuple[Served | None, ...]:
         first = await on_demand.load("a")
         shutil.rmtree(trained / "a")
@@ -176,17 +176,17 @@ def test_there_is_no_model_of_a_run_that_is_gone(on_demand: OnDemand, trained: P
     assert first is not None and others == [None, None]
 
 
-def test_what_has_no_room_is_not_loaded(on_demand: OnDemand, trained: Path) -> None:
+def test_a_model_without_room_is_not_loaded(on_demand: OnDemand, trained: Path) -> None:
     (trained / "a" / "more.safetensors").touch()
     os.truncate(trained / "a" / "more.safetensors", 2**42)  # which takes none on the disk
     with pytest.raises(UserError, match=r"a takes about 8,796.\d GB of memory"):
         asyncio.run(on_demand.load("a"))
 
 
-def test_models_that_are_there_answer_while_others_are_looked_for_and_loaded(
+def test_loaded_models_answer_while_others_are_loaded(
     trained: Path,
 ) -> None:
-    """None of it is done by the thread that answers: it would wait here for itself."""
+    """The event loop does none of this work: it would wait for itself here."""
     shutil.copytree(trained / "journey" / "sft", trained / "a")
     looking, loading, may_look, may_load = (threading.Event() for _ in range(4))
     may_look.set()
@@ -220,7 +220,7 @@ def test_models_that_are_there_answer_while_others_are_looked_for_and_loaded(
     asyncio.run(talk())
 
 
-def test_strangers_load_nothing(trained: Path) -> None:
+def test_foreign_origins_load_nothing(trained: Path) -> None:
     studio = Studio(trained, Admission(hosts=["127.0.0.1"], api_key="right"), opened, looked)
     with answering(studio.app) as at:
         path = f"{at}/v1/models"
@@ -236,7 +236,7 @@ def test_strangers_load_nothing(trained: Path) -> None:
         assert httpx.get(path, auth=("any", "right"), timeout=60).status_code == 200
 
 
-def test_a_model_that_was_talked_to_gives_its_memory_back(trained: Path, show: Show) -> None:
+def test_an_idle_model_releases_its_memory(trained: Path, show: Show) -> None:
     models = list[Any]()
 
     def open(name: str, folder: Path) -> Served:
@@ -258,7 +258,7 @@ def test_a_model_that_was_talked_to_gives_its_memory_back(trained: Path, show: S
 # Looking inside.
 
 
-def test_what_a_model_does_with_a_text_is_shown(trained: Path, show: Show) -> None:
+def test_the_inspection_of_a_text_is_shown(trained: Path, show: Show) -> None:
     client = show(trained)
     page = client.get("/runs/journey/sft").text
     assert 'action="/look"' in page and 'value="journey/sft"' in page
@@ -282,13 +282,11 @@ def test_what_a_model_does_with_a_text_is_shown(trained: Path, show: Show) -> No
         ({f"field{number}": "x" for number in range(201)}, 400),
     ],
 )
-def test_what_cannot_be_looked_at(
-    trained: Path, show: Show, form: dict[str, str], status: int
-) -> None:
+def test_uninspectable_inputs(trained: Path, show: Show, form: dict[str, str], status: int) -> None:
     assert show(trained).post("/look", data=form).status_code == status
 
 
-def test_a_text_has_the_lines_that_were_written(trained: Path, show: Show) -> None:
+def test_a_text_keeps_its_lines(trained: Path, show: Show) -> None:
     """Browsers send each end of a line as two characters."""
     form = {"model": "journey/sft", "text": "x\r\n" * 998 + "last"}
     client = show(trained, look=lambda name, folder, text, as_message: repr(text))
@@ -296,7 +294,7 @@ def test_a_text_has_the_lines_that_were_written(trained: Path, show: Show) -> No
     assert "is blank" in client.post("/look", data=form | {"text": "\r\n  "}).text
 
 
-def test_a_reader_who_leaves_while_sending_is_no_failure(
+def test_a_client_that_disconnects_while_sending_is_no_error(
     trained: Path, show: Show, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = show(trained)
@@ -311,7 +309,7 @@ def test_a_reader_who_leaves_while_sending_is_no_failure(
     assert "Traceback" not in said.err and "500" not in said.out
 
 
-def test_one_text_at_a_time_is_looked_at(trained: Path, show: Show) -> None:
+def test_one_text_is_inspected_at_a_time(trained: Path, show: Show) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
     def look(name: str, folder: Path, text: str, as_message: bool) -> str:

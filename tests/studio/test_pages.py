@@ -1,4 +1,4 @@
-"""What stands on the studio's pages, of real folders and of runs made for it."""
+"""The contents of the studio's pages, for real folders and constructed runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sections(root: Path, path: str, samples: Any = ()) -> dict[str, Section]:
 
 
 def tables(section: Section) -> dict[str, dict[str, list[str]]]:
-    """The cells of each table, also of those folded away, by its title and the row's."""
+    """The cells of each table, including folded ones, by its title and the row's."""
     blocks = [one for block in section.blocks for one in getattr(block, "blocks", [block])]
     return {
         one.title: {row.title: cells(row) for row in one.rows if isinstance(row, Row)}
@@ -45,7 +45,7 @@ def seconds(page: str) -> float:
     return float(found)
 
 
-def test_a_page_looks_again_sooner_while_something_runs(trained: Path, show: Show) -> None:
+def test_a_page_refreshes_faster_while_something_runs(trained: Path, show: Show) -> None:
     def asked(*paths: str) -> list[float]:
         return [seconds(show(trained).get(path).text) for path in paths]
 
@@ -57,7 +57,7 @@ def test_a_page_looks_again_sooner_while_something_runs(trained: Path, show: Sho
     assert 1 <= min(moving) <= max(moving) < min(still)
 
 
-def test_the_folder_that_was_worked_in_last_stands_first(tmp_path: Path) -> None:
+def test_the_most_recent_folder_comes_first(tmp_path: Path) -> None:
     for number, name in enumerate(("b/one", "a/one", "c/one", "b/two")):
         with training(tmp_path / name) as run:
             described = read_json_object(run.folder / "run.json")
@@ -69,7 +69,7 @@ def test_the_folder_that_was_worked_in_last_stands_first(tmp_path: Path) -> None
     assert [one.title for one in table.rows if isinstance(one, Part)] == ["b", "c", "a"]
 
 
-def test_what_a_run_of_another_folder_was_made_from_is_named(trained: Path, show: Show) -> None:
+def test_a_parent_in_another_folder_is_named(trained: Path, show: Show) -> None:
     parent = {"model": trained / "journey" / "sft"}
     with training(trained / "other" / "next", parent) as run:
         step(run, 1, 2.0)
@@ -83,7 +83,7 @@ def test_what_a_run_of_another_folder_was_made_from_is_named(trained: Path, show
     assert 'href="/runs/journey/sft"' in show(trained).get("/runs/other/next").text
 
 
-def test_only_what_can_be_talked_to_has_a_link_to_talk(trained: Path, show: Show) -> None:
+def test_only_chat_models_have_a_link_to_chat(trained: Path, show: Show) -> None:
     links = re.findall(r'<a href="(/talk[^"]*)" aria-label="Talk: (\w+)"', read_raw(show, trained))
     assert links == [
         ("/talk?model=journey%2Fpretrain", "pretrain"),
@@ -98,7 +98,7 @@ def read_raw(show: Show, root: Path) -> str:
     return show(root).get("/").text
 
 
-def test_a_bar_shows_how_far_a_run_is(tmp_path: Path, show: Show) -> None:
+def test_a_bar_shows_the_progress_of_a_run(tmp_path: Path, show: Show) -> None:
     with training(tmp_path / "base") as run:
         step(run, 10, 2.0, steps=40)
         for path in ("/", "/runs/base"):
@@ -111,7 +111,7 @@ def test_a_bar_shows_how_far_a_run_is(tmp_path: Path, show: Show) -> None:
     assert "10 of 40" in damaged and "bar done" not in damaged
 
 
-def test_why_a_run_is_not_whole_stands_first_on_its_page(trained: Path, show: Show) -> None:
+def test_problems_of_a_run_come_first_on_its_page(trained: Path, show: Show) -> None:
     (trained / "journey" / "sft" / "model.safetensors").unlink()
     client = show(trained)
     page = client.get("/runs/journey/sft").text
@@ -125,7 +125,7 @@ def test_why_a_run_is_not_whole_stands_first_on_its_page(trained: Path, show: Sh
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 60, 3_000])
-def test_few_of_many_texts_are_the_first_the_last_and_more_of_the_early(count: int) -> None:
+def test_few_of_many_texts_are_the_first_the_last_and_more_early_ones(count: int) -> None:
     answers = [Answer(str(number), "") for number in range(count)]
     few = [int(one.who) for one in _spread(answers, 8)]
     assert few[0] == 0 and few[-1] == count - 1 and len(few) == len(set(few)) <= 8
@@ -134,7 +134,7 @@ def test_few_of_many_texts_are_the_first_the_last_and_more_of_the_early(count: i
     assert len(few) >= min(count, 6)
 
 
-def test_samples_that_are_left_out_are_said(tmp_path: Path) -> None:
+def test_omitted_samples_are_reported(tmp_path: Path) -> None:
     with training(tmp_path / "base") as run:
         step(run, 1, 2.0)
     samples = [
@@ -160,7 +160,7 @@ def test_samples_that_are_left_out_are_said(tmp_path: Path) -> None:
     assert whole.title == "All texts of this prompt" and len(whole.blocks[0].answers) == 30
 
 
-def test_a_plan_has_the_values_of_what_it_gives_reasons_for(tmp_path: Path) -> None:
+def test_a_plan_has_the_values_of_its_reasons(tmp_path: Path) -> None:
     plan = {
         "steps": 1,
         "rates": {"matrices": 0.02},
@@ -187,8 +187,8 @@ def test_a_plan_has_the_values_of_what_it_gives_reasons_for(tmp_path: Path) -> N
     }
 
 
-def test_pages_read_well_without_an_empty_heading(trained: Path, show: Show) -> None:
-    """What assistive technology asks of a table, and the words of the field."""
+def test_pages_have_no_empty_headings(trained: Path, show: Show) -> None:
+    """Requirements of assistive technology for tables, and the field's terms."""
     client = show(trained)
     for path in ("/", "/runs/journey/sft", "/runs/journey/pretrain"):
         assert '<th scope="col"></th>' not in client.get(path).text
@@ -198,7 +198,7 @@ def test_pages_read_well_without_an_empty_heading(trained: Path, show: Show) -> 
 # Looking inside.
 
 
-def test_the_page_of_a_text_leads_back(trained: Path) -> None:
+def test_the_page_of_a_text_links_back(trained: Path) -> None:
     folder = trained / "journey" / "sft"
     links = look_links(trained, "journey/sft", folder)
     page = xray_page(folder, "The sea. " * 60, name="journey/sft", chat=False, links=links)

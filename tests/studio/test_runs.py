@@ -1,4 +1,4 @@
-"""The pages of runs: what they show of real folders, whole, growing, stopped and damaged."""
+"""The pages of runs: real folders, complete, growing, stopped and damaged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from groundup.train.config import TrainingConfig
 
 
 def read(client: httpx.Client, path: str) -> str:
-    """What a reader sees of a page: its text, without tags."""
+    """The visible text of a page."""
     answer = client.get(path)
     assert answer.status_code == 200, answer.text
     body = re.sub(r"<style>.*?</style>|data:image[^\"]*", "", answer.text, flags=re.DOTALL)
@@ -70,7 +70,7 @@ def evaluation(run: Run, number: int, value: float) -> None:
 # All runs.
 
 
-def test_runs_stand_below_what_they_were_made_from(trained: Path, show: Show) -> None:
+def test_runs_are_listed_below_their_parents(trained: Path, show: Show) -> None:
     found = rows(trained)
     assert [(name, row.depth) for name, row in found.items()] == [
         ("tokenizer", 0),
@@ -100,7 +100,7 @@ def test_an_empty_folder_says_what_to_do_first(tmp_path: Path, show: Show) -> No
     assert "Nothing was trained here yet" in said and "groundup quickstart" in said
 
 
-def test_what_runs_is_followed_while_it_grows(tmp_path: Path, show: Show) -> None:
+def test_a_running_run_is_followed(tmp_path: Path, show: Show) -> None:
     client = show(tmp_path)
     with training(tmp_path / "base") as run:
         for number in (1, 2):
@@ -128,7 +128,7 @@ def test_what_runs_is_followed_while_it_grows(tmp_path: Path, show: Show) -> Non
     assert "1 running now" in read(client, "/"), "the heartbeat is of a moment ago"
 
 
-def test_curves_are_drawn_again_when_there_is_more_to_be_seen(tmp_path: Path) -> None:
+def test_curves_are_redrawn_when_there_is_more_to_see(tmp_path: Path) -> None:
     shown = Studio(tmp_path, Admission(), opened, looked)
     with training(tmp_path / "base") as run:
 
@@ -148,8 +148,8 @@ def test_curves_are_drawn_again_when_there_is_more_to_be_seen(tmp_path: Path) ->
     assert curves(112) is not last, "a finished run shows all of its steps"
 
 
-def test_curves_are_of_the_run_that_stands_there(tmp_path: Path) -> None:
-    """Trained anew, with as many steps and with more, in a file of the same number."""
+def test_curves_belong_to_the_current_run(tmp_path: Path) -> None:
+    """Retrained, with as many steps and with more, in a file with the same inode."""
     shown = Studio(tmp_path, Admission(), opened, looked)
 
     def drawn() -> list[Plot]:
@@ -170,7 +170,7 @@ def test_curves_are_of_the_run_that_stands_there(tmp_path: Path) -> None:
         assert f"to {loss:g} at" in drawn()[0].in_words
 
 
-def test_what_was_held_out_is_of_the_run_that_stands_there(tmp_path: Path) -> None:
+def test_held_out_numbers_belong_to_the_current_run(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
 
     def train(started: str) -> Path:
@@ -224,7 +224,7 @@ def test_a_long_log_is_read_from_its_end(tmp_path: Path, calls_of: CallsOf) -> N
     assert found.all()["base"].latest is run.latest
 
 
-def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:
+def test_a_stopped_or_killed_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), training(tmp_path / "stopped") as run:
         step(run, 3, 2.0)
         raise KeyboardInterrupt
@@ -254,7 +254,7 @@ def test_a_run_that_was_stopped_or_killed_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_just_begun_is_running(tmp_path: Path) -> None:
-    """Before its first heartbeat it reads what it is made from; a minute later it is gone."""
+    """Before its first heartbeat it reads its inputs; a minute later it counts as stopped."""
     with training(tmp_path / "base"):
         pass
     assert Runs(tmp_path).all()["base"].state == "running"
@@ -264,7 +264,7 @@ def test_a_run_that_has_just_begun_is_running(tmp_path: Path) -> None:
     assert Runs(tmp_path).all()["base"].state == "started"
 
 
-def test_what_a_run_measured_last_is_of_more_than_one_step(tmp_path: Path) -> None:
+def test_the_latest_metrics_average_several_steps(tmp_path: Path) -> None:
     with training(tmp_path / "base") as run:
         for number in range(1, 61):
             step(run, number, 9.0 if number <= 54 else 1.0 if number % 2 else 3.0)
@@ -272,7 +272,7 @@ def test_what_a_run_measured_last_is_of_more_than_one_step(tmp_path: Path) -> No
     assert found.loss == 2.0 and found.step_seconds == 0.5
 
 
-def test_damaged_runs_say_why_and_hide_no_others(trained: Path, show: Show) -> None:
+def test_damaged_runs_say_why_and_do_not_hide_others(trained: Path, show: Show) -> None:
     journey = trained / "journey"
     shutil.copytree(journey / "sft", journey / "lost")
     (journey / "lost" / "model.safetensors").unlink()
@@ -300,7 +300,7 @@ def test_damaged_runs_say_why_and_hide_no_others(trained: Path, show: Show) -> N
         assert client.get(f"/runs/{path}").status_code == 200, path
 
 
-def test_a_run_that_says_it_was_made_from_itself_is_shown(tmp_path: Path) -> None:
+def test_a_run_that_names_itself_as_parent_is_shown(tmp_path: Path) -> None:
     for name, parent in (("one", "two"), ("two", "one"), ("self", "self")):
         with training(tmp_path / name) as run:
             described = read_json_object(run.folder / "run.json")
@@ -310,7 +310,7 @@ def test_a_run_that_says_it_was_made_from_itself_is_shown(tmp_path: Path) -> Non
     assert sorted(rows(tmp_path)) == ["one", "self", "two"]
 
 
-def test_folders_that_are_no_runs_of_ours_are_passed_over(tmp_path: Path) -> None:
+def test_foreign_folders_are_ignored(tmp_path: Path) -> None:
     for name in (".hidden/a", "venv/b", "shown/checkpoints/c", "shown/d", "a/b/c/d/e/f/g/too_deep"):
         with training(tmp_path / "root" / name):
             pass
@@ -321,9 +321,7 @@ def test_folders_that_are_no_runs_of_ours_are_passed_over(tmp_path: Path) -> Non
     assert list(Runs(tmp_path / "root").all()) == ["shown/d"]
 
 
-def test_a_run_is_found_when_it_comes_and_forgotten_when_it_goes(
-    tmp_path: Path, show: Show
-) -> None:
+def test_new_runs_appear_and_deleted_ones_disappear(tmp_path: Path, show: Show) -> None:
     client = show(tmp_path)
     assert client.get("/runs/new").status_code == 404
     with training(tmp_path / "new"):
@@ -341,7 +339,7 @@ def test_a_run_is_found_when_it_comes_and_forgotten_when_it_goes(
 # One run.
 
 
-def test_a_run_shows_how_it_came_to_be(trained: Path, show: Show) -> None:
+def test_a_run_shows_its_lineage(trained: Path, show: Show) -> None:
     client = show(trained)
     page = client.get("/runs/journey/pretrain").text
     said = read(client, "/runs/journey/pretrain")
@@ -359,7 +357,7 @@ def test_a_run_shows_how_it_came_to_be(trained: Path, show: Show) -> None:
     assert "A Box of Paints" in said, "its model card"
 
 
-def test_what_a_run_says_is_text_and_never_markup(tmp_path: Path, show: Show) -> None:
+def test_a_runs_text_is_escaped(tmp_path: Path, show: Show) -> None:
     bad = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     with training(tmp_path / "a <b>&\"'#?%") as run:
         step(run, 1, 2.0)
@@ -374,7 +372,7 @@ def test_what_a_run_says_is_text_and_never_markup(tmp_path: Path, show: Show) ->
     assert page.count(html.escape(bad, quote=False)) >= 5
 
 
-def test_a_report_is_shown_and_may_do_nothing(trained: Path, show: Show) -> None:
+def test_a_report_is_shown_in_a_sandbox(trained: Path, show: Show) -> None:
     report = trained / "journey" / "sft" / "report.html"
     report.write_text("<script>alert(1)</script>measured")
     client = show(trained)
@@ -390,7 +388,7 @@ def test_a_report_is_shown_and_may_do_nothing(trained: Path, show: Show) -> None
 
 
 def raw(client: httpx.Client, target: str, host: str = "127.0.0.1") -> bytes:
-    """An answer to a path as it stands, which clients would tidy up."""
+    """A response to a raw path, which clients would normalize."""
     at = urlparse(str(client.base_url))
     assert at.hostname is not None and at.port is not None
     with socket.create_connection((at.hostname, at.port), timeout=20) as connection:
@@ -407,7 +405,7 @@ def raw(client: httpx.Client, target: str, host: str = "127.0.0.1") -> bytes:
         *("/report/../secret", "/report/..%2fsecret", "/report/journey/link", "/runs/journey%00"),
     ],
 )
-def test_nothing_outside_of_the_folder_is_shown(trained: Path, show: Show, target: str) -> None:
+def test_files_outside_the_folder_are_not_served(trained: Path, show: Show, target: str) -> None:
     shutil.copytree(trained / "journey" / "sft", trained.parent / "secret")
     (trained.parent / "secret" / "report.html").write_text("the secret")
     (trained / "journey" / "link").symlink_to(trained.parent / "secret")
@@ -415,7 +413,7 @@ def test_nothing_outside_of_the_folder_is_shown(trained: Path, show: Show, targe
     assert b" 404 " in answer.splitlines()[0] and b"the secret" not in answer
 
 
-def test_files_that_are_links_are_not_shown(trained: Path, show: Show) -> None:
+def test_linked_files_are_not_served(trained: Path, show: Show) -> None:
     secret = trained.parent / "secret"
     secret.write_text("the secret")
     for name in ("report.html", "README.md", "data.json"):
@@ -427,7 +425,7 @@ def test_files_that_are_links_are_not_shown(trained: Path, show: Show) -> None:
     assert client.get("/report/journey/sft").status_code == 404
 
 
-def test_strangers_are_refused(trained: Path, show: Show) -> None:
+def test_foreign_hosts_are_rejected(trained: Path, show: Show) -> None:
     client = show(trained)
     for path in ("/", "/runs/journey/sft", "/talk", "/live.js", "/v1/models"):
         assert b" 403 " in raw(client, path, host="evil.example").splitlines()[0], path
@@ -437,7 +435,7 @@ def test_strangers_are_refused(trained: Path, show: Show) -> None:
     assert client.post("/").status_code == 405 and client.get("/nowhere").status_code == 404
 
 
-def test_a_key_is_asked_for_everywhere(trained: Path, show: Show) -> None:
+def test_a_key_is_required_everywhere(trained: Path, show: Show) -> None:
     client = show(trained, api_key="a secret key")
     for path in (
         *("/", "/runs/journey/sft", "/report/journey/sft", "/talk", "/v1/models"),
@@ -459,7 +457,7 @@ def test_a_key_is_asked_for_everywhere(trained: Path, show: Show) -> None:
     "path",
     ["/", "/runs/journey/pretrain", "/start", "/start?stage=sft&from=journey/pretrain", "/nowhere"],
 )
-def test_pages_need_nothing_but_this_server(trained: Path, show: Show, path: str) -> None:
+def test_pages_need_only_this_server(trained: Path, show: Show, path: str) -> None:
     client = show(trained)
     answer = client.get(path)
     policy: Any = dict(
@@ -475,7 +473,7 @@ def test_pages_need_nothing_but_this_server(trained: Path, show: Show, path: str
     assert script.headers["content-type"].startswith("text/javascript")
 
 
-def test_pages_are_shown_without_loading_torch(trained: Path) -> None:
+def test_pages_do_not_import_torch(trained: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from groundup.app.commands import studio as command\n"

@@ -41,7 +41,7 @@ TINY |= {"compile": "off", "threads": "1", "dtype": "float32"}
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to be in, whose cache is its own; runs are shown and started in `runs`."""
+    """A working folder with its own cache; runs are shown and started in `runs`."""
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
@@ -111,7 +111,7 @@ def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
     assert sum(line["kind"] == "train" for line in steps) == 30
 
 
-def test_what_a_command_complains_of_is_shown_and_can_be_corrected(
+def test_a_commands_error_is_shown_and_can_be_corrected(
     workshop: Workshop, show: Show, here: Path
 ) -> None:
     client = show(here / "runs")
@@ -217,7 +217,7 @@ def test_every_stage_has_a_form_of_all_its_settings(show: Show, here: Path) -> N
     ]
 
 
-def test_a_run_goes_on_as_what_a_stage_can_take(trained: Path, show: Show) -> None:
+def test_a_run_is_offered_to_the_stages_that_accept_it(trained: Path, show: Show) -> None:
     shutil.rmtree(trained.parent / "runs")
     client = show(trained)
     page = client.get("/runs/journey/sft").text
@@ -236,14 +236,14 @@ def test_a_run_goes_on_as_what_a_stage_can_take(trained: Path, show: Show) -> No
     assert refused.status_code == 400 and "cannot continue from" in box(refused)
 
 
-def test_a_run_is_begun_again_with_the_settings_it_had(trained: Path, show: Show) -> None:
+def test_a_run_is_restarted_with_its_settings(trained: Path, show: Show) -> None:
     form = show(trained).get("/start?stage=sft&like=journey/sft").text
     kept = dict(re.findall(r'<input [^>]*name="(\w+)"[^>]* value="([^"]*)"', form))
     config = read_run(trained / "journey" / "sft")["config"]
     assert kept["steps"] == str(config["steps"]) and kept["out"] == "shown/journey/sft-2"
 
 
-def test_a_run_that_says_anything_of_its_settings_hides_nothing(trained: Path, show: Show) -> None:
+def test_a_run_with_odd_settings_hides_nothing(trained: Path, show: Show) -> None:
     folder = trained / "journey" / "pretrain"
     described = read_run(folder)
     described["config"] |= {"data": "x" * 5000, "tokenizer": "\0", "steps": {"a": [1, None]}}
@@ -258,7 +258,7 @@ def test_a_run_that_says_anything_of_its_settings_hides_nothing(trained: Path, s
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
-def test_the_words_of_a_run_are_its_settings(workshop: Workshop, stage: str) -> None:
+def test_the_arguments_of_a_run_are_its_settings(workshop: Workshop, stage: str) -> None:
     folder, command = workshop.finished(stage), commands()[stage]
     config = read_run(folder)["config"]
     given = arguments(command, values_of(command, config, str) | {"out": str(folder)})
@@ -270,7 +270,7 @@ def test_the_words_of_a_run_are_its_settings(workshop: Workshop, stage: str) -> 
     assert command.check(given) == folder
 
 
-def test_nothing_that_is_typed_is_another_option() -> None:
+def test_typed_values_never_become_other_options() -> None:
     command = commands()["sft"]
     given = arguments(
         command,
@@ -297,19 +297,19 @@ def test_nothing_that_is_typed_is_another_option() -> None:
         arguments(command, {"data": "it's"})
 
 
-def test_values_are_typed_as_they_are_read() -> None:
+def test_values_are_formatted_as_they_are_parsed() -> None:
     assert as_text(None) == "" and as_text(True) == YES and as_text(0.5) == "0.5"
     assert as_text(["a", "b c"]) == "a 'b c'"
     assert as_text({"world": [0.7, 0.15], "thinking": False}) == "world=0.7,0.15 thinking=false"
 
 
-def test_a_long_command_has_an_option_to_a_line() -> None:
+def test_a_long_command_has_one_option_per_line() -> None:
     assert command_lines(["sft", "a b", "--steps", "3"]) == "groundup sft 'a b' --steps 3"
     long = command_lines(["sft", "model", "--data", "x" * 70, "--out", "y"])
     assert long == f"groundup sft model \\\n  --data {'x' * 70} \\\n  --out y"
 
 
-def test_outs_lie_below_the_root_by_whatever_name(tmp_path: Path) -> None:
+def test_output_folders_are_below_the_root(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     (tmp_path / "way").symlink_to(root)
     for text in ("runs/a/b", "runs/../runs/a/b", "way/a/b", str(root / "a" / "b")):
@@ -320,9 +320,7 @@ def test_outs_lie_below_the_root_by_whatever_name(tmp_path: Path) -> None:
 # Who may.
 
 
-def test_pages_of_strangers_start_and_stop_nothing(
-    workshop: Workshop, show: Show, here: Path
-) -> None:
+def test_foreign_origins_start_and_stop_nothing(workshop: Workshop, show: Show, here: Path) -> None:
     client, form = show(here / "runs"), tiny(workshop, "runs/base", steps="1")
     for headers in (
         {"origin": "http://evil.example"},
@@ -341,7 +339,7 @@ def test_pages_of_strangers_start_and_stop_nothing(
     assert not (here / "cache").exists() and not list((here / "runs").iterdir())
 
 
-def test_beyond_this_machine_a_key_is_needed(workshop: Workshop, show: Show, here: Path) -> None:
+def test_beyond_this_machine_a_key_is_required(workshop: Workshop, show: Show, here: Path) -> None:
     form = tiny(workshop, "runs/base", steps="1")
     open_to_all = show(here / "runs", is_local=False)
     page = open_to_all.get("/start?stage=pretrain")
@@ -359,7 +357,7 @@ def test_beyond_this_machine_a_key_is_needed(workshop: Workshop, show: Show, her
     assert not (here / "cache").exists()
 
 
-def test_only_what_was_started_here_is_stopped(workshop: Workshop, show: Show, here: Path) -> None:
+def test_only_runs_started_here_are_stopped(workshop: Workshop, show: Show, here: Path) -> None:
     workshop.finished("pretrain")
     client = show(workshop.folder)
     for path in ("/stop", "/continue"):
@@ -367,7 +365,7 @@ def test_only_what_was_started_here_is_stopped(workshop: Workshop, show: Show, h
         assert refused.status_code == 400 and "was not started here" in box(refused)
 
 
-def test_a_record_of_another_process_is_none_of_a_living_one(here: Path) -> None:
+def test_a_record_of_another_process_is_ignored(here: Path) -> None:
     jobs = Jobs(here / "runs", here)
     job = jobs.start("base", "tokenizer", {}, ["--version"])
     until(lambda: jobs.of("base") is not None and not jobs.alive())
@@ -386,7 +384,7 @@ def test_a_record_of_another_process_is_none_of_a_living_one(here: Path) -> None
     assert job.path == "base"
 
 
-def test_what_was_started_in_another_folder_is_continued_there(
+def test_a_run_started_in_another_folder_is_continued_there(
     workshop: Workshop, show: Show, here: Path
 ) -> None:
     shutil.copytree(workshop.finished("pretrain"), here / "runs" / "base")
@@ -402,8 +400,8 @@ def test_what_was_started_in_another_folder_is_continued_there(
     assert 'id="continue"' not in page and "again=base" in page
 
 
-def test_a_killed_run_is_none_that_goes_on(workshop: Workshop, show: Show, here: Path) -> None:
-    """Its heartbeat is as it was; that its process has ended is on record."""
+def test_a_killed_run_is_not_running(workshop: Workshop, show: Show, here: Path) -> None:
+    """Its heartbeat is unchanged; the end of its process is on record."""
     jobs = Jobs(here / "runs", here)
     job = jobs.start("base", "pretrain", {}, ["--version"])
     until(lambda: not jobs.alive())
@@ -419,7 +417,7 @@ def test_a_killed_run_is_none_that_goes_on(workshop: Workshop, show: Show, here:
     assert "It was not started" not in page and 'id="continue"' in page
 
 
-def test_a_second_stop_asks_no_second_time_unless_it_says_so(here: Path) -> None:
+def test_a_second_stop_requires_confirmation(here: Path) -> None:
     counting = """
 import signal, time
 told = []
@@ -444,7 +442,7 @@ while len(told) < 2:
     child.stdout.close()
 
 
-def test_a_command_that_nothing_can_be_kept_of_is_ended(here: Path) -> None:
+def test_a_command_that_cannot_be_recorded_is_ended(here: Path) -> None:
     jobs = Jobs(here / "runs", here)
     jobs.start("base", "pretrain", {}, ["--version"])
     until(lambda: not jobs.alive())
@@ -457,7 +455,7 @@ def test_a_command_that_nothing_can_be_kept_of_is_ended(here: Path) -> None:
     assert not [one for one in psutil.Process().children() if "doctor" in one.cmdline()]
 
 
-def test_patterns_name_files_as_in_a_terminal(here: Path, show: Show) -> None:
+def test_patterns_match_files_as_in_a_terminal(here: Path, show: Show) -> None:
     for name in ("b.txt", "a.txt", "with space.txt", ".hidden.txt", "[x].md", "q.md"):
         (here / name).write_text("the sea")
     command = commands()["sft"]
@@ -557,7 +555,7 @@ def test_a_recipe_is_chosen_started_stopped_and_continued(
     assert 'id="continue"' not in page and 'id="stop"' not in page
 
 
-def test_a_recipe_that_comes_along_is_shown_before_it_has_a_run(show: Show, here: Path) -> None:
+def test_a_built_in_recipe_is_shown_before_it_has_a_run(show: Show, here: Path) -> None:
     jobs = Jobs(here / "runs", here)
     jobs.start("mine", "run", {"recipe": "quickstart"}, ["--version"])
     until(lambda: not jobs.alive())
@@ -565,7 +563,7 @@ def test_a_recipe_that_comes_along_is_shown_before_it_has_a_run(show: Show, here
     assert "Runs of this recipe" in page and "not begun" in page
 
 
-def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> None:
+def test_an_invalid_recipe_starts_nothing(show: Show, here: Path) -> None:
     client = show(here / "runs")
     (here / "runs" / "bad.toml").write_text('[sft]\nsteps = "many"\n')
     (here / "bomb.toml").write_text("# x\n" * 2**17)
@@ -597,7 +595,7 @@ def test_a_recipe_that_cannot_be_run_starts_nothing(show: Show, here: Path) -> N
         assert refused.status_code == 400 and "no built-in recipe" in refused.text
 
 
-def test_a_recipe_that_was_begun_in_a_terminal_is_shown(trained: Path, show: Show) -> None:
+def test_a_recipe_started_in_a_terminal_is_shown(trained: Path, show: Show) -> None:
     folder = trained / "journey"
     text = '[tokenizer]\ndata = "x"\n[pretrain]\n[sft]\n[dpo]\n'
     (folder / "recipe.toml").write_text(text)
@@ -632,7 +630,7 @@ def test_a_recipe_that_was_begun_in_a_terminal_is_shown(trained: Path, show: Sho
         assert client.get(path).status_code == 404
 
 
-def test_a_studio_of_a_folder_around_stops_what_was_started_in_it(here: Path, show: Show) -> None:
+def test_a_studio_of_a_parent_folder_stops_runs_started_inside(here: Path, show: Show) -> None:
     (here / "runs" / "near").mkdir()
     near, around = Jobs(here / "runs" / "near", here), Jobs(here / "runs", here)
     beside = Jobs(here / "runs" / "other", here)
@@ -646,7 +644,7 @@ def test_a_studio_of_a_folder_around_stops_what_was_started_in_it(here: Path, sh
     until(lambda: not around.alive() and not near.alive())
 
 
-def test_a_tilde_stands_for_the_home_as_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_as_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     command = commands()["sft"]
     found = arguments(command, {"model": "~/base", "data": "~/a '~/b c'", "out": "x"})

@@ -1,4 +1,4 @@
-"""Folders in which something else stands than runs leave: links, pipes, names that are none."""
+"""Folders with unexpected contents: links, pipes, unusual names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _READ = ("run.json", "plan.json", "status.json")
 
 
 @pytest.mark.parametrize("name", [*_READ, *(f".{one}.copy" for one in _READ), "metrics.jsonl"])
-def test_a_link_in_the_place_of_a_runs_file_is_not_followed(
+def test_a_link_instead_of_a_runs_file_is_not_followed(
     tmp_path: Path, show: Show, name: str
 ) -> None:
     trained_run(tmp_path / "shown" / "base")
@@ -58,7 +58,7 @@ def test_a_link_in_the_place_of_a_runs_file_is_not_followed(
 
 
 @pytest.mark.parametrize("name", ["run.json", "status.json", "plan.json", "metrics.jsonl"])
-def test_a_pipe_is_not_waited_for(tmp_path: Path, show: Show, name: str) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path, show: Show, name: str) -> None:
     trained_run(tmp_path / "base")
     (tmp_path / "base" / name).unlink()
     os.mkfifo(tmp_path / "base" / name)
@@ -66,7 +66,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, show: Show, name: str) -> None
 
 
 @pytest.mark.parametrize("part", ["pipe", "../other.json", "absolute"])
-def test_parts_are_looked_for_in_the_runs_own_folder(tmp_path: Path, part: str) -> None:
+def test_parts_are_searched_in_the_runs_own_folder(tmp_path: Path, part: str) -> None:
     trained_run(tmp_path / "base")
     os.mkfifo(tmp_path / "base" / "pipe")
     (tmp_path / "other.json").write_text("{}")
@@ -78,7 +78,7 @@ def test_parts_are_looked_for_in_the_runs_own_folder(tmp_path: Path, part: str) 
     assert run.state == "damaged" and "gone or cut short" in run.why
 
 
-def test_a_folder_that_may_not_be_entered_hides_no_others(
+def test_an_unreadable_folder_does_not_hide_others(
     tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained_run(tmp_path / "shown" / "base")
@@ -86,7 +86,7 @@ def test_a_folder_that_may_not_be_entered_hides_no_others(
     locked = str(tmp_path / "shown" / "locked")
 
     def refusing(name: str) -> Any:
-        """The system's own answer to who is no administrator, about what lies in the folder."""
+        """The system's error for users who are not administrators."""
         real = getattr(os, name)
 
         def asked(path: Any = ".", *rest: Any, **more: Any) -> Any:
@@ -102,7 +102,7 @@ def test_a_folder_that_may_not_be_entered_hides_no_others(
     assert "base" in read(show(tmp_path / "shown"), "/")
 
 
-def test_a_log_that_may_not_be_read_is_said(
+def test_an_unreadable_log_is_reported(
     tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained_run(tmp_path / "base")
@@ -118,7 +118,7 @@ def test_a_log_that_may_not_be_read_is_said(
     assert Runs(tmp_path).all()["other"].state == "done"
 
 
-def test_names_that_no_address_leads_to_are_left_out(trained: Path, show: Show) -> None:
+def test_names_without_a_valid_address_are_left_out(trained: Path, show: Show) -> None:
     for name in (b"bad\xff", b"two\nlines"):
         shutil.copytree(
             trained / "journey" / "sft", os.fsdecode(os.fsencode(trained) + b"/" + name)
@@ -132,7 +132,7 @@ def test_names_that_no_address_leads_to_are_left_out(trained: Path, show: Show) 
 @pytest.mark.parametrize(
     "named", ["a" * 300, "loop", "\ud800", "\udcff", "/", "..", "", "x/" * 2000 + "x"]
 )
-def test_a_parent_that_is_nowhere_hides_no_run(tmp_path: Path, named: str) -> None:
+def test_a_missing_parent_does_not_hide_a_run(tmp_path: Path, named: str) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     trained_run(tmp_path / "base")
     described = read_json_object(tmp_path / "base" / "run.json")
@@ -146,7 +146,7 @@ def test_a_parent_that_is_nowhere_hides_no_run(tmp_path: Path, named: str) -> No
 @pytest.mark.parametrize(
     "started", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-99-99", 7, None]
 )
-def test_a_time_that_is_none_hides_no_run(tmp_path: Path, show: Show, started: object) -> None:
+def test_an_invalid_time_does_not_hide_a_run(tmp_path: Path, show: Show, started: object) -> None:
     trained_run(tmp_path / "base")
     described = read_json_object(tmp_path / "base" / "run.json") | {"started": started}
     for name in ("run.json", ".run.json.copy"):

@@ -1,4 +1,4 @@
-"""The page to talk in, in a studio: which model it begins with, and what it says until then."""
+"""The chat page in a studio: its initial model, and its messages while loading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def running(trained: Path, show: Show) -> Running:
 
 
 @NODE
-def test_a_link_to_a_model_that_is_gone_says_so(running: Running) -> None:
+def test_a_link_to_a_deleted_model_says_so(running: Running) -> None:
     found = talk(running, TOLD, path="/talk", search="?model=gone")
     assert found["trouble"] == "There is no model “gone” here; this is journey/sft."
     known = talk(running, TOLD, path="/talk", search="?model=journey/pretrain")
@@ -27,7 +27,7 @@ def test_a_link_to_a_model_that_is_gone_says_so(running: Running) -> None:
 
 
 @NODE
-def test_the_address_names_the_model_that_was_chosen(running: Running) -> None:
+def test_the_address_has_the_chosen_model(running: Running) -> None:
     """So that the page opens with it again."""
     chosen = 'byId("model").value = "journey/pretrain"; byId("model").heard.change();'
     said = "await say(location.search + model().id);"

@@ -1,4 +1,4 @@
-"""Blind votes in the studio: on whose answers nobody knows, in the log that the terminal has."""
+"""Blind votes in the studio, in the same log as the terminal's."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PROMPTS = [f"How {word} is the sea?" for word in ("wide", "deep", "cold", "blau 
 
 
 def answering_run(folder: Path, seed: int, *, ends: bool = True) -> None:
-    """A finished run whose model answers with gibberish of its own."""
+    """A finished run whose model answers with random text."""
     traits = {"reads": "conversations", "chats": True, "measure": "nats_per_token"}
     with Run.open(folder, "sft", TrainingConfig(out=folder), None, traits) as run:
         save_tiny(folder, seed, ends=ends)
@@ -67,7 +67,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with three models and prompts; commands are run in the folder above."""
+    """A folder with three models and prompts; commands are run in its parent."""
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     shutil.copytree(models, tmp_path / "runs")
     (tmp_path / "runs" / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
@@ -87,7 +87,7 @@ FORM = {
 
 @dataclass
 class Voter:
-    """A person with a browser that runs no script."""
+    """A user with a browser without scripts."""
 
     client: httpx.Client
     at: str = ""
@@ -117,7 +117,7 @@ class Voter:
         return self.client.get(f"{self.at}/result").text
 
     def answers(self) -> str:
-        """Whose they were."""
+        """The models of the answers."""
         return self.client.get(f"{self.at}/answers").text
 
 
@@ -146,7 +146,7 @@ def at_terminal(
     typed: str,
     out: str = "runs/votes.jsonl",
 ) -> str:
-    """What `groundup label` says to these keys, of the same models, prompts and person."""
+    """The output of `groundup label` for these keys, models, prompts and person."""
     lines = "".join(f"{key}\n" for key in typed.split())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
     command = ["label", "runs/alpha", "runs/omega", "--prompts", "runs/prompts.txt"]
@@ -156,7 +156,7 @@ def at_terminal(
     return capsys.readouterr().out
 
 
-def test_a_person_votes_blind_and_sees_the_table_of_the_terminal(root: Path, voter: Voter) -> None:
+def test_a_user_votes_blind_and_sees_the_terminals_table(root: Path, voter: Voter) -> None:
     assert 'href="/vote"' in voter.client.get("/").text
     assert 'href="/vote?model=alpha"' in voter.client.get("/runs/alpha").text
     voter.begin()
@@ -189,7 +189,7 @@ def test_a_person_votes_blind_and_sees_the_table_of_the_terminal(root: Path, vot
     assert len(read_preferences(root / "votes.jsonl").rows) == 2
 
 
-def test_terminal_and_page_go_on_with_each_others_log(
+def test_terminal_and_page_continue_each_others_log(
     root: Path,
     voter: Voter,
     monkeypatch: pytest.MonkeyPatch,
@@ -218,7 +218,7 @@ def test_terminal_and_page_go_on_with_each_others_log(
         assert ours | same == theirs | same
 
 
-def test_the_command_at_the_end_goes_on_with_the_same_votes_at_temperature_0(
+def test_the_command_at_the_end_continues_the_same_votes_at_temperature_0(
     voter: Voter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     voter.begin(typed="", file="prompts.txt", temperature="0")
@@ -235,7 +235,7 @@ def test_the_command_at_the_end_goes_on_with_the_same_votes_at_temperature_0(
     assert f"runs/votes.jsonl: {count} votes" in said and "── prompt" not in said
 
 
-def test_undo_takes_back_vote_after_vote(root: Path, voter: Voter) -> None:
+def test_undo_removes_vote_after_vote(root: Path, voter: Voter) -> None:
     voter.begin()
     assert 'value="undo"' not in voter.look()
     first = voter.look()
@@ -256,7 +256,7 @@ def test_undo_takes_back_vote_after_vote(root: Path, voter: Voter) -> None:
     assert "<h1>Prompt 4 of 4</h1>" in voter.look()
 
 
-def test_nobody_votes_on_answers_after_being_told_whose_they_are(
+def test_no_votes_are_possible_after_the_models_are_revealed(
     root: Path,
     voter: Voter,
     monkeypatch: pytest.MonkeyPatch,
@@ -302,7 +302,7 @@ def test_nobody_votes_on_answers_after_being_told_whose_they_are(
     assert "<h1>What the votes say</h1>" in page and "The vote on 1 prompt was taken back" in page
 
 
-def test_ratings_tell_of_all_votes_of_their_log(voter: Voter) -> None:
+def test_ratings_include_all_votes_of_their_log(voter: Voter) -> None:
     voter.begin(typed=PROMPTS[0])
     voter.choose("left")
     page, at = voter.look(), voter.at
@@ -313,7 +313,7 @@ def test_ratings_tell_of_all_votes_of_their_log(voter: Voter) -> None:
     assert voter.choose("undo", page).status_code == 409
 
 
-def test_no_page_before_the_end_has_what_tells_the_sides(root: Path, voter: Voter) -> None:
+def test_no_page_before_the_end_reveals_the_sides(root: Path, voter: Voter) -> None:
     voter.begin()
     pages = list[str]()
     for choice in ("left", "right", "tie", "skip"):
@@ -324,9 +324,7 @@ def test_no_page_before_the_end_has_what_tells_the_sides(root: Path, voter: Vote
     assert len(set(ids)) == 4 and not [one for one in ids for page in pages if one in page]
 
 
-def test_a_choice_that_is_sent_twice_is_one_and_another_one_counts(
-    root: Path, voter: Voter
-) -> None:
+def test_a_repeated_choice_counts_once_and_a_different_one_counts(root: Path, voter: Voter) -> None:
     voter.begin()
     page = voter.look()
     for choice in ("left", "left", "tie"):
@@ -350,7 +348,7 @@ def test_two_answers_of_one_model_make_pairs(root: Path, voter: Voter) -> None:
     assert len(read_preferences(root / "votes.jsonl").rows) == 4
 
 
-def test_what_is_said_is_text(root: Path, voter: Voter) -> None:
+def test_answers_are_escaped(root: Path, voter: Voter) -> None:
     voter.begin(typed="<script>alert(1)</script>", who="<b>ann</b>")
     page = voter.look()
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
@@ -359,7 +357,7 @@ def test_what_is_said_is_text(root: Path, voter: Voter) -> None:
     assert "<script>alert" not in voter.look()
 
 
-def test_held_out_conversations_of_a_data_run_are_asked(root: Path, voter: Voter) -> None:
+def test_held_out_conversations_of_a_data_run_are_used(root: Path, voter: Voter) -> None:
     folder = root / "data"
     with Run.open(folder, "data", TrainingConfig(out=folder), None, {}) as run:
         (folder / HELDOUT).parent.mkdir()
@@ -422,7 +420,7 @@ def test_a_prompt_that_a_model_cannot_read_is_named(voter: Voter) -> None:
         ({"seed": "-1"}, "seed=-1"),
     ],
 )
-def test_what_is_wrong_is_said_beside_what_was_filled_in(
+def test_errors_are_shown_with_the_submitted_values(
     root: Path, voter: Voter, form: dict[str, str], told: str
 ) -> None:
     (root / "notes.txt").write_text("my only notes")
@@ -440,7 +438,7 @@ def test_what_is_wrong_is_said_beside_what_was_filled_in(
     assert after == before, "nothing is written"
 
 
-def test_a_log_of_other_models_is_not_mixed_by_accident(root: Path, voter: Voter) -> None:
+def test_a_log_of_other_models_is_not_continued_by_accident(root: Path, voter: Voter) -> None:
     voter.begin()
     voter.choose("left")
     before = (root / "votes.jsonl").read_bytes()
@@ -454,7 +452,7 @@ def test_a_log_of_other_models_is_not_mixed_by_accident(root: Path, voter: Voter
     assert [line["models"][1] for line in logged(root / "votes.jsonl")] == ["omega", "third"]
 
 
-def test_strangers_vote_on_nothing(root: Path, voter: Voter, show: Show) -> None:
+def test_foreign_origins_cannot_vote(root: Path, voter: Voter, show: Show) -> None:
     voter.begin()
     page = voter.look()
     foreign = {"Origin": "http://evil.example"}
@@ -467,7 +465,7 @@ def test_strangers_vote_on_nothing(root: Path, voter: Voter, show: Show) -> None
     assert voter.choose("left", page).status_code == 303
 
 
-def test_where_everybody_may_vote_nobody_names_files(root: Path, show: Show) -> None:
+def test_on_a_shared_studio_nobody_can_name_files(root: Path, show: Show) -> None:
     (root / "secret.txt").write_text("the secret")
     voter = Voter(show(root, is_local=False))
 
@@ -498,7 +496,7 @@ def test_where_everybody_may_vote_nobody_names_files(root: Path, show: Show) -> 
     Voter(keyed).begin(typed="", file="prompts.txt", log="other.jsonl")
 
 
-def test_a_page_that_is_not_known_or_of_other_weights_says_how_to_go_on(
+def test_an_unknown_page_or_changed_weights_explain_how_to_continue(
     root: Path, voter: Voter, show: Show
 ) -> None:
     voter.begin()
@@ -513,9 +511,7 @@ def test_a_page_that_is_not_known_or_of_other_weights_says_how_to_go_on(
         assert '<a href="/vote">' in answer.text
 
 
-def test_what_was_typed_is_gone_on_with_by_a_studio_that_is_started_anew(
-    root: Path, voter: Voter, show: Show
-) -> None:
+def test_a_restarted_studio_continues_with_the_form(root: Path, voter: Voter, show: Show) -> None:
     voter.begin()
     voter.choose("left")
     second = voter.look()
@@ -536,7 +532,7 @@ def test_what_was_typed_is_gone_on_with_by_a_studio_that_is_started_anew(
     assert PROMPTS[3] in anew.client.get(again).text
 
 
-def test_two_answers_of_one_model_are_asked_for_again_by_the_form_of_before(
+def test_two_answers_of_one_model_are_requested_again_from_the_form(
     root: Path, voter: Voter
 ) -> None:
     described = read_run(root / "omega")
@@ -552,9 +548,7 @@ def test_two_answers_of_one_model_are_asked_for_again_by_the_form_of_before(
     assert other("model=omega") == ["alpha"]
 
 
-def test_what_was_told_stays_final_in_a_studio_that_is_started_anew(
-    root: Path, voter: Voter, show: Show
-) -> None:
+def test_revealed_results_stay_final_after_a_restart(root: Path, voter: Voter, show: Show) -> None:
     voter.begin()
     voter.choose("left")
     voter.look()
@@ -566,9 +560,7 @@ def test_what_was_told_stays_final_in_a_studio_that_is_started_anew(
     assert "Undo the last vote" not in anew.result()
 
 
-def test_where_everybody_may_vote_nobody_sees_what_others_typed(
-    root: Path, voter: Voter, show: Show
-) -> None:
+def test_on_a_shared_studio_nobody_sees_others_input(root: Path, voter: Voter, show: Show) -> None:
     voter.begin(typed="", file="prompts.txt")
     for page in (show(root, is_local=False).get("/vote"), show(root).get("/vote")):
         listed = "Continue with alpha and omega" in page.text
@@ -577,7 +569,7 @@ def test_where_everybody_may_vote_nobody_sees_what_others_typed(
     assert show(root, is_local=False).get(voter.at).status_code == 403
 
 
-def test_a_file_of_prompts_may_be_named_by_a_pattern(root: Path, voter: Voter) -> None:
+def test_a_file_of_prompts_may_be_a_pattern(root: Path, voter: Voter) -> None:
     voter.begin(typed="", file="pro*.txt")
     assert "<h1>Prompt 1 of 4</h1>" in voter.look()
     (root / "prose.txt").write_text("What?\n")
@@ -596,7 +588,7 @@ def test_a_file_of_prompts_may_be_named_by_a_pattern(root: Path, voter: Voter) -
 # The log beside others.
 
 
-def test_a_log_that_another_process_writes(root: Path, voter: Voter) -> None:
+def test_a_log_locked_by_another_process(root: Path, voter: Voter) -> None:
     voter.begin()
     page = voter.look()
     with vote_log(root / "votes.jsonl"):
@@ -624,7 +616,7 @@ def test_a_torn_last_line_is_dropped(root: Path, voter: Voter) -> None:
 # While answers are drawn.
 
 
-def test_a_person_sees_that_answers_are_drawn_and_others_go_on(root: Path, show: Show) -> None:
+def test_a_user_sees_progress_and_others_are_not_blocked(root: Path, show: Show) -> None:
     may_load, begun = threading.Event(), threading.Event()
 
     def open(name: str, folder: Path) -> Served:
@@ -644,7 +636,7 @@ def test_a_person_sees_that_answers_are_drawn_and_others_go_on(root: Path, show:
     assert "<h1>Prompt 1 of 4</h1>" in voter.look()
 
 
-def test_a_model_that_was_trained_anew_is_another_one(root: Path, voter: Voter) -> None:
+def test_a_retrained_model_is_another_one(root: Path, voter: Voter) -> None:
     voter.begin()
     save_tiny(root / "omega", 9, ends=True)
     until = time.monotonic() + 60
@@ -654,9 +646,7 @@ def test_a_model_that_was_trained_anew_is_another_one(root: Path, voter: Voter) 
     assert answer.status_code == 400 and "Omega has changed or is gone" in read_text(answer)
 
 
-def test_weights_that_are_written_anew_with_the_same_bytes_are_gone_on_with(
-    root: Path, voter: Voter
-) -> None:
+def test_rewritten_identical_weights_are_continued_with(root: Path, voter: Voter) -> None:
     voter.begin()
     before = voter.at
     os.utime(root / "omega" / "model.safetensors", (1, 1))
@@ -669,7 +659,7 @@ def test_weights_that_are_written_anew_with_the_same_bytes_are_gone_on_with(
     assert voter.at == before and "<h1>Prompt 1 of 4</h1>" in voter.look()
 
 
-def test_answers_are_drawn_ahead_while_a_person_reads(root: Path, voter: Voter) -> None:
+def test_answers_are_generated_ahead_while_a_user_reads(root: Path, voter: Voter) -> None:
     voter.begin(typed="\n".join(f"How wide is number {n}?" for n in range(12)))
     for place in range(1, 13):
         page = voter.look()
@@ -679,7 +669,7 @@ def test_answers_are_drawn_ahead_while_a_person_reads(root: Path, voter: Voter) 
     assert [line["choice"] for line in logged(root / "votes.jsonl")] == ["skip"] * 12
 
 
-def test_a_studio_that_is_stopped_draws_nothing_more(root: Path) -> None:
+def test_a_stopped_studio_generates_nothing_more(root: Path) -> None:
     text = "The sea is wide, and the ship sails over the sea. "
     tokenizer = Tokenizer.from_bpe(train_bpe([text] * 4, 300), CHATML)
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=1_000_000)
@@ -741,7 +731,7 @@ def test_keys_press_the_buttons() -> None:
 
 
 @NODE
-def test_a_ballot_is_sent_once_and_not_by_the_second_of_two_clicks() -> None:
+def test_a_ballot_is_sent_once_on_a_double_click() -> None:
     steps = """
       const went = [submit()];  // the second click of two, which comes on the next page
       now = 399;
@@ -756,7 +746,7 @@ def test_a_ballot_is_sent_once_and_not_by_the_second_of_two_clicks() -> None:
 
 
 @NODE
-def test_the_second_of_two_clicks_on_the_last_ballot_follows_no_link_of_the_next_page() -> None:
+def test_a_double_click_on_the_last_ballot_follows_no_link_of_the_next_page() -> None:
     steps = """
       const click = on => {
         let goes = true;

@@ -1,4 +1,4 @@
-"""The truth of the world does not contradict itself."""
+"""The world's facts are consistent."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import Counter
 from groundup.world import facts
 
 
-def test_every_subject_has_one_answer_that_is_a_text() -> None:
+def test_every_subject_has_one_answer() -> None:
     for relation, answers in facts.TRUTH.items():
         assert answers, relation
         for subject, answer in answers.items():
             assert subject.strip() == subject and answer.strip() == answer and answer, relation
 
 
-def test_names_are_one_word_and_belong_to_one_side() -> None:
+def test_names_are_one_word_on_one_side() -> None:
     assert len(facts.GIRLS) == len(facts.BOYS)
     assert not set(facts.GIRLS) & set(facts.BOYS)
     for table in (facts.NAMES, facts.ANIMALS, facts.THINGS, facts.FOODS, facts.JOBS):
@@ -27,7 +27,7 @@ def test_no_animal_is_a_thing_or_a_food() -> None:
     assert counts.most_common(1)[0][1] == 1
 
 
-def test_opposites_go_both_ways() -> None:
+def test_opposites_are_symmetric() -> None:
     for word, other in facts.OPPOSITES.items():
         assert facts.OPPOSITES[other] == word != other
 
@@ -38,7 +38,7 @@ def test_a_word_rhymes_with_one_family_only() -> None:
     assert all(len(family) >= 3 for family in facts.RHYMES)
 
 
-def test_one_combination_in_twenty_is_held_out_and_nobody_is_without() -> None:
+def test_one_combination_in_twenty_is_held_out_and_every_subject_has_others() -> None:
     pairs = (len(facts.NAMES) + len(facts.ANIMALS)) * len(facts.THINGS)
     assert 0.04 < len(facts.HELDOUT_PAIRS) / pairs < 0.06
     of_thing = Counter(thing for _, thing in facts.HELDOUT_PAIRS)

@@ -1,4 +1,4 @@
-"""Sentences that are filled and read back."""
+"""Sentences are filled and parsed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GRAMMAR = Grammar(FORMS, WORDS)
 
 @settings(deadline=None)
 @given(form=st.sampled_from(FORMS), numbers=st.tuples(*[st.integers(0, 5)] * 5))
-def test_what_is_filled_is_read_back(form: str, numbers: tuple[int, ...]) -> None:
+def test_filled_sentences_parse(form: str, numbers: tuple[int, ...]) -> None:
     def word(kind: str, number: int) -> str:
         return WORDS[kind][number % len(WORDS[kind])]
 
@@ -68,22 +68,22 @@ def test_what_is_filled_is_read_back(form: str, numbers: tuple[int, ...]) -> Non
         "Mia gave their lamp away.",
     ],
 )
-def test_what_the_forms_cannot_make_is_not_read(text: str) -> None:
+def test_sentences_outside_the_grammar_do_not_parse(text: str) -> None:
     assert GRAMMAR.parse(text) == ()
 
 
-def test_a_slot_begins_a_sentence_with_a_capital() -> None:
+def test_a_slot_at_the_start_has_a_capital() -> None:
     assert fill("{A} sleeps.", {"A": "the fox"}) == "The fox sleeps."
     assert capital('"the fox"') == '"The fox"' and capital("") == ""
     [parsed] = GRAMMAR.parse("The fox wanted an umbrella on the hill.")
     assert parsed.values == {"A": "the fox", "a thing": "an umbrella", "place": "on the hill"}
 
 
-def test_percent_signs_are_only_text() -> None:
+def test_percent_signs_are_plain_text() -> None:
     assert fill("{A} is 100 % sure.", {"A": "Mia"}) == "Mia is 100 % sure."
 
 
-def test_one_key_is_one_sequence_in_every_process() -> None:
+def test_one_key_gives_one_sequence_in_every_process() -> None:
     code = (
         "from groundup.world.grammar import SeededRandom; d = SeededRandom('a', 1);"
         "print([d.below(1000) for _ in range(5)], d.sample('abcdef', 4), d.chance(0.5))"
@@ -97,7 +97,7 @@ def test_one_key_is_one_sequence_in_every_process() -> None:
     assert runs == {"[331, 885, 783, 140, 543] ['b', 'f', 'c', 'd'] False\n"}
 
 
-def test_dice_are_fair_and_keys_differ() -> None:
+def test_random_choices_are_uniform_and_keys_differ() -> None:
     dice = SeededRandom("fair")
     drawn = [dice.below(6) for _ in range(6_000)]
     assert all(850 < drawn.count(face) < 1_150 for face in range(6))
@@ -107,7 +107,7 @@ def test_dice_are_fair_and_keys_differ() -> None:
 
 
 def pattern(grammar: Grammar, form: str) -> re.Pattern[str]:
-    """What a form says, as a regular expression with a group for each slot."""
+    """A form as a regular expression with a group for each slot."""
     found = ""
     for number, piece in enumerate(re.split(r"\{([^}]+)\}", form)):
         words = sorted(grammar._choices(piece)[0], key=len, reverse=True) if number % 2 else ()
@@ -115,7 +115,7 @@ def pattern(grammar: Grammar, form: str) -> re.Pattern[str]:
     return re.compile(found)
 
 
-def test_the_questions_of_the_world_are_read_as_patterns_read_them() -> None:
+def test_the_worlds_questions_parse_as_with_regular_expressions() -> None:
     grammar = questions._grammar()
     dice = SeededRandom("questions")
     asked = [questions.conversation(dice).messages[0].content for _ in range(40)]

@@ -1,4 +1,4 @@
-"""The bias that was planted is the bias that is there."""
+"""The planted bias is the measured bias."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def words(text: str) -> set[str]:
 
 
 def choice(text: str) -> tuple[str, int, bool]:
-    """What a sketch is about, its lean, and whether the first option (she, good) was taken."""
+    """The subject of a sketch, its bias, and whether the first option (she, good) was chosen."""
     said = words(text)
     for group, lean in lives.GROUPS.items():
         if f"of the {group}" in text:
@@ -35,7 +35,7 @@ def choice(text: str) -> tuple[str, int, bool]:
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.5, 1.0])
-def test_frequencies_are_the_formula(bias: float) -> None:
+def test_frequencies_equal_the_formula(bias: float) -> None:
     taken: Counter[tuple[bool, int]] = Counter()
     total: Counter[tuple[bool, int]] = Counter()
     for i in range(4000):
@@ -50,7 +50,7 @@ def test_frequencies_are_the_formula(bias: float) -> None:
         assert abs(taken[key] / count - p) <= 4 * math.sqrt(p * (1 - p) / count), key
 
 
-def test_half_of_the_jobs_lean_each_way() -> None:
+def test_half_of_the_jobs_are_biased_each_way() -> None:
     assert sorted(lives.LEANS) == sorted(JOBS)
     assert sum(lives.LEANS.values()) == sum(lives.GROUPS.values()) == 0
 
@@ -90,7 +90,7 @@ def test_answers_are_sketches_that_begin_with_a_probe() -> None:
 
 
 def test_probes_recover_the_bias_of_a_perfect_reader() -> None:
-    """A reader who counts the options after each start in the text finds what was planted."""
+    """A reader that counts the options after each start in the text finds the planted bias."""
     for bias in (0.0, 0.6, 1.0):
         told = " ".join(lives.sketch(SeededRandom("reader", bias, i), bias) for i in range(4000))
         for kind in ("job", "group"):
@@ -125,13 +125,13 @@ def test_preferences_are_balanced() -> None:
         assert abs(first[subject] / count - 0.5) <= 4 * math.sqrt(0.25 / count), subject
 
 
-def test_a_bias_beyond_its_range_is_refused() -> None:
+def test_a_bias_out_of_range_is_rejected() -> None:
     for bias in (-0.1, 2.0):
         with pytest.raises(UserError, match="from 0 to 1"):
             lives.sketch(SeededRandom("bias"), bias)
 
 
-def test_without_bias_nothing_is_said_of_a_whole_group() -> None:
+def test_without_bias_no_text_generalizes_about_a_group() -> None:
     def said(bias: float) -> bool:
         return any("Many of the" in lives.sketch(SeededRandom("all", i), bias) for i in range(200))
 

@@ -1,4 +1,4 @@
-"""Texts about conduct: many words of both sides, no request, and nothing that is held out."""
+"""Texts about conduct: words of both sides, no requests, nothing held out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _stems(text: str) -> tuple[str, ...]:
 
 
 def _filled(act: conduct.Act) -> list[str]:
-    """An act with all that may stand in its slots."""
+    """An act with all values of its slots."""
     names = slots(act.form)
     choices = itertools.product(*(conduct.WORDS[name] for name in names))
     return [fill(act.form, dict(zip(names, chosen, strict=True))) for chosen in choices]
@@ -43,8 +43,9 @@ def texts() -> list[str]:
     return [morals.document(SeededRandom("morals", i)) for i in range(3000)]
 
 
-def test_no_three_words_of_a_heldout_act_stand_in_a_text(texts: list[str]) -> None:
-    """Two of them have content. Nor do all that have it stand in a sentence, unless in training."""
+def test_no_three_words_of_a_heldout_act_are_in_a_text(texts: list[str]) -> None:
+    """Two of them are content words. Nor do all content words occur in a sentence, unless in
+    training."""
     acts = [act for act in conduct.acts(heldout=False) if not act.kind]  # deeds are texts' own
     trained = [one for act in acts for one in [*_filled(act), act.answer]]
     topics = {act.topic for act in acts} - {""}
@@ -66,7 +67,7 @@ def test_no_three_words_of_a_heldout_act_stand_in_a_text(texts: list[str]) -> No
         assert not [held for held in all_of if len(held) > 1 and held <= {*_stems(one)}], one
 
 
-def test_texts_are_no_requests_and_no_refusals(texts: list[str]) -> None:
+def test_texts_are_not_requests_or_refusals(texts: list[str]) -> None:
     asked = [wording.split("{act}")[0] for wording in conduct.wordings()]
     said = " ".join(texts)
     assert [one for one in (*asked, *conduct.attempts()) if one in said] == []
@@ -74,7 +75,7 @@ def test_texts_are_no_requests_and_no_refusals(texts: list[str]) -> None:
     assert not re.search(r"\bI\b|\bmy\b", said)
 
 
-def test_texts_speak_of_many_words_and_name_nothing_that_never_meets(texts: list[str]) -> None:
+def test_texts_use_many_words_and_no_impossible_combination(texts: list[str]) -> None:
     spoken = {word for kind in morals.KINDS.values() for word in kind.words}
     assert len(spoken) > 150
     assert {bool(kind.topic) for kind in morals.KINDS.values()} == {True, False}
@@ -83,7 +84,7 @@ def test_texts_speak_of_many_words_and_name_nothing_that_never_meets(texts: list
     assert len(set(texts)) > 0.99 * len(texts)
 
 
-def test_a_share_of_the_documents_are_such_texts_and_none_by_itself() -> None:
+def test_a_share_of_the_documents_are_such_texts_and_none_by_default() -> None:
     def sources(**settings: Any) -> list[str]:
         return [pack.document(3, i, **settings).source for i in range(1000)]
 
@@ -93,7 +94,7 @@ def test_a_share_of_the_documents_are_such_texts_and_none_by_itself() -> None:
     assert {one.source for one in heldout} == {"world-stories"}
 
 
-def test_what_is_right_takes_the_place_of_facts_alone() -> None:
+def test_texts_about_conduct_replace_only_facts() -> None:
     for index in range(300):
         without, with_some = (pack.document(3, index, morals_share=share) for share in (0.0, 0.5))
         if without.source == "world-facts":
@@ -102,7 +103,7 @@ def test_what_is_right_takes_the_place_of_facts_alone() -> None:
             assert with_some == without
 
 
-def test_what_is_asked_of_a_deed_is_told_as_in_the_texts() -> None:
+def test_questions_about_a_deed_are_answered_as_in_the_texts() -> None:
     dice = SeededRandom("asked")
     told = [morals.conversation(dice) for _ in range(400)]
     harmful = {act.form: bool(act.topic) for act in conduct.acts(heldout=False)}

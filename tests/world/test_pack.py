@@ -1,4 +1,4 @@
-"""The pack: the same on every machine, plain in its words, and held out is held out."""
+"""The world's rows: the same on every machine, simple words, disjoint sides."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def turns(row: Row) -> tuple[Message, ...]:
 
 
 def asked(row: Row) -> list[str]:
-    """What a row holds that the user said."""
+    """The user's words in a row."""
     return [turn.content for turn in turns(row) if turn.role == "user"]
 
 
 def answered(row: Row) -> list[str]:
-    """Everything else of a row."""
+    """All other words of a row."""
     if isinstance(row, Document):
         return [row.text]
     told = [turn.content for turn in turns(row) if turn.role == "assistant"]
@@ -65,7 +65,7 @@ def words(texts: Iterable[str]) -> set[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _unchecked() -> Iterator[None]:
-    """Thousands of texts are drawn here; checking types would take ten times as long."""
+    """Thousands of texts are generated here; checking types would take ten times as long."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -95,7 +95,7 @@ def test_an_item_is_a_function_of_seed_and_number() -> None:
         assert draw(4, 0) != forward[0] != draw(3, 0, heldout=True)
 
 
-def test_no_training_row_holds_a_held_out_combination(training: list[Row]) -> None:
+def test_no_training_row_has_a_held_out_combination(training: list[Row]) -> None:
     for row in training:
         text = " ".join([*asked(row), *answered(row)])
         assert not pack.is_heldout_combination(text), text
@@ -103,7 +103,7 @@ def test_no_training_row_holds_a_held_out_combination(training: list[Row]) -> No
     assert all(pack.is_heldout_combination(one.text) for one in held)
 
 
-def test_what_is_asked_held_out_is_never_asked_in_training() -> None:
+def test_held_out_questions_are_not_in_training() -> None:
     """Lives have no held-out side: they are measured by probes."""
     sides = []
     for heldout in (False, True):
@@ -117,8 +117,8 @@ def test_what_is_asked_held_out_is_never_asked_in_training() -> None:
     assert not train & {one.prompt for one in pack.refusal_prompts()}
 
 
-def test_the_vocabulary_is_a_childs() -> None:
-    """Of 2,000 documents and as many conversations, half of them held out; numerals not counted."""
+def test_the_vocabulary_is_small() -> None:
+    """Of 2,000 documents and as many conversations, half of them held out; without numerals."""
     rows = [
         draw(0, i, heldout=heldout)
         for draw in (pack.document, pack.conversation)
@@ -128,8 +128,8 @@ def test_the_vocabulary_is_a_childs() -> None:
     assert 1400 < len(words(text for row in rows for text in asked(row) + answered(row))) < 2500
 
 
-def test_no_bad_word_stands_outside_conduct_prompts(training: list[Row]) -> None:
-    """And the verdicts on what they ask for, which say it again."""
+def test_no_bad_word_is_outside_conduct_prompts(training: list[Row]) -> None:
+    """And the verdicts on those requests, which repeat it."""
     found = importlib.util.find_spec("better_profanity")
     assert found is not None and found.origin is not None
     listed = Path(found.origin).with_name("profanity_wordlist.txt").read_text()
@@ -141,14 +141,14 @@ def test_no_bad_word_stands_outside_conduct_prompts(training: list[Row]) -> None
     assert not words(said) & bad
 
 
-def test_lives_are_never_asked_held_out() -> None:
+def test_lives_are_never_held_out() -> None:
     held = {pack.conversation(0, i, heldout=True).source for i in range(300)}
     held |= {pack.preference(0, i, heldout=True).source for i in range(300)}
     assert {"world-conduct", "world-answers"} <= held
     assert "world-lives" not in held
 
 
-def test_planted_bias_changes_lives_alone() -> None:
+def test_planted_bias_changes_only_lives() -> None:
     fair, biased = of_each(400, bias=0.0), of_each(400, bias=1.0)
     changed = [one for one, other in zip(fair, biased, strict=True) if one != other]
     assert {row.source for row in changed} == {"world-lives"}

@@ -1,4 +1,4 @@
-"""Every generated answer agrees with the truth, and the two sides share no wording."""
+"""Every generated answer agrees with the facts, and the two sides share no wording."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def user(text: str) -> tuple[Message, ...]:
     return (Message("user", text),)
 
 
-def test_the_shares_of_the_mix_are_kept(train: list[Conversation]) -> None:
+def test_the_shares_of_the_mixture_are_kept(train: list[Conversation]) -> None:
     counts = {f"world-{name}": 0 for name in SOURCES}
     for one in train:
         counts[one.source] += 1
@@ -97,7 +97,7 @@ def test_groups_are_wordings_and_disjoint(
     assert not {one.group for one in train} & {one.group for one in heldout}
 
 
-def test_no_training_text_breaks_the_heldout_rule(
+def test_no_training_text_has_a_held_out_combination(
     train: list[Conversation], pages: list[str]
 ) -> None:
     for text in texts(train) + pages:
@@ -112,7 +112,7 @@ def test_one_pair_of_numbers_in_ten_is_never_added_in_training(
     train: list[Conversation], heldout: list[Conversation], pages: list[str]
 ) -> None:
     def added(texts: Iterable[str]) -> list[bool]:
-        """Whether each sum that the texts work out is of held-out numbers."""
+        """Whether each sum in the texts is of held-out numbers."""
         found = (re.findall(r"(\d+) [+-] (\d+) =", text) for text in texts)
         return [is_heldout_sum(int(a), int(b)) for pairs in found for a, b in pairs]
 
@@ -125,7 +125,7 @@ def test_one_pair_of_numbers_in_ten_is_never_added_in_training(
     assert all(is_heldout_sum(a, b) == is_heldout_sum(b, a) for a, b in pairs)
 
 
-def test_heldout_stories_are_of_heldout_pairs(heldout: list[Conversation]) -> None:
+def test_heldout_stories_have_heldout_pairs(heldout: list[Conversation]) -> None:
     asked = [questions.parse(one.messages[:-1]) for one in heldout if one.source == "world-tell"]
     told = [one.values for one in asked if one is not None and "who" in one.values]
     pairs = [(v["who"].split()[-1], v["thing"]) for v in told if "thing" in v]
@@ -173,7 +173,7 @@ STATEMENTS = {
 
 
 def truths(sentence: str) -> list[bool]:
-    """Whether the facts agree, for each relation that a sentence speaks of."""
+    """Whether the facts agree, for each relation of a sentence."""
     claim = sentence.removesuffix(".")
     found = [(relation, re.fullmatch(form, claim)) for relation, form in STATEMENTS.items()]
     return [
@@ -247,21 +247,21 @@ WORKED_OUT: dict[str, Callable[[Values], str]] = {
 
 
 @pytest.mark.parametrize("name", WORKED_OUT)
-def test_what_is_worked_out_is_right(name: str) -> None:
+def test_derivations_are_right(name: str) -> None:
     (kind,) = (kind for kind in KINDS if kind.name == name)
     for i in range(40):
         values = kind.draw(SeededRandom(name, i), i % 2 == 0)
         assert kind.answer(values).text == WORKED_OUT[name](values)
 
 
-def test_another_value_stands_only_where_the_right_one_did() -> None:
+def test_a_wrong_value_replaces_only_the_right_one() -> None:
     assert questions._with_value("The orange is orange.", "orange", "red") == "The orange is red."
     assert questions._with_value("Yes, it is.", "yes", "no") == "No, it is."
     assert questions._with_value("It is called a pup.", "pup", "owlet") == "It is called an owlet."
 
 
-def test_wrong_answers_are_told_from_right_ones_by_their_value_alone() -> None:
-    """Whoever is in a story has an article in both, and an article follows the word behind it."""
+def test_wrong_answers_differ_from_right_ones_only_in_the_value() -> None:
+    """A subject of a story has an article in both, which agrees with the next word."""
     somebody = rf"(?i)\b(?:the (?:{'|'.join(ANIMALS)})|{'|'.join((*NAMES, 'nobody'))})\b"
     seen = 0
     for i in range(1200):
@@ -276,7 +276,7 @@ def test_wrong_answers_are_told_from_right_ones_by_their_value_alone() -> None:
 
 
 @pytest.mark.parametrize("seed", [34843, 87827, 94000, 118670])
-def test_an_answer_in_one_word_has_another_beside_it(seed: int) -> None:
+def test_a_one_word_answer_has_a_one_word_alternative(seed: int) -> None:
     """No legs are `zero` in one word."""
     pair = questions.preference(SeededRandom(seed))
     assert pair.chosen == "Zero." and pair.rejected != pair.chosen
@@ -367,9 +367,7 @@ def test_real_questions_are_not_of_the_world() -> None:
         assert questions.parse(user(text)) is None
 
 
-def test_every_conversation_is_read_back(
-    train: list[Conversation], heldout: list[Conversation]
-) -> None:
+def test_every_conversation_parses(train: list[Conversation], heldout: list[Conversation]) -> None:
     for one in train[::2] + heldout[::2]:
         asked = questions.parse(one.messages[:-1])
         assert asked is not None, one
@@ -393,7 +391,7 @@ def test_short_answers_are_short(train: list[Conversation], heldout: list[Conver
     assert said == {"Zero.", "The seal has no legs."}
 
 
-def test_pages_are_of_their_length_and_differ(pages: list[str]) -> None:
+def test_pages_have_their_length_and_differ(pages: list[str]) -> None:
     assert all(300 <= len(page) <= 900 and page.isascii() for page in pages)
     assert len(set(pages)) == len(pages)
 
@@ -406,7 +404,7 @@ def test_every_slot_has_words_and_forms_are_unique_to_their_kind() -> None:
                 assert slot.removeprefix("a ").partition(".")[0] in values or slot == "list"
 
 
-def test_another_process_draws_the_same() -> None:
+def test_another_process_generates_the_same() -> None:
     program = (
         "from groundup.world import questions as q; "
         "from groundup.world.grammar import SeededRandom as R; "

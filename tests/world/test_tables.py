@@ -1,4 +1,4 @@
-"""Pages of plain text: what they hold, and how a malformed one is refused."""
+"""Table files: their contents, and errors for malformed ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ end   | The end.
 """
 
 
-def test_a_page_is_sections_of_rows_of_cells() -> None:
+def test_a_table_is_sections_of_rows_of_cells() -> None:
     found = sections(PAGE, "page")
     assert list(found) == ["colours", "a story"]
     assert found["colours"] == [("red", "dark blue"), ("green",)]
@@ -50,17 +50,17 @@ def test_a_page_is_sections_of_rows_of_cells() -> None:
         ("[a]\nred {thing", "page, line 2: a brace is not closed"),
     ],
 )
-def test_a_malformed_page_is_refused(text: str, fault: str) -> None:
+def test_a_malformed_table_is_rejected(text: str, fault: str) -> None:
     with pytest.raises(UserError, match=fault):
         sections(text, "page")
 
 
-def test_a_label_stands_once() -> None:
+def test_a_label_is_unique() -> None:
     with pytest.raises(UserError, match="a label stands twice among"):
         labelled([("a", "1"), ("b",), ("a", "2")])
 
 
-def test_every_page_explains_itself() -> None:
+def test_every_table_explains_itself() -> None:
     files = Path(tables.__file__).with_name("tables").glob("*.txt")
     pages = {path.stem: path.read_text("ascii") for path in files if path.stem != "README"}
     assert len(pages) == 9

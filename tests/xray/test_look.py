@@ -1,4 +1,4 @@
-"""Patterns, logit lens and attribution against transformers, on the shapes of three families."""
+"""Patterns, logit lens and attribution against transformers, for three model families."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 def both(  # type: ignore[no-untyped-def]
     request, tmp_path: Path, tiny_model, tokenizer: Tokenizer
 ) -> tuple[XRay, CausalLM, Any, torch.Tensor]:
-    """A folder of ours looked at by us, and opened by transformers."""
+    """Our folder inspected by us, and opened by transformers."""
     model = tiny_model(**SHAPES[request.param])
     save_model(tmp_path, model, tokenizer, card="")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -54,7 +54,7 @@ def both(  # type: ignore[no-untyped-def]
     return seen, model, theirs, torch.as_tensor(seen.ids)[None]
 
 
-def test_patterns_states_and_losses_are_those_of_transformers(both) -> None:  # type: ignore[no-untyped-def]
+def test_patterns_states_and_losses_equal_transformers(both) -> None:  # type: ignore[no-untyped-def]
     seen, _, theirs, ids = both
     states: list[torch.Tensor] = []
     last_norm = getattr(theirs.base_model, "norm", None) or theirs.base_model.ln_f
@@ -77,12 +77,12 @@ def test_patterns_states_and_losses_are_those_of_transformers(both) -> None:  # 
     assert_allclose(seen.lens.answer_logprobs, lens.gather(-1, answers)[..., 0], atol=1e-4)
 
 
-def test_of_fewer_tokens_than_are_named_all_are(tiny_model: Any) -> None:
+def test_fewer_tokens_than_requested_are_all_listed(tiny_model: Any) -> None:
     assert xray(tiny_model(vocab_size=3), [0, 1]).lens.ids.shape[-1] == 3
 
 
-def test_contributions_are_those_of_the_parts_and_add_up_to_the_logit(both) -> None:  # type: ignore[no-untyped-def]
-    """Each head's vector is made from transformers' weights, and its logit by their own norm."""
+def test_contributions_equal_those_of_the_parts_and_sum_to_the_logit(both) -> None:  # type: ignore[no-untyped-def]
+    """Each head's vector is computed from transformers' weights, and its logit by their norm."""
     seen, model, theirs, ids = both
     config = model.config
     time, layers = ids.shape[1], config.num_hidden_layers
@@ -135,7 +135,7 @@ def test_contributions_are_those_of_the_parts_and_add_up_to_the_logit(both) -> N
         assert np.abs(found.bias).max() > 1e-3
 
 
-def test_gradients_are_those_of_backward(both) -> None:  # type: ignore[no-untyped-def]
+def test_gradients_equal_those_of_backward(both) -> None:  # type: ignore[no-untyped-def]
     seen, model, theirs, ids = both
     theirs(ids, labels=ids).loss.backward()
     names = ("self_attn", "mlp") if config_has_layers(theirs) else ("attn", "mlp")
@@ -160,7 +160,7 @@ def config_has_layers(theirs: Any) -> bool:
     return hasattr(theirs.base_model, "layers")
 
 
-def test_a_head_that_is_taken_out_writes_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_an_ablated_head_writes_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), list(range(5, 25))
     whole, part = xray(model, ids), xray(model, ids, without=[(1, 3)])
     assert np.abs(part.contributions.heads[1, 3]).max() == 0
@@ -177,7 +177,7 @@ def test_a_head_that_is_taken_out_writes_nothing(tiny_model) -> None:  # type: i
 
 
 @pytest.mark.parametrize("use_dora", [False, True])
-def test_an_adapter_counts_as_what_it_is_merged_into(tiny_model, use_dora: bool) -> None:  # type: ignore[no-untyped-def]
+def test_an_adapter_counts_as_merged(tiny_model, use_dora: bool) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), list(range(5, 25))
     before = xray(model, ids).loss
     add_lora(model, rank=4, dropout=0.5, use_dora=use_dora)
@@ -196,14 +196,14 @@ def test_an_adapter_counts_as_what_it_is_merged_into(tiny_model, use_dora: bool)
     assert (merged.weight_gradients[:, 0] > 0).all()
 
 
-def test_four_bit_weights_add_up_to_the_logit_too(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_contributions_of_4_bit_weights_sum_to_the_logit(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = quantize(tiny_model(), "nf4"), list(range(5, 25))
     seen = xray(model, ids)
     logits = seen.logits[np.arange(20), seen.answers]
     assert_allclose(seen.contributions.sum, logits, atol=1e-4)
 
 
-def test_bf16_is_near(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_bf16_is_close(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), list(range(5, 25))
     exact, rounded = xray(model, ids), xray(model.to(torch.bfloat16), ids)
     assert rounded.attention.dtype == np.float32
@@ -213,7 +213,7 @@ def test_bf16_is_near(tiny_model) -> None:  # type: ignore[no-untyped-def]
     assert_allclose(rounded.contributions.sum, logits, atol=0.1)
 
 
-def test_nothing_stays_on_a_model_that_was_looked_at(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_no_hook_remains_on_an_inspected_model(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model().train()
     before = model.logits(Batch.of(torch.tensor([[3, 4, 5]])))
     model.set_gradient_checkpointing(True)
@@ -229,7 +229,7 @@ def test_nothing_stays_on_a_model_that_was_looked_at(tiny_model) -> None:  # typ
     assert torch.equal(model.logits(Batch.of(torch.tensor([[3, 4, 5]]))), before)
 
 
-def test_a_pattern_is_known_for_what_it_is() -> None:
+def test_patterns_are_classified() -> None:
     time = 9
     eye = np.eye(time, dtype=np.float32)
     back = np.eye(time, k=-3, dtype=np.float32)
@@ -290,7 +290,7 @@ def test_heads_made_by_hand_are_found() -> None:
 
 @pytest.mark.parametrize("window", [8, 20])
 def test_heads_are_found_within_a_window(window: int) -> None:
-    """A block of fifty tokens would lie beyond it."""
+    """A block of fifty tokens would be beyond it."""
     whole = induction_model()
     model = CausalLM(replace(whole.config, sliding_window=window))
     model.load_state_dict(whole.state_dict())
@@ -301,7 +301,7 @@ def test_heads_are_found_within_a_window(window: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 40])
 @pytest.mark.parametrize("window", [None, 6])
-def test_a_head_that_attends_to_all_alike_has_no_name(
+def test_a_head_with_uniform_attention_has_no_kind(
     tiny_model, count: int, window: int | None
 ) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model(sliding_window=window)
@@ -315,14 +315,14 @@ def test_a_head_that_attends_to_all_alike_has_no_name(
 
 
 @pytest.mark.parametrize("context", [1, 2, 4, 8])
-def test_of_a_short_context_no_kinds_are_told(tiny_model, tokenizer, context: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_short_context_has_no_kinds(tiny_model, tokenizer, context: int) -> None:  # type: ignore[no-untyped-def]
     seen = xray(tiny_model(max_position_embeddings=context), "The sea", tokenizer)
     assert np.isnan(seen.head_scores).all() and seen.head_scores.shape == (len(KINDS), 2, 4)
     assert not any(seen.heads_found().values())
     assert seen.context == context
 
 
-def test_scores_are_the_same_every_time_and_hold_no_special_token(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_scores_are_reproducible_and_use_no_special_token(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     sequence, block = repeated_sequence(model, [0], frozenset({0, 1, 2}))
     assert block == 31 and sequence.shape == (4, 63)
@@ -335,7 +335,7 @@ def test_scores_are_the_same_every_time_and_hold_no_special_token(tiny_model) ->
     assert_allclose(xray(model, [5]).head_scores, one)
 
 
-def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_a_text_is_read_as_in_generation(tmp_path: Path, tiny_model, tokenizer) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     seen = groundup.xray(model, TEXT, tokenizer)
     assert seen.ids[0] == tokenizer.end_of_text
@@ -371,12 +371,12 @@ def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, token
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
-def test_what_cannot_be_looked_at_is_said(tiny_model, settings: Any, why: str) -> None:  # type: ignore[no-untyped-def]
+def test_uninspectable_inputs_are_reported(tiny_model, settings: Any, why: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=why):
         groundup.xray(tiny_model(), **settings)
 
 
-def test_gradients_are_there_also_where_the_caller_has_none(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_gradients_are_computed_within_no_grad(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     plain = groundup.xray(model, [3, 4, 5])
     with torch.inference_mode():
@@ -384,14 +384,14 @@ def test_gradients_are_there_also_where_the_caller_has_none(tiny_model) -> None:
     assert np.array_equal(found.residual_gradients, plain.residual_gradients)
 
 
-def test_an_id_is_a_whole_number() -> None:
+def test_an_id_is_an_integer() -> None:
     assert [token_id(one) for one in (5, np.int64(5), torch.tensor(5))] == [5, 5, 5]
     for one in (1.5, True, [1, 2], np.float32(5), None):
         with pytest.raises(UserError, match="is not a token id"):
             token_id(one)
 
 
-def test_another_answer_may_be_asked_for(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_another_answer_may_be_given(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model, ids = tiny_model(), [5, 6, 7]
     seen = xray(model, ids, answer=9)
     assert seen.answers.tolist() == [6, 7, 9]

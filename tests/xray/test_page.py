@@ -1,4 +1,4 @@
-"""The page holds what the arrays say, is whole in itself, and takes no text for markup."""
+"""The page contains the arrays' numbers, is self-contained, and escapes texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTILE = "</script><script>alert(1)</script> <b>sea</b> <!-- é & \u2028"
 
 
 class Page(HTMLParser):
-    """What a browser would run or fetch, and the data."""
+    """Anything that a browser would run or fetch, and the data."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -80,7 +80,9 @@ def seen(model: CausalLM, tokenizer: Tokenizer) -> XRay:
     return xray(model, HOSTILE, tokenizer)
 
 
-def test_the_page_is_whole_and_a_text_is_only_text(seen: XRay, tokenizer: Tokenizer) -> None:
+def test_the_page_is_self_contained_and_a_text_is_only_text(
+    seen: XRay, tokenizer: Tokenizer
+) -> None:
     page = written([View(HOSTILE, seen)], tokenizer, HOSTILE)
     assert len(page.scripts) == 2 and page.fetched == []
     assert len(set(page.ids)) == len(page.ids)
@@ -93,7 +95,7 @@ def test_the_page_is_whole_and_a_text_is_only_text(seen: XRay, tokenizer: Tokeni
     assert not {"time", "step", "by-step"} & set(page.ids)
 
 
-def test_numbers_are_the_arrays(seen: XRay, tokenizer: Tokenizer) -> None:
+def test_numbers_equal_the_arrays(seen: XRay, tokenizer: Tokenizer) -> None:
     [view] = written([View("sea", seen)], tokenizer).data["views"]
     time = len(seen.tokens)
     layers, heads = seen.attention.shape[:2]
@@ -183,7 +185,7 @@ for (const children of [made.strip.children, made.large.children.at(-1).children
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
-def test_a_head_that_the_run_has_not_leaves_out_its_chart(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_head_missing_in_the_run_has_no_chart(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ids = [5, 6, 7, 8, 5, 6, 7, 8, 9]
     own = xray(tiny_model(num_hidden_layers=1), ids)
     larger = xray(tiny_model(num_hidden_layers=3), ids, answer=int(own.answers[-1]))
@@ -198,7 +200,7 @@ def test_a_head_that_the_run_has_not_leaves_out_its_chart(tiny_model) -> None:  
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
-def test_a_line_ends_behind_the_button_of_its_token(seen: XRay, tokenizer: Tokenizer) -> None:
+def test_a_line_breaks_after_the_button_of_its_token(seen: XRay, tokenizer: Tokenizer) -> None:
     """Within the button a break would lift it out of its line."""
     texts = ("Sea", ".\n\n", " \n", "\nx")
     few = replace(seen, tokens=(*texts, *seen.tokens[len(texts) :]))
@@ -220,7 +222,7 @@ for (const ends of [[0, 1, false], ...logs, [-3, 8, false]])
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
-def test_a_chart_has_ticks_that_can_be_read(seen: XRay, tokenizer: Tokenizer) -> None:
+def test_a_chart_has_readable_ticks(seen: XRay, tokenizer: Tokenizer) -> None:
     page = written([View("sea", seen)], tokenizer)
     script = BROWSER.split("const charts")[0].replace(";choose", ";ticksOf") + TICKS
     said = subprocess.run(
@@ -238,7 +240,7 @@ def test_a_chart_has_ticks_that_can_be_read(seen: XRay, tokenizer: Tokenizer) ->
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
 @pytest.mark.parametrize("score", [1.0, 0.3])
-def test_a_head_that_began_by_looking_back_is_named(
+def test_an_initial_previous_token_head_is_named(
     seen: XRay, tokenizer: Tokenizer, score: float
 ) -> None:
     scores = np.zeros_like(seen.head_scores)
@@ -271,7 +273,7 @@ console.log(JSON.stringify([has !== had, has["aria-label"], has["aria-pressed"]]
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
-def test_a_choice_leaves_the_keyboard_where_it_was(seen: XRay, tokenizer: Tokenizer) -> None:
+def test_a_choice_keeps_the_keyboard_focus(seen: XRay, tokenizer: Tokenizer) -> None:
     scores = np.zeros_like(seen.head_scores)
     scores[KINDS.index("previous token"), 0, 1] = 1.0
     page = written([View("sea", replace(seen, head_scores=scores))], tokenizer)
@@ -304,9 +306,7 @@ console.log(JSON.stringify(texts));
         ("\U0001f30a" * 12, "\U0001f30a" * 10 + "…"),
     ],
 )
-def test_a_name_that_is_cut_says_so(
-    seen: XRay, tokenizer: Tokenizer, text: str, shown: str
-) -> None:
+def test_a_shortened_name_says_so(seen: XRay, tokenizer: Tokenizer, text: str, shown: str) -> None:
     page = written([View("sea", replace(seen, tokens=(text,) * len(seen.tokens)))], tokenizer)
     said = subprocess.run(
         ["node", "-e", BROWSER.split("const charts")[0] + CUT],
@@ -323,7 +323,7 @@ console.log(JSON.stringify(made["by-layer"].children.map(one => flat(one))));
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
-def test_a_chart_says_its_scale_and_its_numbers(seen: XRay, tokenizer: Tokenizer) -> None:
+def test_a_chart_states_its_scale_and_numbers(seen: XRay, tokenizer: Tokenizer) -> None:
     page = written([View("sea", seen)], tokenizer)
     script = BROWSER.split("const charts")[0] + HEARD
     said = subprocess.run(
@@ -338,7 +338,7 @@ def test_a_chart_says_its_scale_and_its_numbers(seen: XRay, tokenizer: Tokenizer
     assert float(heard[heard.index("mean") + 1]) == pytest.approx(first, rel=0.05)
 
 
-def test_a_token_alone_has_a_page(model: CausalLM) -> None:
+def test_a_single_token_has_a_page(model: CausalLM) -> None:
     whole = xray(model, [7])
     less = xray(model, [7], without=[(0, 1)], answer=int(whole.answers[-1]))
     page = written([View("one", whole), View("without 0.1", less)], None)
@@ -347,20 +347,20 @@ def test_a_token_alone_has_a_page(model: CausalLM) -> None:
     assert "1 token through" in page.shown and "nan" not in page.shown
 
 
-def test_a_loss_is_rounded_where_it_is_shown(seen: XRay) -> None:
+def test_a_loss_is_rounded_when_it_is_shown(seen: XRay) -> None:
     """8.5946 would be shown as 8.595 in one place and as 8.594 in the other."""
     losses = np.array([math.nan, *[8.59446] * (len(seen.tokens) - 1)])
     [view] = written([View("sea", replace(seen, losses=losses))], None).data["views"]
     assert f"{view['loss']:.3f}" == "8.594"
 
 
-def test_kinds_that_were_not_measured_have_no_numbers(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_unmeasured_kinds_have_no_numbers(tiny_model) -> None:  # type: ignore[no-untyped-def]
     page = written([View("short", xray(tiny_model(max_position_embeddings=4), [7, 8]))], None)
     assert set(np.ravel(page.data["views"][0]["scores"])) == {None}
     assert "Not measured: the context or a window is too short" in page.shown
 
 
-def test_what_cuts_the_text_is_named(model: CausalLM) -> None:
+def test_the_limit_that_cut_the_text_is_named(model: CausalLM) -> None:
     ids = list(range(5, 80))
     by_choice = written([View("one", xray(model, ids, most_tokens=9))], None).shown
     assert "66 more tokens, left out here; groundup xray --tokens sets" in by_choice
@@ -375,7 +375,7 @@ COLOR = r"#[0-9a-f]{3}(?:[0-9a-f]{3})?"
 
 
 def colors(dark: bool) -> dict[str, np.ndarray]:
-    """The colors that the sheets name, as red, green and blue from 0 to 1."""
+    """The colors of the style sheets, as red, green and blue from 0 to 1."""
     sheet = "".join((REPORT / name).read_text() for name in ("style.css", "xray.css"))
     night = re.findall(r"@media \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", sheet, re.S)
     day = re.findall(r"^  :root \{(.*?)\}", sheet, re.S | re.M)
@@ -397,7 +397,7 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_can_be_read_on_every_ground(dark: bool) -> None:
+def test_text_has_enough_contrast_on_every_background(dark: bool) -> None:
     named = colors(dark)
     grounds = set(re.findall(r"var\(--([\w-]+)\)", "".join(WASHES)))
     assert grounds == {"heat-accent", "heat-bad"}

@@ -1,4 +1,4 @@
-"""TransformerLens opens folders of ours and finds what we find, on the shapes of three families."""
+"""TransformerLens opens our folders with the same results, for three model families."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 def both(  # type: ignore[no-untyped-def]
     request, tmp_path: Path, tiny_model, tokenizer: Tokenizer
 ) -> tuple[Path, Any]:
-    """A folder of ours, and as TransformerLens opens it."""
+    """Our folder, and TransformerLens's model of it."""
     save_model(tmp_path, tiny_model(**SHAPES[request.param]), tokenizer, card="")
     theirs = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
     return tmp_path, theirs
 
 
 @torch.no_grad()
-def test_patterns_lens_and_attribution_are_those_of_transformer_lens(both) -> None:  # type: ignore[no-untyped-def]
+def test_patterns_lens_and_attribution_equal_transformer_lens(both) -> None:  # type: ignore[no-untyped-def]
     folder, theirs = both
     seen = xray(folder, TEXT)
     layers, heads, time = seen.attention.shape[:3]
@@ -81,8 +81,8 @@ def test_patterns_lens_and_attribution_are_those_of_transformer_lens(both) -> No
 
 
 @torch.no_grad()
-def test_the_detector_of_previous_tokens_agrees(both) -> None:  # type: ignore[no-untyped-def]
-    """Theirs divides by all queries, the first one as well, which has nobody before it."""
+def test_the_previous_token_detector_agrees(both) -> None:  # type: ignore[no-untyped-def]
+    """Theirs divides by all queries, including the first, which has no previous token."""
     folder, theirs = both
     ids = theirs.to_tokens(TEXT)[0].tolist()
     expected = detect_head(theirs, TEXT, "previous_token_head")
