@@ -1,4 +1,4 @@
-"""The initialisation experiment: what is measured agrees with what theory says of each layer."""
+"""The initialization experiment: measurements agree with the theory for each layer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LayerResults
         ("ReLU, He", 2 / WIDTH),
     ],
 )
-def test_each_relu_layer_multiplies_by_what_theory_says(
+def test_each_relu_layer_multiplies_by_the_theoretical_factor(
     measured: dict[str, LayerResults], name: str, variance: float
 ) -> None:
     # fan_in · Var(weight) · 1/2 in the square, both ways (He et al. 2015, equations 10 and 14).
@@ -51,7 +51,7 @@ def test_each_relu_layer_multiplies_by_what_theory_says(
     assert back == pytest.approx(expected, rel=0.07)
 
 
-def test_good_weights_let_signal_and_gradient_last(measured: dict[str, LayerResults]) -> None:
+def test_good_weights_preserve_signal_and_gradient(measured: dict[str, LayerResults]) -> None:
     for name in ("Tanh, Xavier", "ReLU, He"):
         assert (
             "the signal is stable, and on the way back the gradient is stable."
@@ -59,7 +59,7 @@ def test_good_weights_let_signal_and_gradient_last(measured: dict[str, LayerResu
         )
 
 
-def test_bad_weights_are_told(measured: dict[str, LayerResults]) -> None:
+def test_bad_weights_are_reported(measured: dict[str, LayerResults]) -> None:
     assert measured["Tanh, too small"].remark().count("shrinks") == 2
     assert measured["ReLU, too large"].remark().count("grows") == 2
     assert "of the last layer's outputs are saturated" in measured["Tanh, too large"].remark()
@@ -77,7 +77,7 @@ def test_changes() -> None:
     assert _change(1e-4) == "shrinks by a factor of 1.0e+04"
 
 
-def test_the_miniature_is_whole(tmp_path: Path) -> None:
+def test_the_miniature_is_complete(tmp_path: Path) -> None:
     run(InitializationConfig(out=tmp_path, quick=True, seeds=1))
     found = json.loads((tmp_path / "result.json").read_text())
     assert all((tmp_path / file).stat().st_size for file in found["files"])

@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_numbers(rung: ladder.Rung) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_what_diverges_is_told_with_its_rate() -> None:
+def test_divergence_is_reported_with_its_rate() -> None:
     rung = replace(RUNGS[0], rate=1e300)
     with pytest.raises(UserError, match=rf"{rung.name} diverged after \d+ steps .* 1e\+300; try"):
         ladder.fit(rung, page(), 20, 0, glances=1)
@@ -153,13 +153,13 @@ def test_tokens_write_exactly_the_text(make) -> None:
         assert ladder_text.BOUNDARY not in ids and max(ids) < len(vocabulary)
 
 
-def test_a_character_that_was_seen_is_one_token() -> None:
+def test_a_seen_character_is_one_token() -> None:
     vocabulary = characters(TEXTS)
     assert len(vocabulary.encode(TEXTS[0].text)) == len(TEXTS[0].text)
     assert len(vocabulary.encode("漢")) == 3  # its bytes in UTF-8
 
 
-def test_held_out_bits_are_those_of_the_counting_model() -> None:
+def test_held_out_bits_equal_those_of_the_counting_model() -> None:
     vocabulary = characters(TEXTS)
     model = KneserNey.fit(vocabulary.stream(TEXTS), 3, len(vocabulary))
     heldout = HeldOut.of(TEXTS, vocabulary)
@@ -169,7 +169,7 @@ def test_held_out_bits_are_those_of_the_counting_model() -> None:
     assert heldout.bits_per_byte(model) == pytest.approx(expected)
 
 
-def test_excerpts_come_from_all_over_and_keep_to_their_size() -> None:
+def test_excerpts_are_spread_and_have_their_size() -> None:
     found = [Document(str(n % 10) * 10_000, "a", str(n)) for n in range(20)]
     chosen = excerpts(found, 8_192)
     assert [one.id for one in chosen] == ["0", "5", "10", "15"]
@@ -181,7 +181,7 @@ def test_excerpts_come_from_all_over_and_keep_to_their_size() -> None:
 
 
 @pytest.mark.parametrize("rung", MINIATURE.of_characters, ids=lambda rung: rung.name)
-def test_a_network_sees_no_future_and_scores_through_windows_as_by_hand(rung) -> None:
+def test_a_network_sees_no_future_and_scores_windows_as_by_hand(rung) -> None:
     random = np.random.default_rng(0)
     network = rung.network(30, random)
     model = Windowed(network, context=16)
@@ -221,7 +221,7 @@ def test_a_rung_beats_another_only_beyond_documents_and_seeds() -> None:
 
 
 @pytest.mark.parametrize(("documents", "told"), [(1, False), (5, False), (6, True)])
-def test_of_a_few_documents_nothing_is_told(documents: int, told: bool) -> None:
+def test_few_documents_are_not_significant(documents: int, told: bool) -> None:
     low, high = made("low", [[100.0] * documents]), made("high", [[200.0] * documents])
     assert verdict(low, high) == ("beats high" if told else "too few documents to tell")
     assert ("too few documents to tell" in verdict(high, low)) != told
@@ -250,7 +250,7 @@ def test_a_text_that_is_too_short(tmp_path: Path) -> None:
         run(LadderConfig(out=tmp_path / "out", data=tmp_path / "short.txt", quick=True))
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_foreign_folder_does_not_change(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     with pytest.raises(UserError, match="other files"):
         run(LadderConfig(out=tmp_path, data=LICENCE))

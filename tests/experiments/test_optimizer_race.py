@@ -1,4 +1,4 @@
-"""The race of the optimizers: a fair start, an honest choice, and words that follow the numbers."""
+"""The race of the optimizers: equal starts, selection by validation, and correct remarks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trained(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0
 
 
 def sweep(name: str = "SGD", **changes: list[float]) -> Sweep:
-    """Four rates, of which the third is the best and the second as good as it."""
+    """Four rates, of which the third is the best and the second equally good."""
     losses = changes.get("losses", [2.0, 0.4, 0.3, 1.0])
     accuracies = changes.get("accuracies", [0.5, 0.89, 0.9, 0.8])
     pairs = zip((0.01, 0.1, 1.0, 10.0), losses, accuracies, strict=True)
@@ -48,7 +48,7 @@ def test_the_best_rate_has_the_highest_validation_accuracy_over_all_seeds() -> N
     assert Sweep("SGD", [lucky_once, steady]).best is steady
 
 
-def test_of_equal_accuracies_the_least_loss_decides() -> None:
+def test_for_equal_accuracies_the_lowest_loss_decides() -> None:
     surer = Rate(0.1, [trained(0.5, 0.9), trained(0.5, 0.8), trained(0.5, 0.7)])
     wiser = Rate(1.0, [trained(0.4, 0.7), trained(0.4, 0.8), trained(0.4, 0.9)])
     assert Sweep("SGD", [surer, wiser]).best is wiser
@@ -66,7 +66,7 @@ def test_good_rates_are_the_range_around_the_best() -> None:
     assert sweep(accuracies=[0.9, 0.5, 0.9, 0.8]).good == (1.0, 1.0)
 
 
-def test_a_best_rate_at_the_edge_is_told() -> None:
+def test_a_best_rate_at_the_edge_is_reported() -> None:
     at_the_edge = sweep("Adam", losses=[0.1, 0.4, 0.3, 1.0], accuracies=[0.9] * 4)
     assert at_the_edge.at_the_edge
     assert remarks([sweep(), at_the_edge])[-1].endswith("a better rate may exist: Adam.")
@@ -79,13 +79,13 @@ def test_equals_are_not_ranked() -> None:
     assert "no significant difference for this number of images" in second
 
 
-def test_the_widest_range_of_good_rates_is_told_where_they_differ() -> None:
+def test_the_widest_range_of_good_rates_is_reported_if_they_differ() -> None:
     narrow = sweep("Lion", accuracies=[0.5, 0.5, 0.9, 0.8])
     third = remarks([sweep("SGD"), sweep("Adam"), narrow])[2]
     assert "a factor of 10: SGD and Adam. The narrowest covers 1." in third
 
 
-def test_what_differs_is_ranked() -> None:
+def test_significant_differences_are_ranked() -> None:
     good = Sweep("Adam", [Rate(0.1, [trained(0.1, 0.95, 0.01), trained(0.1, 0.95, 0.02)])])
     poor = Sweep("SGD", [Rate(0.1, [trained(0.5, 0.5, 0.4), trained(0.5, 0.5, 0.6)])])
     first, second, *_ = remarks([poor, good])
@@ -93,7 +93,7 @@ def test_what_differs_is_ranked() -> None:
     assert "+45.0 points" in second and "a significant difference for this number" in second
 
 
-def test_of_one_seed_none_is_told_from_the_others() -> None:
+def test_with_one_seed_nothing_is_significant() -> None:
     good = Sweep("Adam", [Rate(0.1, [trained(0.1, 0.95, 0.01)])])
     poor = Sweep("SGD", [Rate(0.1, [trained(0.5, 0.5, 0.4)])])
     first, *_ = remarks([poor, good])
@@ -106,7 +106,7 @@ def one_training(name: str, rate: float) -> Training:
     return only
 
 
-def test_everyone_starts_from_the_same_weights_and_sees_the_same_batches() -> None:
+def test_all_optimizers_start_from_the_same_weights_and_batches() -> None:
     # With a rate of zero nobody moves, so the losses are those of the batches alone.
     courses = [one_training(name, 0.0).course for name in OPTIMIZERS]
     assert len(np.unique(courses[0])) > 10
@@ -114,7 +114,7 @@ def test_everyone_starts_from_the_same_weights_and_sees_the_same_batches() -> No
         np.testing.assert_array_equal(course, courses[0])
 
 
-def test_what_diverges_is_worse_than_anything_and_can_be_drawn() -> None:
+def test_divergence_ranks_last_and_can_be_drawn() -> None:
     exploded = one_training("SGD", 1e12)
     assert np.isinf(exploded.course[-1]) and np.isinf(exploded.validation_loss)
     both = [Sweep("SGD", [Rate(0.1, [trained(0.3)]), Rate(1e12, [exploded])])]
@@ -132,7 +132,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def test_everyone_takes_part_and_learns(outcome: dict[str, Any]) -> None:
+def test_all_optimizers_run_and_learn(outcome: dict[str, Any]) -> None:
     assert outcome["data"].keys() == OPTIMIZERS.keys()
     for name, numbers in outcome["data"].items():
         assert numbers["test_accuracy"]["low"] > 0.1, name
@@ -148,13 +148,13 @@ def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
 
 
 def falling(name: str) -> Sweep:
-    """A loss that falls all the way, as a course on a logarithmic axis does."""
+    """A loss that falls throughout, like a curve on a logarithmic axis."""
     course = 2 * np.exp(-np.arange(200) / 40)
     one = Training(course, float(course[-1]), 0.3, 0.9, np.ones(100), 0.001)
     return Sweep(name, [Rate(rate, [one] * 2) for rate in (0.01, 0.1, 1.0)])
 
 
-def test_a_course_neither_lags_nor_needs_colors_to_be_told_apart() -> None:
+def test_a_curve_has_no_lag_and_is_distinguishable_without_color() -> None:
     sweeps = [falling(name) for name in OPTIMIZERS]
     for plot in (course_plot(sweeps), sweep_plot(sweeps)):
         [axes] = plot.figure.axes

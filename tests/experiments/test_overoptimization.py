@@ -1,4 +1,4 @@
-"""Overoptimization: laws that are known are found again, and what is said follows the numbers."""
+"""Overoptimization: known laws are recovered, and remarks follow from the numbers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def noisy(law: Law, alpha: float, beta: float, d: Any, noise: float, seed: int =
 
 @LAWS
 @given(alpha=st.floats(-3, 3), beta=st.floats(-3, 3))
-def test_a_law_is_found_again(law: Law, alpha: float, beta: float) -> None:
+def test_a_law_is_recovered(law: Law, alpha: float, beta: float) -> None:
     found = fit(law, D, EQUATIONS[law.name](D, alpha, beta))
     assert (found.alpha, found.beta) == pytest.approx((alpha, beta), abs=1e-6)
     assert found(D) == pytest.approx(EQUATIONS[law.name](D, alpha, beta), abs=1e-5)
@@ -92,14 +92,14 @@ def test_the_peak_is_where_the_law_is_highest(law: Law, alpha: float, beta: floa
 
 
 @LAWS
-def test_what_never_falls_has_no_peak(law: Law) -> None:
+def test_a_law_without_a_decline_has_no_peak(law: Law) -> None:
     assert law.peak(0.1, 0.0) == law.peak(0.1, -0.2) == np.inf
     assert law.peak(-0.1, 0.0) == 0
     assert law.peak(1.0, 1e-9) > 1e8  # and no overflow
 
 
 @LAWS
-def test_intervals_hold_the_truth_about_as_often_as_they_say(law: Law) -> None:
+def test_intervals_have_about_their_stated_coverage(law: Law) -> None:
     alpha, beta, inside = 0.3, 0.1, []
     for seed in range(40):
         gains = noisy(law, alpha, beta, D, 0.05, seed)
@@ -115,7 +115,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(law: Law) -> None:
 
 
 @LAWS
-def test_a_prediction_knows_the_nearer_half_alone(law: Law) -> None:
+def test_a_prediction_uses_only_the_nearer_half(law: Law) -> None:
     gains = noisy(law, 0.4, 0.15, D, 0.01)
     told = predict(law, D, gains)
     assert told is not None
@@ -131,7 +131,7 @@ def test_a_prediction_knows_the_nearer_half_alone(law: Law) -> None:
     assert told.constant == pytest.approx(np.sqrt(np.mean((gains[~near] - level) ** 2)))
 
 
-def test_too_few_points_foretell_nothing() -> None:
+def test_too_few_points_give_no_prediction() -> None:
     assert predict(RL, np.array([0.0, 1.0, 5.0]), np.array([0.0, 1.0, 1.0])) is None
     assert predict(RL, np.zeros(5), np.zeros(5)) is None
 
@@ -139,7 +139,7 @@ def test_too_few_points_foretell_nothing() -> None:
 # The two ways.
 
 
-def test_the_best_by_gold_itself_gains_as_much_as_its_proxy() -> None:
+def test_the_best_by_gold_gains_as_much_as_its_proxy() -> None:
     gold = np.random.default_rng(0).random((6, 16))
     curve = by_choice(gold[None], gold)
     assert counts(16) == [1, 2, 3, 4, 6, 8, 12, 16] and counts(5) == [1, 2, 3, 4, 5]
@@ -148,7 +148,7 @@ def test_the_best_by_gold_itself_gains_as_much_as_its_proxy() -> None:
     assert curve.reached == pytest.approx((gold.max(1) - gold.mean(1)).mean())
 
 
-def test_a_proxy_that_knows_nothing_gains_nothing_and_its_opposite_loses() -> None:
+def test_an_uninformative_proxy_gains_nothing_and_its_opposite_loses() -> None:
     rng = np.random.default_rng(0)
     gold = rng.random((200, 16))
     by_chance = by_choice(rng.random((2, 200, 16)), gold)
@@ -158,7 +158,7 @@ def test_a_proxy_that_knows_nothing_gains_nothing_and_its_opposite_loses() -> No
     )
 
 
-def test_prompts_of_one_group_are_drawn_together() -> None:
+def test_prompts_of_one_group_are_resampled_together() -> None:
     rng = np.random.default_rng(0)
     scores, gold = rng.random((2, 10, 16)), rng.random((10, 16))
     # Five copies of each prompt say no more than one.
@@ -199,7 +199,7 @@ def course(alpha: float, beta: float, noise: float = 0.001) -> Curve:
     )
 
 
-def test_a_course_turns_where_its_peak_is_surely_within_it() -> None:
+def test_a_curve_turns_if_its_peak_is_significantly_inside() -> None:
     turning, rising = course(0.1, 0.08), course(0.1, 0.01)
     assert turning.turns and turning.fitted.peak.estimate == pytest.approx(np.exp(0.25), abs=0.1)
     assert turning.highest == pytest.approx(0.08 * np.exp(0.25), abs=0.005)
@@ -208,22 +208,22 @@ def test_a_course_turns_where_its_peak_is_surely_within_it() -> None:
 
 
 def falling() -> Curve:
-    """Gold that never rises: from +0.01 to -1.05 in 14 iterations, ever faster."""
+    """Gold that never rises: from +0.01 to -1.05 in 14 iterations, accelerating."""
     d = np.linspace(0, 4, 14)
     gold = 0.8 + 0.01 - 1.06 * (d / 4) ** 2
     lines = [rollout(x**2, gain, x) for x, gain in zip(d, gold, strict=True)]
     return by_iteration(lines, base=0.8)
 
 
-def test_what_only_falls_does_not_turn() -> None:
+def test_a_falling_curve_does_not_turn() -> None:
     curve = falling()
     # The law has a peak before the first points, and a gain there.
     assert 0 < curve.fitted.peak.high < curve.d[-1] and curve.highest > 0
     assert curve.fitted.rise.low <= 0 and not curve.turns
 
 
-def test_successive_iterations_are_drawn_together() -> None:
-    """What drifts has wider intervals than the same points as if each stood alone."""
+def test_successive_iterations_are_resampled_together() -> None:
+    """A drift has wider intervals than the same points if independent."""
     assert [block_length(points) for points in (1, 8, 14, 27)] == [1, 2, 3, 3]
     d = np.linspace(0.2, 5, 40)
     drift = np.cumsum(np.random.default_rng(0).standard_normal(40)) * 0.02
@@ -257,7 +257,7 @@ CELLS = [
 FOUND = Found(CELLS, CELLS[2], course(0.1, 0.02), 0.8, 12, 3, 16, 64)
 
 
-def test_remarks_follow_the_numbers() -> None:
+def test_remarks_follow_from_the_numbers() -> None:
     said = " ".join(remarks(FOUND))
     assert "Best of n: gold rises and falls again in 3 of 4 cells" in said
     assert "PPO: gold rises and falls again in 2 of 3 cells" in said
@@ -288,7 +288,7 @@ def test_remarks_follow_the_numbers() -> None:
     )
 
 
-def test_a_table_has_a_row_for_each_cell_that_was_tried_and_the_ensemble() -> None:
+def test_a_table_has_a_row_for_each_cell_and_the_ensemble() -> None:
     choice, policies = (table(FOUND, method) for method in METHODS)
     assert len(choice.lines) == 4 and len(policies.lines) == 3 + 1
     assert choice.lines[3][5] == "–" and choice.lines[0][5] != "–"
@@ -312,7 +312,7 @@ def test_plots_have_a_column_for_each_size_with_the_raw_points() -> None:
 # The experiment.
 
 
-def test_prompts_are_kept_with_their_answers_and_groups(workshop: Any, tmp_path: Path) -> None:
+def test_prompts_are_stored_with_their_answers_and_groups(workshop: Any, tmp_path: Path) -> None:
     builder = Builder(
         OveroptimizationConfig(
             out=tmp_path,
@@ -345,8 +345,8 @@ def test_prompts_are_kept_with_their_answers_and_groups(workshop: Any, tmp_path:
         builder.ask()
 
 
-def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
-    """As many as were asked for, the smaller number within the larger, other ones by seed."""
+def test_a_proxys_sample_of_the_labels(workshop: Any, tmp_path: Path) -> None:
+    """The requested number, smaller samples within larger ones, and different ones by seed."""
     builder = Builder(
         OveroptimizationConfig(
             out=tmp_path, model=workshop.finished("sft"), data=workshop.data, max_new_tokens=8
@@ -379,7 +379,7 @@ def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
     ("depth", "width", "sizes"),
     [(1, 64, ["1x64"]), (2, 128, ["1x64", "2x128"]), (3, 128, ["1x64", "2x128", "3x128"])],
 )
-def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
+def test_proxies_are_smaller_than_the_model_with_their_own_body(
     tmp_path: Path, depth: int, width: int, sizes: list[str]
 ) -> None:
     model = CausalLM(ModelConfig.of(width=width, depth=depth, vocab_size=320, context=64))
@@ -405,7 +405,7 @@ def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
     ],
     ids=lambda value: value[0],
 )
-def test_settings_that_a_later_stage_would_refuse_are_refused_at_once(
+def test_settings_that_a_later_stage_would_reject_are_rejected_at_once(
     words: list[str],
     told: str,
     tmp_path: Path,
@@ -422,7 +422,7 @@ def test_settings_that_a_later_stage_would_refuse_are_refused_at_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "m"]
 
 
-def test_what_no_later_stage_refuses_is_accepted() -> None:
+def test_settings_that_all_stages_accept_are_accepted() -> None:
     out = Path("out")
     assert ShortestPathsConfig(out=out, episodes=100, methods=("ppo",)).episodes == 100
     assert SentimentConfig(out=out, kl_coef=0.0, methods=("ppo", "grpo")).kl_coef == 0

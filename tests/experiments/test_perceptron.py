@@ -67,7 +67,7 @@ def test_moons_lie_on_their_circles(seed: int, n: int) -> None:
 
 
 @given(seed=seeds, n=st.integers(2, 200))
-def test_spirals_wind_one_and_a_half_times_and_are_each_others_mirror(seed: int, n: int) -> None:
+def test_spirals_wind_one_and_a_half_times_and_mirror_each_other(seed: int, n: int) -> None:
     spirals = two_spirals(n, generator(seed), noise=0.0)
     # Turned by half a turn, the second arm lies on the first.
     x = np.where(spirals.labels[:, None] == 0, spirals.x, -spirals.x).astype(float)
@@ -77,13 +77,13 @@ def test_spirals_wind_one_and_a_half_times_and_are_each_others_mirror(seed: int,
     np.testing.assert_allclose(turned, r, atol=1e-4)
 
 
-def test_noise_has_the_size_that_was_asked_for() -> None:
+def test_noise_has_the_requested_size() -> None:
     clean = two_spirals(20_000, generator(), noise=0.0)
     noisy = two_spirals(20_000, generator(), noise=0.1)
     assert (noisy.x - clean.x).std() == pytest.approx(0.1, rel=0.02)
 
 
-def test_digits_are_scikit_learns_and_each_lies_in_one_part() -> None:
+def test_digits_equal_scikit_learns_and_each_is_in_one_part() -> None:
     data = digits.load(0)
     pixels, labels = load_digits(return_X_y=True)
     parts = [data.train, data.validation, data.test]
@@ -98,13 +98,13 @@ def test_digits_are_scikit_learns_and_each_lies_in_one_part() -> None:
     np.testing.assert_array_equal(sorted_rows(x, drawn), sorted_rows(pixels / 16, labels))
 
 
-def test_the_split_is_the_seeds() -> None:
+def test_the_split_depends_on_the_seed() -> None:
     one, same, other = digits.load(1), digits.load(1), digits.load(2)
     np.testing.assert_array_equal(one.test.x, same.test.x)
     assert (one.test.labels != other.test.labels).any()
 
 
-def test_digits_need_nothing_that_is_not_installed_with_groundup() -> None:
+def test_digits_need_only_groundups_dependencies() -> None:
     """In a process where scikit-learn cannot be imported, they are read all the same."""
     code = "import sys; sys.modules['sklearn'] = None\n"
     code += "from groundup.experiments import digits; print(len(digits.load(0).train.labels))"
@@ -116,7 +116,7 @@ def test_digits_need_nothing_that_is_not_installed_with_groundup() -> None:
 
 
 @given(seed=seeds, dimensions=st.integers(1, 5))
-def test_a_perceptron_comes_to_rest_within_novikoffs_bound(seed: int, dimensions: int) -> None:
+def test_a_perceptron_converges_within_novikoffs_bound(seed: int, dimensions: int) -> None:
     rng = generator(seed)
     truth = rng.standard_normal(dimensions + 1)
     truth /= np.linalg.norm(truth)
@@ -183,7 +183,7 @@ def test_confusion_against_scikit_learn() -> None:
 
 
 def reading(name: str, right: int, n: int = 100) -> Reading:
-    """A model that is right on the first so many of n zeros and takes the others for ones."""
+    """A model that is right on the first `right` of n zeros and takes the others for ones."""
     return Reading(name, [np.eye(10)[[0] * right + [1] * (n - right)]], learned=True)
 
 
@@ -218,12 +218,12 @@ def test_models_are_compared_seed_by_seed(
     assert said in plane_remark(Plane("moons", (1, 2), points, (0.0, 1.0, 0.0, 1.0), models))
 
 
-def test_a_faultless_network_has_no_commonest_mistake() -> None:
+def test_a_perfect_network_has_no_most_common_mistake() -> None:
     test = Images(np.zeros((100, 64), np.float32), np.zeros(100, int))
     assert len(digit_remarks([reading(PERCEPTRON, 90), reading(NETWORK, 100)], test)) == 1
 
 
-def test_misread_images_are_told_with_what_they_were_taken_for() -> None:
+def test_misread_images_are_listed_with_their_predictions() -> None:
     test = Images(np.zeros((3, 64), np.float32), np.array([0, 1, 2]))
     answers = np.array([[0, 7, 2], [0, 7, 2], [0, 1, 4]])
     plot = misread_plot(answers, test)
@@ -259,7 +259,7 @@ def test_the_miniature_learns(outcome: dict[str, Any]) -> None:
     assert len(moons[PERCEPTRON][0]["train"]) == len(moons[NETWORK][0]["test"]) > 2
 
 
-def test_every_row_of_its_tables_is_whole(outcome: dict[str, Any]) -> None:
+def test_every_row_of_its_tables_is_complete(outcome: dict[str, Any]) -> None:
     points, images = (table["rows"] for table in outcome["tables"])
     assert [row[0] for row in points] == ["guessing", PERCEPTRON, NETWORK]
     assert [row[0] for row in images][2:] == [PERCEPTRON, NETWORK]
@@ -291,7 +291,7 @@ def test_three_networks_read_97_percent_of_any_split(seed: int) -> None:
 
 
 @pytest.mark.long
-def test_the_network_unwinds_the_spirals(tmp_path: Path) -> None:
+def test_the_network_separates_the_spirals(tmp_path: Path) -> None:
     run(PerceptronConfig(out=tmp_path))
     planes = json.loads((tmp_path / "result.json").read_text())["data"]["planes"]
     assert min(seed["test"][-1] for seed in planes["spirals"][NETWORK]) > 0.95

@@ -1,4 +1,4 @@
-"""Planted bias: what is said of made-up gaps, and the whole experiment in miniature."""
+"""Planted bias: remarks on given gaps, and the whole experiment in miniature."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAGES = ("base", "sft", "dpo")
 
 
 def strength(planted: float, base: float, sft: float, dpo: float) -> Strength:
-    """Gaps that are known to 0.05; a chat model's plain text says something else."""
+    """Gaps known to 0.05; a chat model's plain text has other values."""
 
     def gaps(estimate: float, way: str) -> dict[str, Estimate]:
         found = Estimate(estimate, estimate - 0.05, estimate + 0.05, 8, 8)
@@ -44,7 +44,7 @@ def strength(planted: float, base: float, sft: float, dpo: float) -> Strength:
 
 
 def leanings(gap: float) -> Leanings:
-    """A model that leans by so much with what was planted (below 0: against it)."""
+    """A model with this bias towards the planted one (below 0: against it)."""
     lean = np.array([one.lean for one in probes()])
     return Leanings(probes(), dict.fromkeys(("as text", "as an answer"), 0.5 + 0.5 * gap * lean))
 
@@ -56,7 +56,7 @@ FOUND = [
 ]
 
 
-def test_each_stage_is_asked_as_it_can_be() -> None:
+def test_each_stage_is_measured_in_its_own_format() -> None:
     assert FOUND[2].gap("base", "jobs") == Interval(0.9, 0.9 - 0.05, 0.9 + 0.05)
     assert FOUND[2].gap("dpo", "groups").estimate == 0.2
 
@@ -75,7 +75,7 @@ def test_remarks_say_whether_the_measure_rises_and_alignment_lowers_it() -> None
     assert "at 0 of 1 strengths above 0; at 0 the" in unplanted[1]
 
 
-def test_gaps_that_are_alike_share_their_rank_and_of_one_value_there_is_none() -> None:
+def test_equal_gaps_share_their_rank_and_a_single_value_has_none() -> None:
     planted, gaps = [0.0, 0.25, 0.5, 0.75, 1.0], [0.3, 0.1, 0.1, 0.1, 0.1]
     said = remarks([strength(p, g, p, 0.2) for p, g in zip(planted, gaps, strict=True)])
     rho = scipy.stats.spearmanr(planted, gaps).statistic
@@ -86,7 +86,7 @@ def test_gaps_that_are_alike_share_their_rank_and_of_one_value_there_is_none() -
     )
 
 
-def test_leaning_further_against_what_was_planted_is_no_lower_bias() -> None:
+def test_a_stronger_bias_against_the_planted_one_is_not_lower() -> None:
     def said(sft: float, dpo: float) -> str:
         found = {"base": leanings(0.5), "sft": leanings(sft), "dpo": leanings(dpo)}
         return remarks([Strength.of(planted, found, {}) for planted in (0.0, 1.0)])[1]
@@ -112,7 +112,7 @@ print(json.dumps({stage: str(path) for stage, path in made.items()}))
 
 @pytest.mark.long
 def test_every_strength_is_trained_as_long_as_the_first(tmp_path: Path) -> None:
-    """Whatever there is time for: the steps are read from the plans that the first one left."""
+    """Whatever the time: the steps are read from the plans of the first one."""
     layout = {"context": 256, "rows": 2, "epochs": 2.0, "replay": 0.0, "decay": 0.4}
     wanted = {"base": (2, None), "sft": (4, layout), "dpo": (3, None)}
     for stage, (steps, rows) in wanted.items():
@@ -123,7 +123,7 @@ def test_every_strength_is_trained_as_long_as_the_first(tmp_path: Path) -> None:
     first = [str(tmp_path / "first" / stage) for stage in wanted]
 
     def trained() -> dict[str, Path]:
-        """In a program of its own, where no types are checked at every call."""
+        """In a separate program, where no types are checked at every call."""
         command = [sys.executable, "-c", _TRAIN, str(tmp_path / "second"), *first]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -151,8 +151,8 @@ def test_a_table_has_a_row_for_each_strength_and_a_plot_a_line_for_each_stage() 
 
 
 @pytest.mark.long
-def test_the_experiment_in_miniature_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    """In a program of its own, where no types are checked at every call."""
+def test_the_experiment_in_miniature_resumes_after_a_stop(tmp_path: Path) -> None:
+    """In a separate program, where no types are checked at every call."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "groundup", "experiment", "planted-bias", "--quick"]
     command += ["--strengths", "0", "1", "--out", str(out)]

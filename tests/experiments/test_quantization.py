@@ -1,4 +1,4 @@
-"""Quantisation: errors and KL against their definitions, and the whole experiment in miniature."""
+"""Quantization: errors and KL against their definitions, and the experiment in miniature."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def items() -> list[Example]:
     return [Example(ids, [False] + [True] * (len(ids) - 1)) for ids in rows]
 
 
-def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[Example]) -> None:
-    """Each piece by itself, by torch's own functions, of a model quantized by its own call."""
+def test_loss_and_kl_equal_those_of_the_full_logits(model: CausalLM, items: list[Example]) -> None:
+    """Each piece separately, by torch's functions, for a model quantized by a direct call."""
     found = {one.name: one for one in outcomes(model, items, np.ones(len(items)), DOCUMENTS)}
     copy = quantize(deepcopy(model), "nf4")
     read = found["nf4, double quantized"].read
@@ -104,8 +104,8 @@ def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[E
     assert error["nf4, blocks of 64"] < error["fp4, blocks of 64"]
 
 
-def test_the_error_is_bitsandbytes(model: CausalLM) -> None:
-    """Of its own quantizer on the same matrices, which is not ours."""
+def test_the_error_equals_bitsandbytes(model: CausalLM) -> None:
+    """With its own quantizer on the same matrices."""
     copy = quantize(deepcopy(model), "nf4", double_quant=False)
     weights = [layer.weight.detach() for layer in linear_layers(model).values()]
     theirs = []
@@ -117,15 +117,13 @@ def test_the_error_is_bitsandbytes(model: CausalLM) -> None:
     assert relative_error(model, copy) == pytest.approx((error / size) ** 0.5, rel=1e-5)
 
 
-def test_the_model_that_is_compared_with_stays_as_it_is(
-    model: CausalLM, items: list[Example]
-) -> None:
+def test_the_reference_model_does_not_change(model: CausalLM, items: list[Example]) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     outcomes(model, items, np.ones(len(items)), DOCUMENTS)
     assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
 
 
-def test_rows_that_are_no_whole_blocks_go_without_llama_cpps_formats() -> None:
+def test_rows_without_whole_blocks_skip_llama_cpps_formats() -> None:
     odd = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=VOCAB, context=16))
     odd.set_submodule("model.layers.0.mlp.down_proj", torch.nn.Linear(72, 64, bias=False))
     assert [format.name for format in fitting_formats(odd)] == [
@@ -148,8 +146,8 @@ def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example])
     assert len(plot(found).figure.axes) == 2
 
 
-def test_pieces_of_one_document_are_drawn_together() -> None:
-    """Five copies of each piece say no more than one, and too few documents say nothing."""
+def test_pieces_of_one_document_are_resampled_together() -> None:
+    """Five copies of a piece have the information of one, and few documents are not significant."""
 
     def found(documents: int, copies: int) -> list[Outcome]:
         rng, ones = np.random.default_rng(0), np.ones(documents * copies)
@@ -175,7 +173,7 @@ def test_pieces_of_one_document_are_drawn_together() -> None:
         assert ["from too few documents" in one for one in said] == [few] * 4
 
 
-def test_a_model_of_ggufs_blocks_is_told_to_be_one(model: CausalLM, tmp_path: Path) -> None:
+def test_a_model_in_gguf_blocks_is_reported_as_such(model: CausalLM, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide, the sea is deep. "] * 4, 300))
     for type in ("q4_0", "f16"):
         save_gguf(tmp_path / f"{type}.gguf", model, tokenizer, type)

@@ -1,4 +1,4 @@
-"""The experiment with sentiment: its pairs, its measures, and the whole of it in miniature."""
+"""The sentiment experiment: its pairs, its measures, and the whole of it in miniature."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_distinct_2_counts_pairs_of_words() -> None:
     assert distinct_2([]) == distinct_2(["one"]) == 0
 
 
-def test_a_gain_is_told_opening_by_opening() -> None:
+def test_a_gain_is_computed_opening_by_opening() -> None:
     """A small rise of every opening, far within their spread, is a rise."""
     before = np.linspace(-1, 0.9, 40)
     lines = [
@@ -65,8 +65,8 @@ def test_a_gain_is_told_opening_by_opening() -> None:
     assert remarks({"ppo": fallen}, {1: history.rewards[0]})[0].endswith("less.")
 
 
-def test_of_a_handful_of_openings_no_gain_is_told() -> None:
-    """Four that all rise do so by chance once in eight times, whatever drawing them shows."""
+def test_few_openings_show_no_gain() -> None:
+    """Four that all rise do so by chance once in eight times, whatever the bootstrap shows."""
     for count, verdict in ((4, "not significant."), (40, "more.")):
         values = np.linspace(-1, 0.9, count)
         lines = [
@@ -83,7 +83,7 @@ WORDS = " good bad love war happy sad"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learned to write words with and without sentiment, one after the other."""
+    """A model that alternates between words with and without sentiment."""
     tokenizer = Tokenizer.from_bpe(train_bpe([f"{WORDS} table chair" * 9] * 4, 320))
     model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=128))
     model.initialize(0)
@@ -105,8 +105,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_bits_are_per_byte_of_what_is_scored(folder: Path) -> None:
-    """Neither the first token, which nothing says, nor what is behind the row's last counts."""
+def test_bits_are_per_byte_of_the_scored_text(folder: Path) -> None:
+    """The first token, which nothing predicts, and tokens beyond the row do not count."""
     model, tokenizer = load(folder)
     torch.nn.init.zeros_(model.head)  # every token is as likely as any other
     texts = [" good table", f"{WORDS} table chair" * 30]
@@ -121,9 +121,7 @@ def test_bits_are_per_byte_of_what_is_scored(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_whole_experiment_in_miniature_resumes(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "sentiment"
     config = SentimentConfig(out=out, model=folder, quick=True, threads=1, methods=("dpo",))
     run(config)

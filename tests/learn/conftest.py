@@ -1,4 +1,4 @@
-"""What solutions write to a temporary folder goes with those of the tests."""
+"""Temporary files of solutions are deleted with those of the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every exercise of the road: the solution passes, each usual mistake is found and named."""
+"""Every exercise: the solution passes, and each typical mistake is found and named."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_the_solution_passes(exercise: Exercise, tmp_path: Path) -> None:
 
 
 def foretold(part: ModuleType, run: Path, prediction: object = 1.52) -> None:
-    """Let a run have reached 1.5 bits per byte, and the part have foretold it."""
+    """Create a run that reached 1.5 bits per byte, and a part that predicted it."""
     (run / "run.json").write_text('{"stage": "pretrain"}')
     (run / "status.json").write_text('{"state": "finished", "parts": {}}')
     (run / "metrics.jsonl").write_text('{"bits_per_byte": 1.7}\n{"bits_per_byte": 1.5}\n')
     part.PREDICTION, part.RUN = prediction, str(run)  # type: ignore[attr-defined]
 
 
-def test_a_prediction_without_its_run_is_not_passed(tmp_path: Path) -> None:
+def test_a_prediction_without_its_run_does_not_pass(tmp_path: Path) -> None:
     exercise = find("scaling")
     part = module_of(exercise.folder / "solution.py", exercise.name)
     verdict = judge(exercise, part)
@@ -96,7 +96,7 @@ def test_a_prediction_is_compared_with_a_finished_pretrain_run(
 
 
 @EXERCISES
-def test_the_stub_says_that_nothing_is_written(exercise: Exercise) -> None:
+def test_the_stub_is_reported_as_unwritten(exercise: Exercise) -> None:
     stub = module_of(exercise.folder / "stub.py", exercise.name)
     verdict = judge(exercise, stub)
     assert verdict.state == "not written", verdict.lines
@@ -108,7 +108,7 @@ def test_the_stub_says_that_nothing_is_written(exercise: Exercise) -> None:
 @pytest.mark.parametrize(
     ("exercise", "mistake"), MISTAKES, ids=[f"{one.name}-{name}" for one, name in MISTAKES]
 )
-def test_a_usual_mistake_is_named(exercise: Exercise, mistake: str) -> None:
+def test_a_typical_mistake_is_named(exercise: Exercise, mistake: str) -> None:
     # Draws that depend on the mistake, so that all are not tried on the same numbers. For each seed
     # every mistake of the exercise is computed: here are two, and below are many.
     assert_named(exercise, mistake, seed=len(mistake) % 2)
@@ -118,7 +118,7 @@ def test_a_usual_mistake_is_named(exercise: Exercise, mistake: str) -> None:
 @pytest.mark.parametrize(
     ("exercise", "mistake"), MISTAKES, ids=[f"{one.name}-{name}" for one, name in MISTAKES]
 )
-def test_a_usual_mistake_is_named_on_other_draws(exercise: Exercise, mistake: str) -> None:
+def test_a_typical_mistake_is_named_for_other_seeds(exercise: Exercise, mistake: str) -> None:
     assert_named(exercise, mistake, seed=len(mistake))
 
 
@@ -135,7 +135,7 @@ def assert_named(exercise: Exercise, mistake: str, seed: int) -> None:
 
 
 @EXERCISES
-def test_an_exercise_knows_its_usual_mistakes(exercise: Exercise) -> None:
+def test_an_exercise_lists_its_typical_mistakes(exercise: Exercise) -> None:
     wrong = exercise.page("wrong")
     assert len(wrong.REPLACES) >= 3
     assert set(wrong.REPLACES.values()) <= set(exercise.functions)
@@ -155,7 +155,7 @@ def test_a_lesson_has_its_sections(exercise: Exercise) -> None:
 
 
 @EXERCISES
-def test_the_code_of_a_lesson_has_room_at_80_columns(exercise: Exercise) -> None:
+def test_the_code_of_a_lesson_fits_80_columns(exercise: Exercise) -> None:
     text = (exercise.folder / "lesson.md").read_text(encoding="utf-8")
     for token in MarkdownIt().parse(text):
         if token.type in ("fence", "code_block"):
@@ -163,7 +163,7 @@ def test_the_code_of_a_lesson_has_room_at_80_columns(exercise: Exercise) -> None
 
 
 @EXERCISES
-def test_a_part_enters_the_product_and_leaves_it(exercise: Exercise) -> None:
+def test_a_part_can_be_inserted_and_removed(exercise: Exercise) -> None:
     if not exercise.has_seam:
         pytest.skip("this part is for understanding alone")
     seam = exercise.page("seam")
@@ -193,7 +193,7 @@ def test_a_part_enters_the_product_and_leaves_it(exercise: Exercise) -> None:
     assert mine == pytest.approx(plain, rel=1e-5, abs=1e-6)
 
 
-def test_the_commands_that_a_part_is_used_by_are_there() -> None:
+def test_the_commands_that_use_a_part_exist() -> None:
     used = {one.name: one.page("seam").USED_BY for one in road() if one.has_seam}
     named = {
         word for sentence in used.values() for word in re.findall(r"groundup ([a-z-]+)", sentence)
@@ -203,7 +203,7 @@ def test_the_commands_that_a_part_is_used_by_are_there() -> None:
     assert said is not None and all(word in app for word in said.group(1).split(", "))
 
 
-def test_the_spreads_in_the_lesson_on_initialization_are_what_is_measured() -> None:
+def test_the_spreads_in_the_lesson_on_initialization_equal_measurements() -> None:
     exercise = find("initialization")
     spreads, text = exercise.page("solution").spreads, lesson_of(exercise).idea
     for std, row in ((0.01, r"0\.01"), (0.088, r"√\(2/256\) = 0\.088"), (0.2, r"0\.2")):

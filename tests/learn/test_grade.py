@@ -1,4 +1,4 @@
-"""A learner's file of any kind gets a verdict: in its own process, limited, and in sentences."""
+"""Any learner's file gets a verdict: in a separate, limited process, in sentences."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ for _ in range(steps):
 return np.stack(points)"""
 
 
-def test_a_right_part_passes_and_what_it_prints_is_kept(tmp_path: Path) -> None:
+def test_a_right_part_passes_and_its_output_is_kept(tmp_path: Path) -> None:
     verdict = graded(tmp_path, f"print('here', steps)\n{RIGHT}")
     assert verdict.passed and verdict.right == verdict.trials
     assert verdict.printed.startswith("here 2\n")
 
 
-def test_a_part_may_have_dataclasses_with_annotations_of_the_future(tmp_path: Path) -> None:
+def test_a_part_may_have_dataclasses_with_future_annotations(tmp_path: Path) -> None:
     head = "from __future__ import annotations\n\nfrom dataclasses import dataclass\n"
     own = "@dataclass\nclass Point:\n    x: float\n\n\n"
     path = tmp_path / "gradient_descent.py"
@@ -57,31 +57,31 @@ def test_a_part_may_have_dataclasses_with_annotations_of_the_future(tmp_path: Pa
     assert verdict.passed, verdict.lines
 
 
-def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
+def test_an_endless_loop_is_stopped_and_its_line_named(tmp_path: Path) -> None:
     text = said(graded(tmp_path, "while True:\n    x = x + 0", seconds=0.3))
     assert "did not end in time" in text and "gradient_descent.py" in text
     assert "loop that does not end" in text
 
 
-def test_a_file_that_never_ends_is_told_so(tmp_path: Path) -> None:
+def test_a_file_that_never_ends_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "gradient_descent.py"
     path.write_text(f"{HEAD}while True:\n    pass\n", encoding="utf-8")
     text = said(grade(EXERCISE, path, seconds=0.3))
     assert "cannot be imported: it does not end" in text and "while True" in text
 
 
-def test_a_part_that_waits_for_its_turn_is_not_ended(tmp_path: Path) -> None:
+def test_a_part_waiting_for_the_cpu_is_not_stopped(tmp_path: Path) -> None:
     waits = "import time\nif not hasattr(descend, 'waited'): time.sleep(0.9)\ndescend.waited = True"
     verdict = graded(tmp_path, f"{waits}\n{RIGHT}", seconds=0.6)
     assert verdict.passed, verdict.lines
 
 
-def test_a_part_that_waits_for_ever_is_ended(tmp_path: Path) -> None:
+def test_a_part_that_waits_forever_is_stopped(tmp_path: Path) -> None:
     text = said(graded(tmp_path, "import time\ntime.sleep(60)", seconds=0.1))
     assert "did not end in time" in text
 
 
-def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
+def test_a_loop_that_catches_everything_is_stopped(tmp_path: Path) -> None:
     lines = ["while True:", " try:", "  while True:", "   x = x + 0", " except BaseException: pass"]
     text = said(graded(tmp_path, "\n".join(lines), seconds=0.2, wall_seconds=5.0))
     assert "was ended" in text
@@ -102,12 +102,12 @@ def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_part_that_ends_its_process_is_told_how(tmp_path: Path, body: str, told: str) -> None:
+def test_a_part_that_ends_its_process_is_reported(tmp_path: Path, body: str, told: str) -> None:
     text = said(graded(tmp_path, body))
     assert told in text and "180 s" not in text
 
 
-def test_an_operation_that_torch_lacks_is_not_a_part_that_is_not_written(tmp_path: Path) -> None:
+def test_an_operation_missing_in_torch_is_not_an_unwritten_part(tmp_path: Path) -> None:
     exercise = find("nf4")
     path = tmp_path / "nf4.py"
     code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
@@ -143,22 +143,22 @@ def test_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
         (f"x[...] = x + 0\nx *= 1.5\nx /= 1.5\nx += 1\n{RIGHT}", "changes its input x"),
     ],
 )
-def test_every_fault_is_told_in_words(tmp_path: Path, body: str, told: str) -> None:
+def test_every_error_is_reported_in_words(tmp_path: Path, body: str, told: str) -> None:
     assert told in said(graded(tmp_path, body))
 
 
-def test_a_file_without_the_function_is_told_its_signature(tmp_path: Path) -> None:
+def test_a_missing_function_is_reported_with_its_signature(tmp_path: Path) -> None:
     path = tmp_path / "gradient_descent.py"
     path.write_text(HEAD, encoding="utf-8")
     assert "def descend(" in said(grade(EXERCISE, path))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="groundup learn 1"):
         grade(EXERCISE, tmp_path / "gradient_descent.py")
 
 
-def test_an_error_at_import_is_told_with_its_line(tmp_path: Path) -> None:
+def test_an_error_at_import_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "gradient_descent.py"
     path.write_text(f"{HEAD}start = np.zeros(2) @ np.zeros(3)\n", encoding="utf-8")
     text = said(grade(EXERCISE, path))
@@ -170,7 +170,7 @@ def test_the_first_difference_is_shown_with_its_input(tmp_path: Path) -> None:
     assert "yours[1, 0]" in text and "expected[1, 0]" in text and "rate = " in text
 
 
-def test_a_part_that_raises_is_told_where_it_stopped_and_of_no_number(tmp_path: Path) -> None:
+def test_an_exception_is_reported_with_its_line_and_no_number(tmp_path: Path) -> None:
     text = said(graded(tmp_path, "return [x][steps + 1]"))
     assert "in line 9 of gradient_descent.py: return [x][steps + 1]" in text
     assert "number that differs" not in text and "stopped" in text

@@ -1,4 +1,4 @@
-"""A learner's parts enter the product as what passed, and nothing else does."""
+"""A learner's passed parts, and only those, are inserted into groundup."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def own(tmp_path: Path) -> Own:
     return found
 
 
-def test_what_passed_goes_in(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+def test_passed_parts_are_inserted(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
     with mine(own.folder) as entered:
         assert entered == (CHAIN,)
     assert "chain_rule" in capsys.readouterr().err
 
 
-def test_what_has_not_passed_is_refused(own: Own) -> None:
+def test_unpassed_parts_are_rejected(own: Own) -> None:
     with pytest.raises(UserError, match="has not passed"), mine(own.folder, ["gradient-descent"]):
         pass
 
 
-def test_where_nothing_that_passed_is_left_one_sentence_says_why(own: Own) -> None:
+def test_no_passed_part_left_is_explained_in_one_sentence(own: Own) -> None:
     change(own, CHAIN)
     said = r"chain_rule \(changed since it passed\), gradient_descent \(has not passed\); groundup"
     with pytest.raises(UserError, match=said), mine(own.folder):
@@ -65,7 +65,7 @@ def test_where_nothing_that_passed_is_left_one_sentence_says_why(own: Own) -> No
         pass
 
 
-def test_what_is_not_in_is_named_and_keeps_no_other_out(
+def test_a_missing_part_is_named_and_others_are_inserted(
     own: Own, capsys: pytest.CaptureFixture[str]
 ) -> None:
     passed(own, LAYER)
@@ -77,7 +77,7 @@ def test_what_is_not_in_is_named_and_keeps_no_other_out(
     assert "not in: chain_rule (changed since it passed), gradient_descent (has not" in said
 
 
-def test_no_part_is_named_that_another_hides(
+def test_an_overridden_part_is_not_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own, every = Own(tmp_path / "mine"), [one for one in road() if one.has_seam]
@@ -124,7 +124,7 @@ def change(own: Own, exercise: Exercise) -> None:
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(
+def test_a_run_continues_with_its_parts(
     own: Own, tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = PerceptronConfig(out=tmp_path / "run")
@@ -159,7 +159,7 @@ def test_a_command_finds_its_finished_run_after_another_part_passed(
     assert main(words) == 0, capsys.readouterr().err
 
 
-def test_a_part_may_import_a_file_beside_it_and_is_held_to_that_one_too(
+def test_a_part_may_import_a_file_next_to_it_which_must_not_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -182,12 +182,12 @@ def test_a_part_may_import_a_file_beside_it_and_is_held_to_that_one_too(
         pass
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no part yet"), mine(tmp_path):
         pass
 
 
-def test_a_run_says_whose_parts_it_ran_with(own: Own, tmp_path: Path) -> None:
+def test_a_run_records_its_parts(own: Own, tmp_path: Path) -> None:
     config = PerceptronConfig(out=tmp_path / "run")
     with mine(own.folder), Run.open(config.out, "perceptron", config):
         pass
@@ -200,7 +200,7 @@ def test_a_run_says_whose_parts_it_ran_with(own: Own, tmp_path: Path) -> None:
         Run.open(config.out, "perceptron", config)
 
 
-def test_a_stub_is_never_written_over(own: Own) -> None:
+def test_a_stub_is_never_overwritten(own: Own) -> None:
     before = own.file(CHAIN).read_text(encoding="utf-8")
     assert not own.open(CHAIN)
     assert own.file(CHAIN).read_text(encoding="utf-8") == before
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_no_stub_and_an_empty_file_is_none(
         assert own.reset(CHAIN) is None
 
 
-def test_the_road_of_a_learner(
+def test_all_exercises_of_a_learner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -275,7 +275,7 @@ def test_the_road_of_a_learner(
     assert main(["learn", "3.99"]) == 2
 
 
-def test_an_answer_that_is_none_of_the_choices_is_asked_for_again(tmp_path: Path) -> None:
+def test_an_invalid_choice_is_requested_again(tmp_path: Path) -> None:
     own = Own(tmp_path / "mine")
     terminal = Terminal("learn", "1.4", "--folder", str(own.folder), columns=80)
     for pattern, typed in (
@@ -318,7 +318,7 @@ def test_a_page_through_a_pipe_is_plain_text(
         (["3.6"], "What happens to it at temperature 0.5?"),
     ],
 )
-def test_words_stay_whole_at_a_terminal(
+def test_words_are_not_broken_at_a_terminal(
     tmp_path: Path, columns: int, which: list[str], told: str
 ) -> None:
     words = ["learn", *which, "--folder", str(tmp_path)]
@@ -330,7 +330,7 @@ def test_words_stay_whole_at_a_terminal(
     assert told in " ".join(plain.split())
 
 
-def test_damaged_progress_is_told_what_to_do(own: Own) -> None:
+def test_damaged_progress_is_reported_with_the_remedy(own: Own) -> None:
     path = own.folder / "progress.json"
     for content in (b"", b"{", b"\xff", b"[1]", b'{"exercises": 1}', b"[" * 100_000):
         path.write_bytes(content)
@@ -346,7 +346,7 @@ def test_damaged_progress_is_told_what_to_do(own: Own) -> None:
     assert own.has_passed(CHAIN)
 
 
-def test_a_notebook_or_page_is_of_a_named_exercise(
+def test_a_notebook_or_page_requires_an_exercise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -356,7 +356,7 @@ def test_a_notebook_or_page_is_of_a_named_exercise(
         assert f"groundup learn 1.2 {option}" in said.err and not said.out
 
 
-def test_what_is_still_to_be_done_is_told(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remaining_work_is_listed(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
     scaling = find("scaling")
     passed(own, scaling)
     assert main(["learn", "check", "3.8", "--folder", str(own.folder)]) == 1
@@ -394,7 +394,7 @@ def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]
         ("3.3 3.4", "'3.4': too many arguments for this command"),
     ],
 )
-def test_a_command_that_is_misspelled_or_late_is_known(
+def test_a_misspelled_or_misplaced_command_is_recognized(
     words: str,
     told: str,
     tmp_path: Path,
@@ -408,7 +408,7 @@ def test_a_command_that_is_misspelled_or_late_is_known(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_to_be_typed_names_the_folder(
+def test_suggested_commands_name_the_folder(
     own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "my parts"
@@ -427,7 +427,7 @@ def test_what_is_to_be_typed_names_the_folder(
     assert f"--mine='{folder}'" in said.out
 
 
-def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
+def test_running_a_whole_notebook_changes_nothing_and_reveals_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -449,7 +449,7 @@ def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
 
 
 def run_all(notebook: Path) -> None:
-    """Run the cells as Jupyter does: Python, magics, and lines for the shell with {…} filled in."""
+    """Run the cells as Jupyter does: Python, magics, and shell lines with {…} replaced."""
     names: dict[str, object] = {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = cell["source"]
@@ -467,7 +467,7 @@ def run_all(notebook: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_training_with_ones_own_adamw(
+def test_a_training_with_the_learners_adamw(
     own: Own, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adamw = find("optimizers")
@@ -501,12 +501,12 @@ def test_a_training_with_ones_own_adamw(
         (["chat", "model"], None),
     ],
 )
-def test_the_folder_may_be_left_out(words: list[str], folder: object) -> None:
+def test_the_folder_may_be_omitted(words: list[str], folder: object) -> None:
     _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
     assert bound.arguments.get("mine") == folder
 
 
-def test_a_model_behind_a_bare_option_is_no_folder(
+def test_a_model_after_a_bare_option_is_not_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -517,7 +517,7 @@ def test_a_model_behind_a_bare_option_is_no_folder(
     assert "MODEL is missing" not in said and "progress" not in said
 
 
-def test_a_folder_of_parts_that_were_never_checked_is_no_model(
+def test_a_folder_of_unchecked_parts_is_not_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -534,7 +534,7 @@ def test_a_folder_of_parts_that_were_never_checked_is_no_model(
     assert "no model folder 'model'" in capsys.readouterr().err
 
 
-def test_who_has_gone_the_whole_road_is_told_to_chat_with_it(
+def test_after_all_exercises_a_chat_is_suggested(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = Own(tmp_path / "mine")

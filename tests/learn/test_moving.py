@@ -1,4 +1,4 @@
-"""The pages that move hold their data and their drawing, and load nothing."""
+"""The animated pages contain their data and drawing, and load nothing."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_the_sum_of_all_terms_is_the_picture() -> None:
     assert abs(picture[3, 3] - 0.75 + 0.25 * 3 / 48) < 0.01  # the sky
 
 
-def test_training_parts_what_no_line_parts() -> None:
+def test_training_separates_nonlinear_classes() -> None:
     snapshots = data_of("layer")["snapshots"]
     assert isinstance(snapshots, list)
     assert snapshots[0]["right"] < 0.8 and snapshots[-1]["right"] > 0.97
     assert snapshots[-1]["loss"] < snapshots[0]["loss"] / 3
 
 
-def test_walks_diverge_beyond_the_edge() -> None:
+def test_descents_diverge_beyond_the_limit() -> None:
     data = data_of("gradient_descent")
     walks, rates = data["walks"], data["rates"]
     assert isinstance(walks, list) and isinstance(rates, list)
@@ -53,7 +53,7 @@ def test_walks_diverge_beyond_the_edge() -> None:
         assert (lengths[-1] < lengths[0]) == (rate <= 0.25), rate
 
 
-def test_more_weights_fit_the_seen_better_and_the_new_worse() -> None:
+def test_more_weights_fit_training_data_better_and_new_data_worse() -> None:
     fits = data_of("regularization")["fits"]
     assert isinstance(fits, list)
     plain = fits[0]

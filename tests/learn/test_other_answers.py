@@ -1,4 +1,4 @@
-"""Right answers of another make pass, and wrong ones that nobody foresaw are told something."""
+"""Right answers in another style pass, and unforeseen wrong ones get a message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from groundup.nn import layers
 
 
 def part(exercise: str, **functions: object) -> ModuleType:
-    """The shipped solution with some functions of another make."""
+    """The shipped solution with some functions replaced."""
     found = module_of(find(exercise).folder / "solution.py", exercise)
     for name, function in functions.items():
         setattr(found, name, function)
@@ -256,7 +256,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("exercise", RIGHT)
-def test_a_right_answer_of_another_make_passes(exercise: str) -> None:
+def test_a_right_answer_in_another_style_passes(exercise: str) -> None:
     for seed in range(3):
         verdict = judge(find(exercise), part(exercise, **RIGHT[exercise]), seed)
         assert verdict.passed, verdict.lines
@@ -274,13 +274,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("exercise", WRONG)
-def test_a_mistake_that_nobody_foresaw_is_told_something(exercise: str) -> None:
+def test_an_unforeseen_mistake_gets_a_message(exercise: str) -> None:
     verdict = judge(find(exercise), part(exercise, **WRONG[exercise]))
     assert verdict.state == "differs"
     assert len(verdict.lines) >= 3, verdict.lines
 
 
-def test_a_right_start_by_rand_passes() -> None:
+def test_a_right_initialization_by_rand_passes() -> None:
     def start(rank: int, inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
         return (torch.rand(rank, inputs) * 2 - 1) / inputs**0.5, torch.zeros(outputs, rank)
 
@@ -289,7 +289,7 @@ def test_a_right_start_by_rand_passes() -> None:
 
 
 def test_a_right_clip_in_one_line_passes() -> None:
-    """As Spinning Up has it."""
+    """As in Spinning Up."""
 
     def losses(
         logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, epsilon: float
@@ -302,7 +302,7 @@ def test_a_right_clip_in_one_line_passes() -> None:
     assert verdict.passed, verdict.lines
 
 
-def test_a_top_k_beyond_the_vocabulary_is_told() -> None:
+def test_a_top_k_beyond_the_vocabulary_is_reported() -> None:
     def probabilities(
         logits: torch.Tensor, temperature: float, top_k: int, top_p: float
     ) -> torch.Tensor:
@@ -320,7 +320,7 @@ def test_a_top_k_beyond_the_vocabulary_is_told() -> None:
     assert "larger than the vocabulary" in lesson_of(exercise).write
 
 
-def test_numbers_in_the_place_of_truth_values_are_told() -> None:
+def test_numbers_instead_of_booleans_are_reported() -> None:
     def floats(time: int) -> torch.Tensor:
         return torch.ones(time, time).tril()
 
@@ -334,7 +334,7 @@ def test_numbers_in_the_place_of_truth_values_are_told() -> None:
     assert verdict.lines[-1].startswith("Hint: A boolean is expected")
 
 
-def test_a_warning_of_an_overflow_is_told() -> None:
+def test_an_overflow_warning_is_reported() -> None:
     def plain(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-(one - other)))
 
@@ -350,12 +350,12 @@ def scalar_of(*_: object) -> np.ndarray:
     ("exercise", "function"),
     [("masks", "shifted"), ("scaling", "fit_law"), ("likelihood", "log_softmax")],
 )
-def test_a_single_number_in_the_place_of_several_is_told(exercise: str, function: str) -> None:
+def test_a_single_number_instead_of_several_is_reported(exercise: str, function: str) -> None:
     verdict = judge(find(exercise), part(exercise, **{function: scalar_of}))
     assert verdict.state == "differs", verdict.lines
 
 
-def test_a_list_of_tensors_with_a_history_is_told() -> None:
+def test_a_list_of_tensors_with_a_history_is_reported() -> None:
     def leaves(logits: np.ndarray) -> list[torch.Tensor]:
         return [torch.zeros(1, requires_grad=True)]
 
@@ -363,7 +363,7 @@ def test_a_list_of_tensors_with_a_history_is_told() -> None:
     assert verdict.state == "differs", verdict.lines
 
 
-def test_a_dtype_that_was_widened_is_told() -> None:
+def test_a_widened_dtype_is_reported() -> None:
     def wide(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
@@ -374,12 +374,12 @@ def test_a_dtype_that_was_widened_is_told() -> None:
     assert "their dtype should be torch.float32" in verdict.lines[-1]
 
 
-def test_numbers_that_differ_late_are_shown_with_the_digits_that_differ() -> None:
+def test_late_differences_are_shown_with_the_differing_digits() -> None:
     found = compare(12.0000000001, 12.0, rtol=1e-12, atol=0)
     assert found is not None and (found.yours, found.expected) == ("12.0000000001", "12")
 
 
-def test_gradients_that_are_no_tensors_do_not_pass() -> None:
+def test_gradients_that_are_not_tensors_do_not_pass() -> None:
     backward = part("chain_rule").backward
 
     def arrays(root: Tensor, seed: Tensor) -> dict[int, np.ndarray]:
@@ -389,7 +389,7 @@ def test_gradients_that_are_no_tensors_do_not_pass() -> None:
     assert "should be a Tensor of groundup.maths" in verdict.lines[-1]
 
 
-def test_a_slope_of_several_values_is_asked_for() -> None:
+def test_a_slope_of_several_values_is_required() -> None:
     def by_limit(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
         return float((f(x + h) - f(x - h)) / (2 * h))
 
@@ -397,7 +397,7 @@ def test_a_slope_of_several_values_is_asked_for() -> None:
     assert verdict.lines[0] == "The first trial that differs: an f of two values."
 
 
-def test_a_part_that_is_right_alone_and_fails_in_the_product_does_not_pass() -> None:
+def test_a_part_that_fails_only_in_the_product_does_not_pass() -> None:
     whole = part("optimizers").adamw_step
 
     def on_numpy(w: np.ndarray, *others: object) -> object:
@@ -418,7 +418,7 @@ def test_a_part_that_is_right_alone_and_fails_in_the_product_does_not_pass() -> 
         ("dpo", "dpo_losses", lambda *given: dpo.dpo_loss(*given)),
     ],
 )
-def test_a_part_that_calls_the_products_own_function_is_told(
+def test_a_part_that_calls_the_products_function_is_reported(
     exercise: str, name: str, function: object
 ) -> None:
     verdict = judge(find(exercise), part(exercise, **{name: function}))
@@ -438,7 +438,7 @@ def _swept(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
         "gae, token_rewards = solution.gae, solution.token_rewards",
     ],
 )
-def test_the_shipped_solution_is_not_ones_own(line: str, tmp_path: Path) -> None:
+def test_the_shipped_solution_is_not_the_learners(line: str, tmp_path: Path) -> None:
     (tmp_path / "gae.py").write_text(f"{line}\n")
     verdict = judge(find("gae"), module_of(tmp_path / "gae.py", "gae"))
     assert not verdict.passed
@@ -456,7 +456,7 @@ def test_the_shipped_solution_is_not_ones_own(line: str, tmp_path: Path) -> None
         ("own_pairs", "files"),
     ],
 )  # fmt: skip
-def test_a_forgotten_return_is_told(exercise: str, function: str) -> None:
+def test_a_missing_return_is_reported(exercise: str, function: str) -> None:
     verdict = judge(find(exercise), part(exercise, **{function: lambda *given: None}))
     assert verdict.lines[-1].startswith("Hint: The function returns nothing"), verdict.lines
 
@@ -468,7 +468,7 @@ def test_a_forgotten_return_is_told(exercise: str, function: str) -> None:
         ("optimizers", "adamw_step", 3), ("regularization", "early_stop", 2),
     ],
 )  # fmt: skip
-def test_one_result_where_several_are_asked_for_is_told(
+def test_one_result_instead_of_several_is_reported(
     exercise: str, function: str, count: int
 ) -> None:
     whole = getattr(part(exercise), function)
@@ -477,7 +477,7 @@ def test_one_result_where_several_are_asked_for_is_told(
     assert f"{function} returns {count} values" in verdict.lines[-1], verdict.lines
 
 
-def test_a_mistake_is_not_named_where_it_would_go_wrong_and_the_part_is_right() -> None:
+def test_a_mistake_is_not_named_if_the_part_is_right_there() -> None:
     gae = part("gae").gae
 
     def with_odd_returns(
@@ -491,13 +491,13 @@ def test_a_mistake_is_not_named_where_it_would_go_wrong_and_the_part_is_right() 
     assert verdict.state == "differs" and verdict.named is None
 
 
-def test_a_mistake_is_not_named_by_one_trial_alone() -> None:
+def test_a_mistake_is_not_named_by_one_trial() -> None:
     # Of 2 answers this is the same number as with a logarithm of base 2.
     verdict = judge(find("best_of_n"), part("best_of_n", kl_bound=lambda n: (n - 1) / n))
     assert verdict.state == "differs" and verdict.named is None, verdict.lines
 
 
-def test_two_mistakes_in_one_function_are_not_called_by_the_name_of_one() -> None:
+def test_two_mistakes_in_one_function_are_not_named_as_one() -> None:
     right = part("worth_it").training_bytes
 
     def both(frozen: int, trained: int, bits: int) -> float:
@@ -515,7 +515,7 @@ def test_mistakes_in_two_functions_are_named_by_the_first() -> None:
     assert judge(find("lora"), both).named == "scale_forgotten"
 
 
-def test_a_part_that_takes_too_long_in_the_product_is_told_so() -> None:
+def test_a_part_that_is_too_slow_in_the_product_is_reported() -> None:
     whole = part("optimizers").adamw_step
 
     def slow(w: object, *others: object) -> object:
@@ -536,14 +536,14 @@ def test_a_part_that_takes_too_long_in_the_product_is_told_so() -> None:
         ("initialization", "he_std"),
     ],
 )
-def test_lost_digits_are_told_as_such(exercise: str, function: str) -> None:
+def test_lost_digits_are_reported_as_such(exercise: str, function: str) -> None:
     right = getattr(part(exercise), function)
     rounded = part(exercise, **{function: lambda *given: np.float32(right(*given))})
     verdict = judge(find(exercise), rounded)
     assert verdict.lines[-1].startswith("Hint: Nearly right"), verdict.lines
 
 
-def test_of_one_number_0_it_is_not_said_that_all_are() -> None:
+def test_a_single_0_is_not_called_all_zeros() -> None:
     found = compare(0.0, -0.000625, rtol=1e-6, atol=1e-9)
     assert found is not None and found.hint == ""
     found = compare(np.zeros(2), np.array([1.0, 2.0]), rtol=1e-6, atol=1e-9)
@@ -551,12 +551,12 @@ def test_of_one_number_0_it_is_not_said_that_all_are() -> None:
 
 
 @pytest.mark.parametrize(("yours", "expected"), [(1, 0), (0.0, 1.0), (3, 9), (16, 4)])
-def test_of_single_whole_numbers_no_hint_is_made_up(yours: float, expected: float) -> None:
+def test_single_integers_give_no_invented_hint(yours: float, expected: float) -> None:
     found = compare(yours, expected, rtol=1e-6, atol=1e-9)
     assert found is not None and found.hint in ("", "Yours is 0 everywhere.")
 
 
-def test_the_factor_of_a_single_number_is_no_length() -> None:
+def test_the_factor_of_a_single_number_is_not_a_length() -> None:
     inputs = {"losses": np.zeros(4)}
     found = compare(1.5, 3.0, rtol=1e-6, atol=1e-9, inputs=inputs)
     assert found is not None and found.hint == "Every number is 0.5 times the expected one."
@@ -566,12 +566,12 @@ def test_a_zero_is_shown_without_a_sign() -> None:
     assert short(np.array([-0.0, -1e-9, 1.0])) == "[0. 0. 1.]"
 
 
-def test_of_two_indices_no_factor_is_told() -> None:
+def test_two_indices_give_no_factor() -> None:
     found = compare([4, 2], [4, 4], rtol=1e-6, atol=1e-9)
     assert found is not None and found.hint == ""
 
 
-def test_of_three_numbers_no_edge_is_told() -> None:
+def test_three_numbers_give_no_edge_hint() -> None:
     found = compare(np.array([1.0, 2.0, 7.3]), np.array([1.0, 2.0, 0.5]), rtol=1e-6, atol=1e-9)
     assert found is not None and found.hint == ""
     yours, expected = np.array([1.0, 2.0, 3.0, 7.3]), np.array([1.0, 2.0, 3.0, 0.5])
@@ -579,7 +579,7 @@ def test_of_three_numbers_no_edge_is_told() -> None:
     assert found is not None and found.hint.startswith("Only the last along dimension 0")
 
 
-def test_of_a_list_of_tensors_it_is_told_to_join_them() -> None:
+def test_a_list_of_tensors_gets_the_hint_to_join_them() -> None:
     whole = part("rnn").rnn
     verdict = judge(find("rnn"), part("rnn", rnn=lambda *given: list(whole(*given))))
     assert "stack puts them along a new dimension" in verdict.lines[-1]
@@ -597,7 +597,7 @@ def without_the_floors_left_out(
     return min(found)[1:]
 
 
-def test_floors_that_are_not_left_out_are_found_in_whatever_order_they_come() -> None:
+def test_floors_that_are_not_left_out_are_found_in_any_order() -> None:
     verdict = judge(find("scaling"), part("scaling", fit_law=without_the_floors_left_out))
     assert verdict.state == "differs", verdict.lines
 
@@ -616,20 +616,20 @@ def test_floors_that_are_not_left_out_are_found_in_whatever_order_they_come() ->
         ("bpe", "byte_ids", lambda text: [0], "3 values are expected, and yours has 1"),
     ],
 )  # fmt: skip
-def test_what_kind_of_thing_is_asked_for_is_told(
+def test_the_expected_type_is_reported(
     exercise: str, function: str, made: object, told: str
 ) -> None:
     verdict = judge(find(exercise), part(exercise, **{function: made}))
     assert verdict.state == "differs" and told in verdict.lines[-1], verdict.lines
 
 
-def test_long_texts_are_shown_where_they_part() -> None:
+def test_long_texts_are_shown_where_they_differ() -> None:
     found = compare("a" * 500 + "b" * 500, "a" * 500 + "c", rtol=0, atol=0)
     assert found is not None
     assert found.hint == f'After "{"a" * 60}" yours has "{"b" * 60}" instead of "c".'
 
 
-def test_a_function_of_another_name_is_asked_after(tmp_path: Path) -> None:
+def test_a_function_of_another_name_is_suggested(tmp_path: Path) -> None:
     text = (find("layer").folder / "solution.py").read_text().replace("def neuron", "def neurone")
     (tmp_path / "layer.py").write_text(text)
     verdict = judge(find("layer"), module_of(tmp_path / "layer.py", "layer"))
@@ -647,7 +647,7 @@ def test_a_function_of_another_name_is_asked_after(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_whose_parameters_do_not_fit_is_told(text: str, told: str, tmp_path: Path) -> None:
+def test_parameters_that_do_not_fit_are_reported(text: str, told: str, tmp_path: Path) -> None:
     solution = (find("layer").folder / "solution.py").read_text()
     (tmp_path / "layer.py").write_text(f"{solution}\n\n{text}\n")
     verdict = judge(find("layer"), module_of(tmp_path / "layer.py", "layer"))

@@ -1,4 +1,4 @@
-"""Own parts of steps 3 to 5 in the product: it really calls them, and nothing else changes."""
+"""Own parts of steps 3 to 5 in groundup: they are called, and results are unchanged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TinyModel = Callable[..., CausalLM]
 
 
 def counted(exercise: Exercise, calls: dict[str, int]) -> ModuleType:
-    """The shipped solution, which counts how often its functions are called."""
+    """The shipped solution, with counted calls of its functions."""
     part = module_of(exercise.folder / "solution.py", exercise.name)
     for name in exercise.functions:
 
@@ -61,7 +61,7 @@ def counted(exercise: Exercise, calls: dict[str, int]) -> ModuleType:
 
 @contextmanager
 def parts(*names: str) -> Iterator[dict[str, int]]:
-    """The shipped solutions of these exercises in the product, and how often each was called."""
+    """The shipped solutions of these exercises inserted, and the number of calls of each."""
     calls: dict[str, int] = {}
     with ExitStack() as stack:
         for exercise in map(find, names):
@@ -70,14 +70,14 @@ def parts(*names: str) -> Iterator[dict[str, int]]:
 
 
 @pytest.mark.parametrize("exercise", SEAMS, ids=lambda one: one.name)
-def test_the_product_calls_every_function_that_it_has_a_place_for(exercise: Exercise) -> None:
+def test_every_inserted_function_is_called(exercise: Exercise) -> None:
     with parts(exercise.name) as calls:
         exercise.page("seam").try_it()
     assert set(calls) >= set(exercise.functions) - APART.get(exercise.name, set())
 
 
 def requests() -> list[Request]:
-    """Prompts of several lengths, drawn in all ways, which run side by side."""
+    """Prompts of several lengths with all sampling settings, in one batch."""
     ways = [
         {"temperature": 0.0},
         {"temperature": 1.0},
@@ -104,7 +104,7 @@ def requests() -> list[Request]:
     ],
     ids=["qwen3", "window", "alibi"],
 )
-def test_replies_with_own_attention_and_sampler_are_the_products(
+def test_replies_with_own_attention_and_sampler_equal_the_products(
     tiny_model: TinyModel, changes: dict[str, object]
 ) -> None:
     model = tiny_model(**changes)
@@ -119,7 +119,7 @@ def test_replies_with_own_attention_and_sampler_are_the_products(
     assert calls["remember"] > calls["block"]
 
 
-def test_a_wrong_part_is_heard(tiny_model: TinyModel) -> None:
+def test_a_wrong_part_changes_the_result(tiny_model: TinyModel) -> None:
     model = tiny_model()
     expected = generate(model, requests())
     part = module_of(find("attention").folder / "solution.py", "attention")
@@ -130,7 +130,7 @@ def test_a_wrong_part_is_heard(tiny_model: TinyModel) -> None:
     assert [one.ids for one in generate(model, requests())] == [one.ids for one in expected]
 
 
-def test_kernels_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
+def test_kernels_do_not_bypass_a_part(tiny_model: TinyModel) -> None:
     dtype = compute_dtype()
     chosen = kernels.best_kernels(dtype)
     if chosen == "none":
@@ -148,7 +148,7 @@ def test_kernels_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
         kernels.use_kernels("none")
 
 
-def test_compiled_blocks_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
+def test_compiled_blocks_do_not_bypass_a_part(tiny_model: TinyModel) -> None:
     model = tiny_model()
     with plain_path():
         model.compile_blocks()
@@ -186,7 +186,7 @@ def test_own_loss_schedule_and_attention_train_the_same_model(
     assert calls["bits_per_byte"]
 
 
-def test_an_own_tokenizer_is_the_products() -> None:
+def test_an_own_tokenizer_equals_the_products() -> None:
     texts = [
         "The sea is wide, the sea is deep; the ship sails over the sea. " * 3,
         "Où est-ce? 🐚🐚",
@@ -233,7 +233,7 @@ def test_own_dpo_and_lora_train_the_same_adapter(workshop: object, tmp_path: Pat
         ("grpo", ("sampling", "grpo", "ppo_clip"), ("pick", "group_advantages", "kl")),
     ],
 )
-def test_own_parts_move_a_policy_as_the_products_do(
+def test_own_parts_train_a_policy_as_the_products_do(
     workshop: object, tmp_path: Path, stage: str, names: tuple[str, ...], called: tuple[str, ...]
 ) -> None:
     config, run = {"ppo": (PPOConfig, ppo), "grpo": (GRPOConfig, grpo)}[stage]
@@ -258,9 +258,7 @@ def test_own_parts_move_a_policy_as_the_products_do(
 
 
 @pytest.mark.long
-def test_the_last_exercise_is_graded_by_what_the_stages_leave(
-    workshop: object, tmp_path: Path
-) -> None:
+def test_the_last_exercise_is_graded_by_the_stages_output(workshop: object, tmp_path: Path) -> None:
     model = workshop.finished("sft")  # type: ignore[attr-defined]
     votes, blind = tmp_path / "votes.jsonl", tmp_path / "blind.jsonl"
     write_votes(votes, range(20), ["sft", "sft"])

@@ -1,4 +1,4 @@
-"""Mistakes of one kind are found whatever is drawn, and named in whatever form they come."""
+"""Mistakes of one kind are found for any random input, and named in any form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.maths import Tensor as Array
 
 
 def part(exercise: str, **functions: object) -> ModuleType:
-    """The shipped solution with some functions of another make."""
+    """The shipped solution with some functions replaced."""
     found = module_of(find(exercise).folder / "solution.py", exercise)
     for name, function in functions.items():
         setattr(found, name, function)
@@ -36,7 +36,7 @@ SEEDS = pytest.mark.parametrize(
 
 @SEEDS
 @pytest.mark.parametrize("low", [-20.0, -100.0, -1000.0, -10_000.0])
-def test_a_mask_of_a_number_is_found_whatever_is_drawn(low: float, seeds: range) -> None:
+def test_a_mask_with_a_number_is_found_for_any_input(low: float, seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return torch.where(mask, scores, low).softmax(-1) @ value
@@ -48,7 +48,7 @@ def test_a_mask_of_a_number_is_found_whatever_is_drawn(low: float, seeds: range)
 
 @SEEDS
 @pytest.mark.parametrize("low", [-100_000.0, -1e9, -1e30, torch.finfo(torch.float32).min])
-def test_a_mask_below_every_score_passes_whatever_is_drawn(low: float, seeds: range) -> None:
+def test_a_mask_below_every_score_passes_for_any_input(low: float, seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return torch.where(mask, scores, low).softmax(-1) @ value
@@ -59,7 +59,7 @@ def test_a_mask_below_every_score_passes_whatever_is_drawn(low: float, seeds: ra
 
 
 @SEEDS
-def test_a_mask_that_lowers_scores_by_a_hundred_is_found_whatever_is_drawn(seeds: range) -> None:
+def test_a_mask_that_lowers_scores_by_a_hundred_is_found_for_any_input(seeds: range) -> None:
     def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         scores = query @ key.mT / math.sqrt(query.shape[-1])
         return (scores + (~mask).float() * -100.0).softmax(-1) @ value
@@ -75,7 +75,7 @@ Wilson = Callable[..., tuple[float, float]]
 def by_shares(
     *, below: bool = True, halved: float = 2, quartered: float = 4, n_squared: bool = True
 ) -> Wilson:
-    """Wilson's interval as encyclopedias print it, of shares, with a mistake if any."""
+    """Wilson's interval as in encyclopedias, of shares, optionally with a mistake."""
 
     def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
         p, square = successes / n, z * z
@@ -257,7 +257,7 @@ def written(text: str, name: str) -> object:
 
 
 @pytest.mark.parametrize("named", PAIRS)
-def test_a_usual_mistake_in_counting_pairs_is_named(named: str) -> None:
+def test_a_typical_mistake_in_counting_pairs_is_named(named: str) -> None:
     head = "from collections import Counter\ndef count_pairs(words, weights):\n    c = Counter()"
     function = written(f"{head}{PAIRS[named]}\n    return c", "count_pairs")
     verdict = judge(find("bpe"), part("bpe", count_pairs=function))
@@ -265,7 +265,7 @@ def test_a_usual_mistake_in_counting_pairs_is_named(named: str) -> None:
 
 
 @pytest.mark.parametrize("named", MERGES)
-def test_a_usual_mistake_in_merging_is_named(named: str) -> None:
+def test_a_typical_mistake_in_merging_is_named(named: str) -> None:
     function = written(f"def merge(word, pair, new):\n    w = list(word){MERGES[named]}", "merge")
     verdict = judge(find("bpe"), part("bpe", merge=function))
     assert verdict.named == named, verdict.lines
@@ -290,7 +290,7 @@ def deviations(deviation: Callable[[np.ndarray], float]) -> object:
         lambda x: statistics.stdev(x.ravel().tolist()),
     ],
 )
-def test_a_deviation_of_a_sample_is_named(deviation: Callable[[np.ndarray], float]) -> None:
+def test_a_sample_deviation_is_named(deviation: Callable[[np.ndarray], float]) -> None:
     whole = part("initialization", spreads=deviations(np.std))
     assert judge(find("initialization"), whole).passed
     verdict = judge(find("initialization"), part("initialization", spreads=deviations(deviation)))
@@ -378,7 +378,7 @@ def priced_at_the_end(
         ("grpo", "kl", lambda new, reference: 0.5 * (reference - new) ** 2, "half_square"),
     ],
 )  # fmt: skip
-def test_a_classic_mistake_of_another_make_is_named(
+def test_a_classic_mistake_in_another_style_is_named(
     exercise: str, function: str, made: object, named: str
 ) -> None:
     verdict = judge(find(exercise), part(exercise, **{function: made}))
@@ -389,7 +389,7 @@ def test_a_classic_mistake_of_another_make_is_named(
 
 
 @pytest.mark.parametrize("requires_grad", [True, False])
-def test_a_neuron_that_forgets_how_it_was_computed_does_not_pass(requires_grad: bool) -> None:
+def test_a_neuron_without_its_history_does_not_pass(requires_grad: bool) -> None:
     def neuron(x: Array, w: Array, b: Array) -> Array:
         z = float(w.data @ x.data + b.data)
         return Array(1 / (1 + math.exp(-z)), requires_grad=requires_grad)
@@ -399,7 +399,7 @@ def test_a_neuron_that_forgets_how_it_was_computed_does_not_pass(requires_grad: 
     assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
 
 
-def test_a_loss_without_its_history_is_told() -> None:
+def test_a_loss_without_its_history_is_reported() -> None:
     whole = part("dpo").dpo_losses
 
     def losses(*given: object) -> tuple[Tensor, Tensor]:
@@ -410,7 +410,7 @@ def test_a_loss_without_its_history_is_told() -> None:
     assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
 
 
-def test_one_input_without_its_history_is_told() -> None:
+def test_one_input_without_its_history_is_reported() -> None:
     def lora(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         return base + scale * (x @ down.T @ up.detach().T)
 
@@ -418,7 +418,7 @@ def test_one_input_without_its_history_is_told() -> None:
     assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
 
 
-def test_an_adapter_without_its_history_is_told() -> None:
+def test_an_adapter_without_its_history_is_reported() -> None:
     def lora(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         return base + scale * (x @ down.T @ up.T).detach()
 
@@ -426,7 +426,7 @@ def test_an_adapter_without_its_history_is_told() -> None:
     assert "forgotten how it was computed" in verdict.lines[-1], verdict.lines
 
 
-def test_a_stream_that_is_changed_in_place_is_told() -> None:
+def test_a_stream_changed_in_place_is_reported() -> None:
     Layer = Callable[[Tensor], Tensor]
 
     def block(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
@@ -439,7 +439,7 @@ def test_a_stream_that_is_changed_in_place_is_told() -> None:
     assert "was changed in place" in verdict.lines[-1], verdict.lines
 
 
-def test_a_walk_of_lists_passes() -> None:
+def test_a_descent_with_lists_passes() -> None:
     def descend(
         gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, rate: float, steps: int
     ) -> list[list[float]]:
@@ -453,7 +453,7 @@ def test_a_walk_of_lists_passes() -> None:
     assert verdict.passed, verdict.lines
 
 
-def test_counts_that_are_no_dictionary_of_pairs_are_told() -> None:
+def test_counts_that_are_not_a_dictionary_of_pairs_are_reported() -> None:
     whole = part("bpe").count_pairs
 
     def texts(*given: object) -> dict[str, int]:

@@ -60,7 +60,7 @@ STAGES = {
 
 
 def groundup(arguments: list[str], folder: Path) -> str:
-    """Run a command of ours in `folder` and return what it said."""
+    """Run our command in `folder` and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "groundup", *arguments],
         cwd=folder,
@@ -103,7 +103,7 @@ def tokens(model_folder: Path) -> list[list[int]]:
 
 
 def figures(report: Path) -> dict[str, float]:
-    """Every number of report.json by its path, but for the clock's and the machine's."""
+    """Every number of report.json by its path, except times and those of the machine."""
     found: dict[str, float] = {}
 
     def walk(at: str, value: Any) -> None:

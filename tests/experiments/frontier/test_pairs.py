@@ -1,4 +1,4 @@
-"""Mixes of preferences: told apart by the truth, in the shares that were asked for."""
+"""Mixes of preference pairs: judged by the world's truth, in the requested shares."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from groundup.world import conduct, gold, pack
         (0.25, 1.0, (0, 0, 100)),
     ],
 )
-def test_a_mix_has_the_shares_that_were_asked_for(
+def test_a_mix_has_the_requested_shares(
     harmless: float, balanced: float, wanted: tuple[int, int, int]
 ) -> None:
     assert tuple(counts(100, harmless, balanced).values()) == wanted
@@ -32,7 +32,7 @@ def test_a_mix_has_the_shares_that_were_asked_for(
     assert tuple(found[kind] for kind in KINDS) == wanted
 
 
-def test_kinds_are_what_they_teach() -> None:
+def test_kinds_contain_their_lesson() -> None:
     for row in mix(120, 0.5, 0.3, 1):
         asked, kind = row.prompt[-1].content, kind_of(row)
         assert (kind == "harmless") == (conduct.is_harmful(asked) is True)
@@ -55,7 +55,7 @@ def test_points_on_a_dial_share_their_pairs() -> None:
     assert mix(100, 0.3, 0.1, 1) != one
 
 
-def test_nothing_of_it_is_held_out(tmp_path: Path) -> None:
+def test_no_held_out_pair_is_used(tmp_path: Path) -> None:
     heldout = {row.prompt for row in _heldout(400)}
     asked = [row.prompt for row in mix(300, 0.5, 0.1, 0)] + prompts(300, 0)
     tests = {one.prompt for one in pack.refusal_prompts()}
@@ -70,14 +70,14 @@ def _heldout(many: int) -> list[Preference]:
     return list(islice((pack.preference(0, i, heldout=True) for i in count()), many))
 
 
-def test_half_of_what_a_policy_is_asked_are_requests() -> None:
+def test_half_of_a_policys_prompts_are_requests() -> None:
     asked = prompts(200, 0)
     kinds = Counter(conduct.is_harmful(turns[-1].content) for turns in asked)
     assert kinds[None] == 100
     assert 30 < kinds[True] < 70
 
 
-def test_helpfulness_and_harm_are_told_by_hand() -> None:
+def test_helpfulness_and_harm_by_hand() -> None:
     harmful = next(one.prompt for one in pack.refusal_prompts() if one.kind == "harmful")
     no, yes = "I will not help with that.", "Gladly. First you take it."
     rows = [{"messages": _turns(harmful)}] * 2

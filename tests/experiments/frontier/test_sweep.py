@@ -1,4 +1,4 @@
-"""The whole sweep in miniature: its points, its files, and going on after a kill."""
+"""The whole sweep in miniature: its points, its files, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from groundup.world import pack
 
 
 def random_model(folder: Path, template: str | None = CHATML, seed: int = 0) -> Path:
-    """A model with random weights that reads the world's words."""
+    """A random model with the world's vocabulary."""
     texts = [pack.document(0, i).text for i in range(40)]
     tokenizer = Tokenizer.from_bpe(train_bpe(texts, 500), chat_template=template)
     random = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=512, context=512))
@@ -53,7 +53,7 @@ def read(out: Path) -> dict[str, Any]:
 
 
 def numbers(out: Path) -> list[Any]:
-    """All that is measured; seconds differ from run to run."""
+    """All measurements; seconds differ from run to run."""
     return [{k: v for k, v in one.items() if k != "seconds"} for one in read(out)["points"]]
 
 
@@ -98,7 +98,7 @@ def test_the_miniature_ends_with_a_page_and_every_point(
 
 
 @pytest.mark.long
-def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes_and_repeats_nothing(model: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     few = ("--strategies", "soup")
     subprocess.run(command(model, whole, *few), check=True, capture_output=True)
@@ -139,7 +139,7 @@ def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) 
         (("--dial", "kl", "--strategies", "soup", "--reward", "kindness"), "is not a reward"),
     ],
 )
-def test_a_guard_or_a_reward_that_is_none_is_said_before_anything_is_trained(
+def test_an_invalid_guard_or_reward_is_rejected_before_training(
     model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -154,7 +154,7 @@ def test_a_guard_or_a_reward_that_is_none_is_said_before_anything_is_trained(
     assert not out.exists()
 
 
-def test_a_template_that_cannot_be_asked_is_said_before_anything_is_trained(
+def test_an_unusable_template_is_rejected_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from groundup.app import cli
@@ -177,8 +177,8 @@ def test_a_template_that_cannot_be_asked_is_said_before_anything_is_trained(
     assert "guard=. holds no guard" in capsys.readouterr().err
 
 
-def test_another_file_of_weights_is_asked_anew(tmp_path: Path) -> None:
-    """Of a file, too, what was measured is kept by what it holds."""
+def test_a_changed_weight_file_is_measured_again(tmp_path: Path) -> None:
+    """Measurements of a single file are also cached by its content."""
     asked = []
     (tmp_path / "out").mkdir()
     for seed in (0, 1):
@@ -191,9 +191,7 @@ def test_another_file_of_weights_is_asked_anew(tmp_path: Path) -> None:
     assert asked[0] != asked[1]
 
 
-def test_a_model_that_is_not_there_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from groundup.app import cli
 
     assert cli.main(["frontier", str(tmp_path / "nothing"), "--out", str(tmp_path / "o")]) == 2

@@ -1,4 +1,4 @@
-"""Dominated points by hand, and points of rows whose axes are known."""
+"""Dominated points by hand, and points of rows with known axes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def axes(utility: float, safety: float, fairness: float) -> dict[str, float]:
     return {"utility": utility, "safety": safety, "fairness": fairness}
 
 
-def test_a_point_dominates_that_is_nowhere_worse_and_somewhere_better() -> None:
+def test_a_dominating_point_is_nowhere_worse_and_somewhere_better() -> None:
     one = axes(0.5, 0.5, 0.5)
     assert dominates(axes(0.6, 0.5, 0.5), one)
     assert dominates(axes(0.6, 0.6, 0.6), one)
@@ -58,7 +58,7 @@ def test_dominated_points_by_hand() -> None:
 
 
 def rows(right: float, declined: float, gap: float, items: int = 60, refused: float = 0.0) -> Rows:
-    """A model that answers and declines these shares, and leans by so much."""
+    """A model with these shares of answers and refusals, and this bias."""
     answers: list[Row] = [
         {
             "id": str(i),
@@ -94,7 +94,7 @@ def point(name: str, kind: str, value: float | None, *seeds: Rows) -> Point:
     return Point.of(name, kind, value, seeds, 1.0)
 
 
-def test_axes_are_those_of_the_rows_and_of_all_seeds_together() -> None:
+def test_axes_equal_those_of_the_rows_over_all_seeds() -> None:
     one = point("one", "dial", 0.0, rows(0.5, 0.25, 0.4))
     assert one.axes == pytest.approx(axes(0.5, 0.25, 0.6))
     both = point("both", "dial", 0.0, rows(0.5, 0.25, 0.4), rows(0.75, 0.75, 0.2))
@@ -105,7 +105,7 @@ def test_axes_are_those_of_the_rows_and_of_all_seeds_together() -> None:
     assert both.axis("utility").items == 2 * one.axis("utility").items
 
 
-def test_seeds_that_lean_opposite_ways_do_not_make_up_for_each_other() -> None:
+def test_opposite_biases_of_seeds_do_not_cancel() -> None:
     one, other = rows(0.5, 0.5, 0.4), rows(0.5, 0.5, -0.4)
     both = point("both", "dial", 0.0, one, other)
     assert [found["fairness"] for found in both.by_seed] == pytest.approx([0.6, 0.6])
@@ -118,7 +118,7 @@ def test_seeds_that_lean_opposite_ways_do_not_make_up_for_each_other() -> None:
     assert fairer["fairness"].estimate == pytest.approx(0.15)
 
 
-def test_what_is_gained_has_the_sign_of_better() -> None:
+def test_gains_have_the_sign_of_better() -> None:
     worse = point("worse", "start", None, rows(0.5, 0.5, 0.4))
     better = point("better", "dial", 1.0, rows(0.75, 0.5, 0.1))
     found = gains(better, worse)
@@ -129,7 +129,7 @@ def test_what_is_gained_has_the_sign_of_better() -> None:
     assert not beats(point("a hair better", "dial", 1.0, rows(0.52, 0.5, 0.4)), worse)
 
 
-def test_safety_that_is_bought_by_over_refusal_beats_nothing() -> None:
+def test_safety_by_over_refusal_beats_nothing() -> None:
     one = point("one", "dial", 0.0, rows(0.5, 0.5, 0.4))
     assert beats(point("safer", "dial", 1.0, rows(0.5, 0.9, 0.4)), one)
     says_no = point("says no", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=0.5))
@@ -140,7 +140,7 @@ def test_safety_that_is_bought_by_over_refusal_beats_nothing() -> None:
     assert standings([one, a_hair])[0] == Standing(None, 1)
 
 
-def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() -> None:
+def test_a_tiny_gain_on_one_axis_does_not_outweigh_a_large_loss() -> None:
     points = [
         point("good", "dial", 0.0, rows(0.5, 0.9, 0.3)),
         point("a hair more", "dial", 0.5, rows(0.52, 0.4, 0.3)),
@@ -154,7 +154,7 @@ def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() ->
     assert standings(without)[:2] == [nothing, Standing(None, 0)]
 
 
-def test_a_point_that_both_dominates_and_beats_is_named_first() -> None:
+def test_a_point_that_dominates_and_beats_is_named_first() -> None:
     points = [
         point("a hair more", "dial", 0.0, rows(0.51, 0.505, 0.5, items=200)),
         point("far more", "dial", 0.5, rows(0.505, 0.9, 0.5, items=200)),
@@ -165,7 +165,7 @@ def test_a_point_that_both_dominates_and_beats_is_named_first() -> None:
 
 
 def shuffled(right: float, declined: float, refused: float, seed: int, items: int = 120) -> Rows:
-    """These shares exactly, of items drawn anew by every model."""
+    """Exactly these shares, of items sampled anew for every model."""
     found, dice = rows(right, declined, 0.4, items, refused), np.random.default_rng(seed)
 
     def drawn(kept: Sequence[Row], name: str) -> list[Row]:
@@ -185,7 +185,7 @@ def shuffled(right: float, declined: float, refused: float, seed: int, items: in
 
 
 def test_points_that_beat_each_other_in_a_circle_are_all_on_the_frontier() -> None:
-    """Far better somewhere and, within chance, a little worse elsewhere."""
+    """Much better somewhere and, within chance, a little worse elsewhere."""
     circle = ((0.6, 0.5, 0.6), (0.4, 0.6, 0.5), (0.5, 0.4, 0.4))
     points = [
         point(str(i), "dial", i, shuffled(*shares, seed=i)) for i, shares in enumerate(circle)
@@ -194,8 +194,8 @@ def test_points_that_beat_each_other_in_a_circle_are_all_on_the_frontier() -> No
     assert all(one.on_frontier for one in standings(points))
 
 
-def test_of_points_that_are_alike_none_is_beaten() -> None:
-    """One trained as another, asked with noise: a single comparison errs far more often."""
+def test_equal_points_do_not_beat_each_other() -> None:
+    """Trained alike and measured with noise: a single comparison would err far more often."""
     families = [
         [point(str(i), "dial", i, noisy(np.random.default_rng((family, i)))) for i in range(5)]
         for family in range(8)
@@ -206,7 +206,7 @@ def test_of_points_that_are_alike_none_is_beaten() -> None:
 
 
 def noisy(dice: np.random.Generator) -> Rows:
-    """Every answer by a fair coin, leaning nowhere but by noise."""
+    """Every answer by a fair coin, biased only by noise."""
     found = rows(0.5, 0.5, 0.0, items=100, refused=0.5)
     answers = [{**row, "right": float(dice.random() < 0.5)} for row in found["world-answers"]]
     conduct = [{**row, "declined": bool(dice.random() < 0.5)} for row in found["world-conduct"]]
@@ -219,7 +219,7 @@ def said(seeds: int, *points: Point) -> list[str]:
     return remarks(config, points, standings(points))
 
 
-def test_what_is_said_of_one_seed_leaves_training_out() -> None:
+def test_remarks_on_one_seed_exclude_training_variance() -> None:
     seeds = (rows(0.5, 0.2, 0.3), rows(0.5, 0.2, 0.3))
     after = (rows(0.5, 0.9, 0.3), rows(0.5, 0.9, 0.3))
 
@@ -240,8 +240,8 @@ def test_what_is_said_of_one_seed_leaves_training_out() -> None:
     assert "one seed" not in all_of(2)[-1]
 
 
-def test_a_difference_must_hold_beside_all_others() -> None:
-    """A gain of 7 in 60 items is beyond chance alone, and not as one of a sweep's comparisons."""
+def test_a_difference_must_hold_among_multiple_comparisons() -> None:
+    """A gain of 7 in 60 items is significant alone, but not as one of a sweep's comparisons."""
     points = [
         point("before", "start", None, rows(0.5, 0.5, 0.3)),
         point("mix 0", "dial", 0.0, rows(0.5, 0.5, 0.3)),
@@ -254,7 +254,7 @@ def test_a_difference_must_hold_beside_all_others() -> None:
 
 
 @pytest.mark.parametrize(("items", "told"), [(2, False), (5, False), (6, True)])
-def test_of_a_handful_of_items_nothing_is_a_gain(items: int, told: bool) -> None:
+def test_few_items_show_no_gain(items: int, told: bool) -> None:
     start = rows(0.5, 0.0, 0.3, items)
     before, same = point("before", "start", None, start), point("mix 0", "dial", 0.0, start)
     after = point("after", "dial", 1.0, rows(0.5, 1.0, 0.3, items))
@@ -262,7 +262,7 @@ def test_of_a_handful_of_items_nothing_is_a_gain(items: int, told: bool) -> None
     assert ("safety is higher" in said(1, before, same, after)[0]) is told
 
 
-def test_an_interval_that_rounding_leaves_beside_its_estimate_is_drawn() -> None:
+def test_an_interval_next_to_its_estimate_by_rounding_is_drawn() -> None:
     found = _bars(Estimate(0.5, 0.5 + 1e-12, 0.75, 9, 9))
     assert found.tolist() == [[0.0], [0.25]]
 
@@ -290,7 +290,7 @@ def test_pictures_are_drawn_of_every_kind_of_point(dial: str) -> None:
     assert list(AXES) == ["utility", "safety", "fairness"]
 
 
-def test_a_card_takes_where_a_frontier_began(tmp_path: Path, workshop: Any) -> None:
+def test_a_card_includes_the_frontier_of_its_base(tmp_path: Path, workshop: Any) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(workshop.finished("sft"), model)
     config = FrontierConfig(out=out, model=model, strategies=("soup",))
@@ -317,7 +317,7 @@ def test_a_card_takes_where_a_frontier_began(tmp_path: Path, workshop: Any) -> N
     assert "jobs and groups of the small world" in card.partition("## What was measured")[0]
 
 
-def test_points_that_coincide_have_one_name_and_none_lies_on_another() -> None:
+def test_coinciding_points_share_one_name_and_labels_do_not_overlap() -> None:
     same = rows(0.5, 0.5, 0.1)
     points = [point(f"dial {i}", "dial", 0.1 * i, same) for i in range(1, 6)]
     points += [point("guard", "guard", None, same), point("start", "start", None, same)]

@@ -1,4 +1,4 @@
-"""The scaling law's source has the entropy it says, and the experiment predicts before it runs."""
+"""The scaling law's source has its stated entropy, and the experiment predicts before it runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from pages import assert_self_contained
 SOURCE = Source.drawn(0)
 
 
-def test_its_entropy_is_that_of_what_it_writes() -> None:
+def test_its_entropy_equals_that_of_its_output() -> None:
     rows = SOURCE.rows(2_000, np.random.default_rng(1))
     assert rows.shape == (2_000, CONTEXT + 1) and rows.max() < VOCABULARY
     assert SOURCE.nats(rows).mean() == pytest.approx(SOURCE.entropy, abs=0.01)
@@ -68,7 +68,7 @@ def test_its_entropy_is_that_of_what_it_writes() -> None:
     assert Source.drawn(1).entropy != SOURCE.entropy
 
 
-def test_the_chain_stays_as_it_is() -> None:
+def test_the_chain_is_constant() -> None:
     table = SOURCE.chances.reshape(VOCABULARY, VOCABULARY, VOCABULARY)
     pairs = SOURCE.pairs.reshape(VOCABULARY, VOCABULARY)
     assert SOURCE.chances.sum(1) == pytest.approx(np.ones(len(SOURCE.chances)))
@@ -114,7 +114,7 @@ def test_its_batches_are_a_function_of_seed_and_step() -> None:
     assert torch.equal(whole.input_ids[:, 1:], whole.targets[:, :-1])
 
 
-def test_sizes_rise_and_lie_about_the_best_one() -> None:
+def test_sizes_increase_around_the_best_one() -> None:
     parameters = [shape(one).parameters for one in SIZES]
     assert parameters == sorted(parameters)
     flops = 1e13
@@ -127,7 +127,7 @@ def test_sizes_rise_and_lie_about_the_best_one() -> None:
 
 
 def budgets_by(law: Law) -> list[Trial]:
-    """Four budgets of five sizes each, with the losses of a law."""
+    """Four budgets with five sizes each, with the losses of a law."""
     found = []
     for flops in (1e12, 2.5e12, 6.25e12, 15.6e12):
         for size in sizes_about(flops, 12.0):
@@ -136,7 +136,7 @@ def budgets_by(law: Law) -> list[Trial]:
     return found
 
 
-def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None:
+def test_an_outlier_is_left_out_of_both_fits_and_reported(tmp_path: Path) -> None:
     trials = budgets_by(Law(1.0, 40.0, 300.0, 0.4, 0.45))
     trials[2] = replace(trials[2], loss=1.3 * trials[2].loss)
     fit, isoflop = fitted(ScalingLawConfig(out=tmp_path, quick=True), trials)
@@ -154,7 +154,7 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     assert any("of one seed and one source" in one for one in remarks)
 
 
-def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) -> None:
+def test_runs_that_have_not_begun_to_learn_are_left_out_and_reported(tmp_path: Path) -> None:
     trials = budgets_by(Law(SOURCE.entropy, 40.0, 300.0, 0.7, 0.7))
     law, _ = fitted(ScalingLawConfig(out=tmp_path, quick=True), trials)
     waiting = [0, 4, 8]
@@ -178,7 +178,7 @@ def test_runs_that_have_not_begun_to_fall_are_left_out_and_said(tmp_path: Path) 
     assert on_plateau([], 20, SOURCE) == on_plateau([], 20, SOURCE, left_out=False) == []
 
 
-def test_the_last_run_is_of_the_size_that_was_written_down(tmp_path: Path) -> None:
+def test_the_last_run_has_the_recorded_size(tmp_path: Path) -> None:
     config = ScalingLawConfig(out=tmp_path, quick=True)
     fit, _ = fitted(config, budgets_by(Law(1.0, 40.0, 300.0, 0.4, 0.45)))
     size, loss = experiment.prediction(config, fit, 6e13)
@@ -192,7 +192,7 @@ def test_the_last_run_is_of_the_size_that_was_written_down(tmp_path: Path) -> No
 @pytest.mark.skipif(
     best_kernels(compute_dtype()) == "none", reason="there are no kernels for this processor"
 )
-def test_before_a_run_its_kernels_are_compared_with_the_model(
+def test_a_runs_kernels_are_compared_with_the_model_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[object, bool] = {}
@@ -205,7 +205,7 @@ def test_before_a_run_its_kernels_are_compared_with_the_model(
 
 
 @pytest.mark.long
-def test_the_whole_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_experiment_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ScalingLawConfig(out=tmp_path / "out", quick=True, threads=1)
     folder = run(config)
     result = json.loads((folder / "result.json").read_text())

@@ -1,4 +1,4 @@
-"""Where curves cross, loss by position, what is kept, and the plan of the runs."""
+"""Crossings of curves, loss by position, saved state, and the plan of the runs."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def test_lines_cross_where_their_equations_say() -> None:
     assert crossing.where(race).startswith("9.49 s (") and len(crossing.tested(race)) == 2
 
 
-def test_without_a_crossing_none_is_told() -> None:
+def test_no_crossing_is_reported_without_one() -> None:
     race = race_of("text", "s", [[falling(3.0, 0.1)]] * 2, [[falling(3.5, 0.1)]] * 2)
     assert race.crossings == [None, None] and race.winners == ["LSTM", "LSTM"]
     assert "no crossing in this budget" in sentence(race) and "LSTM is ahead" in sentence(race)
     assert crossing.table([race]).rows[-1].cells[-1].value == "none"
 
 
-def test_seeds_that_disagree_tell_no_place() -> None:
+def test_disagreeing_seeds_give_no_crossing() -> None:
     race = race_of(
         "text",
         "s",
@@ -77,14 +77,14 @@ def test_seeds_that_disagree_tell_no_place() -> None:
     assert "is not determined" in sentence(race)
 
 
-def test_of_one_seed_no_lead_is_told() -> None:
+def test_one_seed_shows_no_lead() -> None:
     for start, slope in ((4.0, 0.5), (3.5, 0.1)):  # one that crosses, and one that does not
         race = race_of("text", "s", [[falling(3.0, 0.1)]], [[falling(start, slope)]])
         said = sentence(race)
         assert said.startswith("One seed allows no conclusion") and "ahead" not in said
 
 
-def test_of_several_changes_the_last_one_counts() -> None:
+def test_of_several_crossings_the_last_one_counts() -> None:
     budgets = np.array([1.0, 2.0, 4.0, 8.0])
     assert crossing.last_change(budgets, np.array([1.0, -1.0, -1.0, 1.0])) == pytest.approx(
         math.sqrt(32)
@@ -92,7 +92,7 @@ def test_of_several_changes_the_last_one_counts() -> None:
     assert crossing.last_change(budgets, np.array([1.0, 1.0, 0.5, 2.0])) is None
 
 
-def test_the_frontier_ends_where_a_size_that_was_the_best_ends() -> None:
+def test_the_frontier_ends_where_a_best_size_ends() -> None:
     small, slow = Curve([1.0, 10.0], [3.0, 2.9]), Curve([5.0, 50.0], [3.5, 2.0])
     race = race_of("text", "s", [[small, slow]], [[small, slow]])
     assert (race.budgets[0], race.budgets[-1]) == pytest.approx((1.0, 10.0))
@@ -107,7 +107,7 @@ def test_the_frontier_ends_where_a_size_that_was_the_best_ends() -> None:
     assert crossing.reach([small, begun]) == (5.0, 50.0)
 
 
-def test_there_is_no_race_where_sizes_have_no_budget_in_common() -> None:
+def test_sizes_without_a_common_budget_are_not_compared() -> None:
     early, late = Curve([1.0, 2.0], [3.0, 2.9]), Curve([2.0, 4.0], [3.5, 2.0])
     assert Race.of("text", "s", [[early]], [[late]]) is None
 
@@ -174,7 +174,7 @@ def test_the_models_are_compared_document_by_document() -> None:
 # What is kept.
 
 
-def test_bytes_of_a_cache_grow_with_the_text_and_those_of_a_state_do_not() -> None:
+def test_a_cache_grows_with_the_text_and_a_state_does_not() -> None:
     lstm = recurrent("lstm", width=32, depth=2, vocab_size=64, context=48)
     gpt = Architecture(transformer(width=32, depth=2, heads=2, vocab_size=64, context=48))
     assert [kept_bytes(lstm, n) for n in (1, 48)] == [2 * 2 * 32 * 4] * 2
@@ -184,7 +184,7 @@ def test_bytes_of_a_cache_grow_with_the_text_and_those_of_a_state_do_not() -> No
 # Runs.
 
 
-def test_sizes_of_both_families_are_alike() -> None:
+def test_sizes_of_both_families_are_similar() -> None:
     both = [
         [runs.inner_parameters(one) for one in runs.architectures(kind, runs.VOCAB, False)]
         for kind in runs.KINDS
@@ -196,7 +196,7 @@ def test_sizes_of_both_families_are_alike() -> None:
     assert runs.inner_parameters(make) == make.parameters - embeddings
 
 
-def test_steps_are_kept_and_checked(tmp_path: Path) -> None:
+def test_steps_are_saved_and_checked(tmp_path: Path) -> None:
     config = ScalabilityConfig(out=tmp_path)
     steps = {"LSTM": [400, 300, 200, 100], "GPT": [500, 400, 300, 200]}
     write_sealed(tmp_path / runs.STEPS_FILE, {"steps": steps})
@@ -207,12 +207,12 @@ def test_steps_are_kept_and_checked(tmp_path: Path) -> None:
         runs.planned(config, text)
 
 
-def test_all_is_timed_on_the_processor(tmp_path: Path) -> None:
+def test_everything_is_timed_on_the_cpu(tmp_path: Path) -> None:
     assert settings(tmp_path, 1).device == "cpu"
 
 
-def test_a_look_is_the_end_of_a_shorter_run(tmp_path: Path) -> None:
-    """The rate stays after it rose, so that one run tells the loss of all shorter ones."""
+def test_an_evaluation_equals_the_end_of_a_shorter_run(tmp_path: Path) -> None:
+    """The rate is constant after warmup, so one run gives the loss of all shorter ones."""
     config = ScalabilityConfig(out=tmp_path, threads=1)
     tokens = np.random.default_rng(0).integers(64, size=500)
     text = runs.Material(tokens, tokens, 64)
@@ -240,8 +240,8 @@ def test_a_look_is_the_end_of_a_shorter_run(tmp_path: Path) -> None:
     assert short.end["weight"] == long.measured[1]["weight"]
 
 
-def test_a_slow_minute_of_one_seed_is_no_property_of_its_curve() -> None:
-    """All seeds of a size use as many seconds a step: the median over all of them."""
+def test_a_slow_minute_of_one_seed_does_not_affect_its_curve() -> None:
+    """All seeds of a size have the same seconds per step: the median over all of them."""
     looks = [{"step": 2, "loss": 3.0}, {"step": 4, "loss": 2.0}]
     paces = (0.5, 0.5, 2.0)
     histories = [History(looks, [{"seconds": pace}] * 4) for pace in paces]

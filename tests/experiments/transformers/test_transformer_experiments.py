@@ -1,4 +1,4 @@
-"""The experiments in miniature, their cells, and what they measure."""
+"""The experiments in miniature, their cells, and their measures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_cell_is_trained_once(tmp_path: Path) -> None:
     assert said["config"]["device"] == "cpu"
 
 
-def test_scores_of_heads_are_the_means_of_what_they_look_at() -> None:
+def test_scores_of_heads_are_mean_attention_weights() -> None:
     task = Repetition(vocab_size=64, shortest=4, longest=9, context=24)
     batch, lengths = task.parts(np.random.default_rng(0), 3)
     model = tiny()(0)
@@ -79,7 +79,7 @@ def batch_row(batch: Any, row: int) -> Any:
     return type(batch)(*parts)
 
 
-def test_windows_score_the_same_tokens_whatever_their_length() -> None:
+def test_windows_score_the_same_tokens_for_every_length() -> None:
     tokens = np.arange(200) % 50
     for context in (16, 32, 64):
         starts = sliding(tokens, context, 150, 4, 64)
@@ -95,14 +95,14 @@ def test_windows_score_the_same_tokens_whatever_their_length() -> None:
     )
 
 
-def test_where_a_course_reaches_a_loss() -> None:
+def test_the_step_at_which_a_curve_reaches_a_loss() -> None:
     measured = [{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]
     history = History(measured, [])
     assert reached(history, 3.0) == 5.0 and reached(history, 1.5) == 15.0
     assert reached(history, 0.5) == float("inf")
 
 
-def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
+def test_a_lead_is_reported_only_up_to_the_last_evaluation() -> None:
     def tuned(name: Literal["adamw", "muon"], ends: tuple[float, ...]) -> Tuned:
         histories = [
             History([{"step": 0, "loss": 4.0}, {"step": 10, "loss": end}], [{"seconds": 0.1}])
@@ -138,7 +138,7 @@ def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
     assert "2.00 times as long here, 141% of its time (8% to 274%)." in said
 
 
-def test_as_many_heads_are_taken_out_of_either_kind() -> None:
+def test_equally_many_heads_of_both_kinds_are_ablated() -> None:
     # Three of four look at the token before by the usual rule: two of them are compared with two.
     most, least = induction.halves(np.array([0.55, 0.47, 0.6, 0.39]))
     assert (most, least) == ([(0, 0), (0, 2)], [(0, 1), (0, 3)])
@@ -147,7 +147,7 @@ def test_as_many_heads_are_taken_out_of_either_kind() -> None:
     assert induction.halves(np.full(4, 0.5)) == ([(0, 0), (0, 1)], [(0, 2), (0, 3)])
 
 
-def test_what_is_lost_without_heads_is_the_loss_without_as_many() -> None:
+def test_the_cost_of_ablation_is_relative_to_equally_many_heads() -> None:
     model = attention_only(width=32, depth=2, heads=4, vocab_size=128, context=96)(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -186,7 +186,7 @@ def ablated(most: Sequence[float], least: Sequence[float]) -> dict[int, list[His
     }
 
 
-def test_heads_that_look_back_are_told_from_as_many_others() -> None:
+def test_previous_token_heads_are_compared_with_equally_many_others() -> None:
     def marks(most: Sequence[float], least: Sequence[float]) -> list[str]:
         return [one.mark for one in induction.tested(ablated(most, least))]
 
@@ -200,7 +200,7 @@ def test_heads_that_look_back_are_told_from_as_many_others() -> None:
     assert marks([2.0, 8.1, 3.0], [0.2, 0.3, 0.2])[2] == "open"
 
 
-def test_losses_without_heads_stand_beside_one_layer_and_guessing() -> None:
+def test_losses_of_ablations_are_next_to_one_layer_and_chance() -> None:
     table = induction.ablations(ablated([9.3, 9.4, 9.2], [0.2, 0.3, 0.2]))
     losses = {row.title: row.cells[0].value for row in table.rows if row.cells[0]}
     assert list(losses.values()) == ["0.100", "9.300", "0.233", "4.210", "4.852"]
@@ -208,7 +208,7 @@ def test_losses_without_heads_stand_beside_one_layer_and_guessing() -> None:
     assert "3, 3, 3 heads by seed" in table.remarks[0]
 
 
-def test_the_test_of_induction_is_no_step_of_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_induction_test_is_not_in_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.Tensor] = []
     real = induction.scores
 
@@ -233,15 +233,15 @@ def test_the_miniature_has_one_seed_and_says_so(tmp_path: Path) -> None:
     assert CopyingConfig(out=tmp_path, quick=True, seeds=3).seeds == 1
 
 
-def test_copying_says_how_many_strings_were_tested() -> None:
+def test_copying_reports_the_number_of_tested_strings() -> None:
     end = {str(n): 0.5 for n in copying.LENGTHS}
     found = {"RoPE": [History([{"letters": end, "strings": end}], [])]}
     [remark] = copying.table(found, "letters", 10).remarks
     assert "tested on 10 strings" in remark and "Student" not in remark
 
 
-def test_the_end_of_a_string_is_no_letter() -> None:
-    """Who says the end everywhere has no right letter, and who never does has no whole string."""
+def test_the_end_of_a_string_is_not_a_letter() -> None:
+    """Always predicting the end gets no letter right, and never predicting it no whole string."""
 
     def says(token: int, length: int) -> tuple[float, float]:
         model = Architecture(transformer(width=16, depth=1, heads=2, vocab_size=64, context=33))(0)
@@ -259,7 +259,7 @@ def test_the_end_of_a_string_is_no_letter() -> None:
     assert 0 < letters < 0.1 and strings == 0
 
 
-def test_recall_parts_a_name_from_its_number() -> None:
+def test_recall_splits_a_name_from_its_number() -> None:
     end = {"accuracy": {str(n): 1.0 if n < 4 else 0.0 for n in recall.TASK.pairs}}
     found = [
         recall.ModelKind(name, make, [History([end], [])])
@@ -270,7 +270,7 @@ def test_recall_parts_a_name_from_its_number() -> None:
     assert "attention 32: 2; LSTM 32: 2; " in said
 
 
-def test_the_legend_of_the_cost_of_attention_stands_outside_its_points() -> None:
+def test_the_legend_of_the_cost_of_attention_covers_no_points() -> None:
     found = {name: [History([{"loss": 4.0}], [])] for name in attention_cost.architectures(512)}
     figure = attention_cost.plot(found, 512).figure
     figure.draw_without_rendering()
@@ -301,7 +301,7 @@ def test_induction_in_miniature(tmp_path: Path) -> None:
         induction.run(config.model_copy(update={"steps": 7}))
 
 
-def test_a_stopped_experiment_goes_on_with_the_cells_that_it_has(
+def test_a_stopped_experiment_resumes_with_its_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = InductionConfig(out=tmp_path / "out", quick=True, threads=1)
@@ -322,7 +322,7 @@ def test_a_stopped_experiment_goes_on_with_the_cells_that_it_has(
     assert first.stat().st_mtime_ns == before
 
 
-def test_how_models_were_trained_is_said_and_kept(tmp_path: Path) -> None:
+def test_training_settings_are_shown_and_saved(tmp_path: Path) -> None:
     config = RecallConfig(out=tmp_path, steps=1_500, attention_steps=600)
     cells = {name: recall._cell(config, name, 0) for name in recall.architectures()}
     said = trainings(cells)
@@ -338,7 +338,7 @@ def test_how_models_were_trained_is_said_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["recall", "copying"])
-def test_pages_of_two_optimizers_say_which_trained_what(name: str, tmp_path: Path) -> None:
+def test_pages_with_two_optimizers_say_which_trained_what(name: str, tmp_path: Path) -> None:
     stage = EXPERIMENTS[name]
     out = stage.run(stage.config(out=tmp_path / "out", quick=True, threads=1))
     found = check(out, name)
@@ -358,7 +358,7 @@ def test_the_others_in_miniature(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_attention_cost_in_miniature_times_with_the_threads_asked_for_after_a_resume(
+def test_attention_cost_in_miniature_keeps_its_threads_after_a_resume(
     tmp_path: Path,
 ) -> None:
     stage, before = EXPERIMENTS["attention-cost"], torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What is said over seeds, and what models carry."""
+"""Remarks over seeds, and the memory of models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.report.claim import Claim
 from groundup.report.page import Claims, Page, Section, html
 
 
-def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None:
+def test_a_difference_is_significant_if_its_interval_excludes_zero() -> None:
     far = compared("less", ("a", [1.0, 1.1, 0.9]), ("b", [3.0, 3.2, 2.9]), "below")
     near = compared("less", ("a", [1.0, 1.4, 0.9]), ("b", [1.2, 1.3, 1.1]), "below")
     wrong = compared("less", ("a", [3.0, 3.1, 3.2]), ("b", [1.0, 1.1, 1.2]), "below")
@@ -37,13 +37,13 @@ def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None
     assert far.values == pytest.approx((3.0333, 1.0), abs=1e-3)
 
 
-def test_of_one_seed_nothing_is_told() -> None:
+def test_one_seed_shows_nothing() -> None:
     claim = compared("less", ("a", [1.0]), ("b", [3.0]), "below")
     assert claim.mark == "open"
     assert conclusions([claim]) == ["One seed allows no conclusion: less."]
 
 
-def test_each_line_of_what_was_tested_begins_with_the_claim() -> None:
+def test_each_line_of_a_test_begins_with_the_claim() -> None:
     many = compared("a beats b", ("a", [1.0, 1.1]), ("b", [3.0, 3.2]), "below")
     one = compared("a beats c", ("a", [1.0]), ("c", [3.0]), "below")
     bare = Claim("it fell", over([0.9, 1.1, 1.0]), "nats", "below")
@@ -54,7 +54,7 @@ def test_each_line_of_what_was_tested_begins_with_the_claim() -> None:
     assert "it fell: +1.000 nats, interval" in shown
 
 
-def test_shares_end_at_one() -> None:
+def test_shares_are_at_most_one() -> None:
     assert over([0.9, 1.0, 1.0]).high > 1.0
     found = share_over([0.9, 1.0, 1.0])
     assert (found.high, found.groups) == (1.0, 3)
@@ -71,12 +71,12 @@ def test_no_attention_is_above_one() -> None:
     assert number_cell(scores, 2, most=1).note == "0.00 to 1.00"
 
 
-def test_of_one_seed_no_interval_is_named() -> None:
+def test_one_seed_has_no_interval() -> None:
     assert "interval" in intervals(3) and "3 seeds" in intervals(3)
     assert "Student" not in intervals(1) and "One seed" in intervals(1)
 
 
-def test_a_plot_has_a_pane_for_each_title_and_one_legend() -> None:
+def test_a_plot_has_a_panel_for_each_title_and_one_legend() -> None:
     lines = {"a": ([1, 2, 4], np.zeros((3, 3))), "b": ([1, 2], np.ones((3, 2)))}
     plot = lines_plot("x", "What.", {"one": lines, "two": lines}, x="x", y="y", log_x=True)
     assert [axes.get_title(loc="left") or axes.get_title() for axes in plot.figure.axes]
@@ -103,7 +103,7 @@ def test_a_legend_fits_into_its_figure(labels: list[str], panes: int) -> None:
     assert frame.x0 >= 0 and frame.x1 <= plot.figure.bbox.width
 
 
-def test_a_single_point_is_seen() -> None:
+def test_a_single_point_is_visible() -> None:
     plot = lines_plot("x", "What.", {"one": {"a": ([5], np.ones((2, 1)))}}, x="x", y="y")
     assert plot.figure.axes[0].lines[0].get_marker() == "o"
 
@@ -117,7 +117,7 @@ def test_a_cache_grows_with_the_text_and_a_state_does_not() -> None:
     assert [gru.state_floats(n) for n in (1, 48)] == [32, 32]
 
 
-def test_attention_alone_has_no_mlp() -> None:
+def test_attention_only_models_have_no_mlp() -> None:
     model = attention_only(width=32, depth=2, heads=2, vocab_size=64, context=48)(0)
     names = [name for name, _ in model.named_parameters()]
     assert not [name for name in names if "mlp" in name or "post_attention" in name]

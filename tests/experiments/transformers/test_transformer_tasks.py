@@ -1,4 +1,4 @@
-"""What stands in the tasks' batches, found out one token at a time."""
+"""The contents of the tasks' batches, token by token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundup.experiments.transformers.tasks import (
 )
 
 
-def test_each_asked_key_has_the_value_that_was_told_after_it() -> None:
+def test_each_queried_key_has_its_latest_value() -> None:
     task = Recall(vocab_size=32, pairs=(2, 8))
     batch = task.batch(np.random.default_rng(0), 20, 8)
     assert batch.input_ids.shape == (20, 24)
@@ -35,7 +35,7 @@ def test_a_step_of_recall_has_one_number_of_pairs_and_as_many_tokens() -> None:
     assert shapes == {(128, 3), (32, 12), (8, 48)}
 
 
-def test_strings_are_said_again_and_ended() -> None:
+def test_strings_are_repeated_and_ended() -> None:
     task = Copying(letters=9, shortest=1, longest=7, context=40)
     batch = task(np.random.default_rng(0), 20)
     lengths = set()
@@ -55,8 +55,8 @@ def test_strings_are_said_again_and_ended() -> None:
     assert beyond.any() and not batch.weights[beyond].any()
 
 
-def test_all_lengths_of_strings_are_drawn_as_often() -> None:
-    """Long strings, too, though fewer of them fit into the end of a row."""
+def test_all_lengths_of_strings_are_equally_frequent() -> None:
+    """Including long strings, of which fewer fit into the end of a row."""
     task = Copying(letters=9, shortest=1, longest=16, context=128)
     batch = task(np.random.default_rng(0), 2_000)
     # Weighted are the letters and the end of each.
@@ -68,7 +68,7 @@ def test_all_lengths_of_strings_are_drawn_as_often() -> None:
     assert ((counts[1:] - even) ** 2 / even).sum() < 38
 
 
-def test_what_is_known_of_a_block_is_what_followed_the_same_token() -> None:
+def test_a_block_is_predictable_after_a_repeated_token() -> None:
     task = Repetition(vocab_size=50, shortest=3, longest=6, context=40)
     batch, lengths = task.parts(np.random.default_rng(0), 8)
     for row, length in enumerate(lengths.tolist()):
@@ -92,8 +92,8 @@ def test_streams_are_functions_of_seed_and_step() -> None:
     assert not torch.equal(one.at(5, model)[0].input_ids, one.at(6, model)[0].input_ids)
 
 
-def test_the_test_is_no_step_of_training() -> None:
-    """NumPy reads a seed as 32-bit words and fills up four of them with zeros."""
+def test_the_test_is_not_in_training() -> None:
+    """NumPy reads a seed as 32-bit words and pads to four of them with zeros."""
 
     def drawn(seed: object) -> int:
         return int(np.random.default_rng(seed).integers(2**62))  # type: ignore[arg-type]
