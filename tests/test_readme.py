@@ -208,7 +208,7 @@ def test_sides_of_the_fine_tuning_benchmark_match_their_names(
     finally:
         torch.set_num_threads(threads)
     taken = [library.in_use(torch.empty(0, dtype=one)) for one in (torch.float32, torch.bfloat16)]
-    assert not any(taken)  # neither kernels nor compiled
+    assert not any(taken)  # neither kernels nor compilation
 
 
 def test_the_rate_of_bpe_counts_the_text_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:

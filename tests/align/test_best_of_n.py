@@ -85,7 +85,7 @@ def test_a_large_pool_does_not_overflow_and_its_extremes_are_known() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 7, 64])
 def test_the_bound_in_nats_is_the_divergence_for_distinct_answers(n: int) -> None:
-    # Of a model with ever more equally likely answers: KL(best of n || model).
+    # For a model with more and more equally likely answers: KL(best of n || model).
     many = 200_000
     rank = np.arange(1, many + 1) / many
     chosen = rank**n - (rank - 1 / many) ** n
@@ -289,7 +289,7 @@ def test_an_empty_result_is_reported(
     run(BestOfNConfig(**given))
     said = capsys.readouterr().out
     assert told in said and "is worth" not in said
-    # Whoever reads what is empty is told the same.
+    # Readers of the empty folder report the same.
     with pytest.raises(UserError, match=f"train.jsonl' is empty: {told}"):
         split(given["out"], "preferences", read_preferences)
     if not any(lines[0]["ended"]):
@@ -438,7 +438,7 @@ def test_a_reference_answer_is_used_where_no_answer_is_as_good(
     assert {json.dumps(line.get("reference")) for line in lines} == {
         json.dumps({"text": answer, "score": 1.0} if joins else None)
     }
-    # What the best of n is worth is told of the model's own answers.
+    # The reward of the best of n is reported for the model's own answers.
     own = max(score for line in lines for score in line["scores"])
     best = json.loads((out / "result.json").read_text())["best_of"][str(N)]["score"]["estimate"]
     assert best == (0.0 if joins else own)
@@ -522,7 +522,7 @@ def test_pairs_across_prompts_prefer_the_fitting_answer(workshop: Any, tmp_path:
     for times in (1, 2):
         more = [*side, *[(side[0][0], chosen)] * times]
         assert len(_across_prompts(config, tokenizer, reward, more)) == 2 - times
-    # A source that is left out has no such pairs, and its answers are counted all the same.
+    # A source that is left out has no such pairs, but its answers are counted.
     apart = config.model_copy(update={"across_prompts_except": ("t*",)})
     others = [(prompt, replace(pool, source="tea")) for prompt, pool in side[1:]]
     assert _across_prompts(apart, tokenizer, reward, [side[0], *others]) == []
@@ -540,7 +540,7 @@ def test_pairs_across_prompts_prefer_the_fitting_answer(workshop: Any, tmp_path:
 def test_pairs_across_prompts_stay_on_their_side(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is worth most to one half of the prompts is worth least to the other.
+    # The best answer for one half of the prompts is the worst for the other.
     (tmp_path / "by_prompt.py").write_text(
         "def reward(prompts, completions):\n"
         "    return [len(said) * (-1) ** len(asked) for asked, said in zip(prompts, completions)]\n"
@@ -602,7 +602,7 @@ def of_sources(folder: Path) -> Path:
     ("mixture", "sky", "count"),
     [
         ({}, range(7, 14), 30),
-        # What has no share of its own fills up the rest.
+        # Sources without a share fill the rest.
         ({"sky": 0.1}, [3], 30),
         ({"sky": 0.5}, [15], 30),
         ({"sky": 0.99}, range(16, 21), 30),  # all of it that is not held out
@@ -664,7 +664,7 @@ def test_answers_to_prompts_of_a_data_folder_are_counted_by_its_sets(
         rows = [json.loads(row) for row in (found / f"{place}.jsonl").open()]
         assert of_place["by_source"] == Counter(row["source"] for row in rows), place
     assert counts["preferences/train"]["by_source"]
-    # Prompts of one's own are of no set, whatever they are called.
+    # Own prompts belong to no set, whatever their name.
     assert "counts" not in json.loads((whole / "data.json").read_text())
 
 
@@ -682,7 +682,7 @@ def test_a_group_is_held_out_for_any_small_share(
 
 
 def test_hash_split_data_have_the_same_held_out_rate(workshop: Any, tmp_path: Path) -> None:
-    # Of what a set of data has held out half by its hash, all are in the upper half.
+    # The half that a data set holds out by hash is the upper half.
     groups = [group for group in map(str, range(300)) if split_hash(group) >= 0.5][:120]
     path = tmp_path / "prompts.jsonl"
     path.write_text(
@@ -706,7 +706,7 @@ def place(group: str) -> float:
 
 
 def test_every_source_with_enough_groups_has_one_held_out(workshop: Any, tmp_path: Path) -> None:
-    # Of the sea chance holds out some, of the sky none.
+    # Some prompts of the sea are held out by chance, none of the sky.
     named = [(source, f"{source} {g}") for source in ("sea", "sky") for g in range(40)]
     kept = {
         "sea": [group for source, group in named if source == "sea"][:10],

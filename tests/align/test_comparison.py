@@ -74,7 +74,7 @@ def test_models_answer_the_same_prompts_and_are_compared_with_the_first(
         assert shown in line and line.endswith(" 6 |"), line
     assert "eval rewards: gold: format:blue" in card.partition("## The judges")[2]
     assert "none trained on: no --judge was given" in card
-    # The reward is length: who is told to be better or worse is so by it.
+    # The reward is length, which decides what is better or worse.
     sign = "Better" if gain["low"] > 0 else "Worse"
     if gain["groups"] >= MIN_GROUPS and not gain["low"] <= 0 <= gain["high"]:
         part = card.partition(f"{sign} than what it is compared with")[2]
@@ -127,7 +127,7 @@ def test_pass_at_k_equals_the_count_over_all_subsets(workshop: Any, tmp_path: Pa
         pooled = sum(part["prompts"] * part["mean"]["estimate"] for part in by_source) / 6
         assert pooled == pytest.approx(right.mean())
     passes = [one["reward"]["estimate"] for one in written["models"].values()]
-    assert any(0 < share < 1 for share in passes)  # else it says nothing
+    assert any(0 < share < 1 for share in passes)  # otherwise it proves nothing
     page = (out / "report.html").read_text()
     assert "pass@1" in page and "pass@8" in page
 
@@ -172,7 +172,7 @@ def test_the_best_of_n_is_chosen_by_the_reward(workshop: Any, tmp_path: Path) ->
     model, tokenizer = load_policy(sft, "cpu")
     prompts = evenly_spaced(load_prompts(workshop.data, tokenizer, longest=100)[1], 6)
     copies = [prompt for prompt in prompts for _ in range(5)]
-    # Drawn anew: with the first model's own answer among them, they could not be worse.
+    # Sampled again: with the first model's own answer among them, they could not be worse.
     seed = step_seed(0, 0)
     rollouts = sample(model, copies, tokenizer, max_new_tokens=8, seed=seed)
     # length:4 is 1 at four words, less for more and for fewer; what does not end is worth -1.
@@ -276,7 +276,7 @@ def test_names_of_methods() -> None:
         return Answered(name, [], {}, None, 0.0, kind)
 
     found = [answered("sft", "a"), answered("sft-2", "a")]
-    assert [one.name for one in methods(found)] == ["sft", "sft-2"]  # the first stands alone
+    assert [one.name for one in methods(found)] == ["sft", "sft-2"]  # the first one alone
     found += [answered(name, "b") for name in ("ppo-0", "ppo-1")]
     found += [
         answered("ppo-2", "c"),

@@ -207,7 +207,7 @@ def test_reference_logprobs_are_computed_only_for_pairs_that_are_read(workshop: 
 
     few, more = kept("dpo-of-one-step", 1), kept("dpo-of-three-steps", 3)
     asked, wanted = (~one.isnan().any(1) for one in (few, more))
-    # The ten held-out pairs stand last.
+    # The ten held-out pairs come last.
     assert 10 < int(asked.sum()) < int(wanted.sum()) <= len(few) and bool(asked[-10:].all())
     assert_close(few[asked], more[asked])
 

@@ -36,7 +36,7 @@ def test_progress_before_the_failure_is_kept(
         return length_reward(rollouts)
 
     expected = train(small_config(kind, tmp_path / "whole", **changes), whole, counting)
-    # Of the iterations; what is held out is fewer.
+    # The rewards of the iterations; there are fewer held-out ones.
     failing = [place for place, count in enumerate(calls) if count == max(calls)][-1]
     asked = 0
 

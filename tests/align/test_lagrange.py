@@ -154,8 +154,8 @@ def test_the_limit_is_met_and_the_reward_is_maximal(tmp_path: Path) -> None:
     assert last(lines, "cost") == pytest.approx(LIMIT, abs=0.03)
     assert last(lines, "multiplier") == pytest.approx(multiplier, rel=0.1)
     assert last(lines, "reward") == pytest.approx(most, abs=0.03)
-    # Left alone, it would cost more than twice as much; at a weight of 1, which nobody found to be
-    # too large, it would earn less than the limit allows.
+    # Without the limit it would cost more than twice as much; at a weight of 1, a plausible guess,
+    # it would earn less than the limit allows.
     assert best(0.0, price)[1] > 2 * LIMIT
     assert best(1.0, price)[0] < last(lines, "reward") - 0.02
 

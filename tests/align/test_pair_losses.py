@@ -206,7 +206,7 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     pairs, heldout = (tokenize_pairs(sft[1], side.rows, 64)[0] for side in sides)
     before, now = (np.diff(pair_logprobs(model, pairs, 64)) for model, _ in (sft, after))
     assert np.mean(before - now) > 1, np.mean(before - now)
-    # What was measured at the end is the paper's equation of what was kept.
+    # The final measurement equals the paper's equation for the saved weights.
     reference, policy = (pair_logprobs(one, heldout, 64).astype(float) for one, _ in (sft, after))
     sizes = [[sum(side.loss_mask[1:]) for side in (one.chosen, one.rejected)] for one in heldout]
     own = {name: value for name, value in LOSSES[loss].items() if name in ("beta", "gamma")}

@@ -261,7 +261,7 @@ def test_ratios_are_one_at_the_first_minibatch() -> None:
 @pytest.mark.long
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_ratios_are_one_with_a_compiled_policy() -> None:
-    # A process of its own: what checks types in the tests cannot be compiled.
+    # A separate process, because functions with type checks cannot be compiled.
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", COMPILED],
@@ -346,7 +346,7 @@ def test_the_whole_loss_equals_a_slow_loop() -> None:
         assert float(found.total.detach()) == pytest.approx(expected, rel=1e-4)
         assert found.weight == batch.weight == int((batch.rows.weights > 0).sum())
         assert found.metrics["clipped"][0] > 0
-        # Each range is of its own, and decides something here.
+        # Each range is different, and matters here.
         for name in ranges:
             other = config.model_copy(update={name: 0.2})
             changed = slow_loss(trained_a_little(), batch, other)
@@ -397,7 +397,7 @@ def test_the_policy_does_not_change_during_the_critics_warmup(tmp_path: Path) ->
     assert len(steps) == 32 and steps[3]["value_loss"] < steps[0]["value_loss"]
     assert all(step["moved_kl"] == 0 for step in steps[:8])
     assert any(step["moved_kl"] > 0 for step in steps[8:])
-    # A policy that had moved would be somewhere else than its reference.
+    # A policy that had moved would differ from its reference.
     kl = [line["exact_kl"] for line in lines if line["kind"] == "rollout"]
     assert kl[:3] == [0, 0, 0] and kl[-1] > 0
 
@@ -533,7 +533,7 @@ def test_a_critic_from_a_reward_model_starts_with_its_scores(workshop: Any, tmp_
     with torch.no_grad():
         found = model.expected(model.policy(rows), rows)[:, 0]
     reward = load_reward_model(folder)
-    # The state before a token has read what stands before it.
+    # The state before a token has read the tokens before it.
     prefixes = [read_at_end(ids[:end], 64) for end in range(3, 7)]
     expected = (scores_of(reward, prefixes, 64) - reward.mean) / reward.deviation
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -577,7 +577,7 @@ def test_a_separate_critic_is_trained(workshop: Any, tmp_path: Path) -> None:
     assert code == 0, said
     lines = read_lines(out / "metrics.jsonl")
     assert all(math.isfinite(line["loss"]) for line in lines if line["kind"] == "train")
-    # What it left is the policy alone.
+    # Only the policy is saved.
     names = load_file(out / "model.safetensors").keys()
     assert names == load_file(workshop.finished("sft") / "model.safetensors").keys()
 

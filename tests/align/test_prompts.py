@@ -337,7 +337,7 @@ def test_a_run_does_not_end_at_a_prompt_that_cannot_be_judged(
 
 def test_held_out_prompts_of_a_group_are_resampled_together(tmp_path: Path) -> None:
     """Five equal prompts have about the information of one."""
-    # Answers that do not end are worth 0; of so many tokens nearly all end.
+    # Answers that do not end have reward 0; with this many tokens nearly all end.
     config, policy = small_config(PPOConfig, tmp_path, max_new_tokens=24), small_policy()
     alone = [Prompt((15 + place // 5,)) for place in range(40)]
     groups = [replace(one, group=str(one.ids[0])) for one in alone]

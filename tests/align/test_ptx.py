@@ -219,7 +219,7 @@ def test_rollouts_can_use_it_too(workshop: Any, tmp_path: Path) -> None:
         code, said = workshop.run_here(workshop.command(stage, out, ptx=0.5, **data))
         assert code == 0, said
         assert "on 1 prompt of the training, as none is held out" in said
-        # The licence of the prompts is nobody's, that of the data is told.
+        # The prompts' license is unknown, that of the data is reported.
         assert "CC BY-SA 4.0" in (out / "README.md").read_text()
         lines = read_pairs(out / "metrics.jsonl")
         losses = [line["ptx_loss"] for line in lines if "ptx_loss" in line]

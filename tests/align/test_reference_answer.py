@@ -92,7 +92,7 @@ def test_the_truth_comes_first() -> None:
     assert worth(asked, "The fox eats berries.", None) == 1.0
     assert worth(asked, "The fox eats berries.", UNKNOWN[0]) == 1.0
     assert worth(asked, "The fox eats hay.", UNKNOWN[0]) < 0.5
-    # Who may say that they do not know may do so, though there is a truth.
+    # Saying unknown is allowed even where there is a truth.
     assert worth("What is 20 + 33?", ANSWERS["sum"][0], ANSWERS["sum"][1]) == 1.0
     assert worth("What is 20 + 33?", "20 + 33 = 52.", ANSWERS["sum"][1]) < 0.5
 

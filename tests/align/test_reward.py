@@ -131,7 +131,7 @@ def test_scores_are_read_where_an_answer_ends() -> None:
     model = small_reward()
     found = scores_of(model, [read_at_end(ids, 64) for ids in IDS], 64)
     assert found.tolist() == pytest.approx([slow_score(model, ids) for ids in IDS], abs=1e-5)
-    # What is too long keeps its end, where it is read.
+    # A too long answer keeps its end, where it is read.
     long = list(range(10, 60))
     [cut] = scores_of(model, [read_at_end(long, 8)], 64)
     assert cut == pytest.approx(slow_score(model, long[-8:]), abs=1e-5)
@@ -147,7 +147,7 @@ def test_a_prompts_answers_occur_once_and_its_pairs_together(workshop: Any) -> N
         Preference(first, "blue", "red", "a", "b"),
         Preference(second, "yellow", "red", "a", "b"),
         Preference(first, "blue", "green", "a", "b"),
-        Preference(first, "red", "red", "a", "b"),  # no preference at all
+        Preference(first, "red", "red", "a", "b"),  # no preference
     ]
     found, _ = comparisons(tokenizer, rows, 64)
     assert [one.pairs for one in found] == [((0, 1), (0, 2)), ((0, 1),)]
@@ -381,7 +381,7 @@ def test_training_with_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_p
     assert "pipeline_tag: text-classification\n" in card and "It writes no text" in card
 
 
-# What is none.
+# Rejected input.
 
 
 def said_of(call: Callable[[], object]) -> str:

@@ -112,7 +112,7 @@ def test_a_reward_for_length_is_detected() -> None:
     assert found.over_answers is not None and found.within_prompts is not None
     assert found.over_answers.estimate == pytest.approx(1)
     assert found.within_prompts.estimate == pytest.approx(1)
-    # Of the random rewards it is scipy's, and its interval has 0 inside.
+    # For random rewards it equals scipy's, and its interval contains 0.
     other = measured(base, [])
     assert other.over_answers is not None
     rho = stats.spearmanr(base.rewards, base.lengths)[0]

@@ -198,7 +198,7 @@ def test_every_rollout_occurs_once_for_any_lengths(
     for one in laid:
         rows = one.rows.input_ids.shape[0]
         assert rows == micro_rows if one_shape else rows <= micro_rows
-        # What is kept flat stands in the very order of the places in the rows.
+        # Flattened values are in the order of the positions in the rows.
         row, place = one.rows.weights.nonzero(as_tuple=True)
         assert flat(values, one).tolist() == one.rows.targets[row, place].tolist()
 
@@ -305,7 +305,7 @@ def test_each_prompt_occurs_once_per_pass(many: int, group_size: int, seed: int)
     asked: list[int] = []
     for iteration in range(4 * many):
         some = prompts_of(prompts, 2 * group_size, iteration, seed=seed, copies=group_size)
-        # The copies of a prompt stand side by side: groups are cut by place.
+        # The copies of a prompt are adjacent: groups are split by position.
         groups = [some[i : i + group_size] for i in range(0, len(some), group_size)]
         assert all(len({one.ids for one in group}) == 1 for group in groups)
         asked += [group[0].ids[0] for group in groups]

@@ -29,5 +29,5 @@ def test_three_hundred_iterations_without_a_kl_coefficient_stay_finite_and_are_r
     told = capsys.readouterr().out
     assert max(line["kl"] for line in rollouts) > _FAR
     assert told.count("nats from the reference") == 1 and "raise --kl-coef" in told
-    # It learns all the same.
+    # It learns nevertheless.
     assert rollouts[-1]["score"] > rollouts[0]["score"] + 1

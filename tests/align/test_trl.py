@@ -193,8 +193,8 @@ def against_dpo(
         assert means["margin"] == pytest.approx(told["rewards/margins"], rel=1e-5, abs=1e-5)
 
 
-# Of IPO trl logs rewards of sums, and we those of means, which it is about; the losses are the
-# same.
+# For IPO, trl logs rewards of sums, and we those of means, which it optimizes; the losses are
+# equal.
 @pytest.mark.parametrize(
     ("loss", "beta"), [("sigmoid", 0.1), ("sigmoid", 1.0), ("ipo", 0.3), ("hinge", 0.2)]
 )
@@ -215,7 +215,8 @@ def test_conservative_dpo_equals_trls_aot_of_one_pair(folders: Folders) -> None:
 
 
 def test_the_sft_term_equals_trls_sft_of_one_pair(folders: Folders) -> None:
-    # Of several pairs trl takes the mean over all tokens, we over each answer's own, as the paper.
+    # For several pairs trl takes the mean over all tokens, we over each answer's own, as in the
+    # paper.
     for one in drawn_pairs(2):
         against_dpo(
             folders,
@@ -462,7 +463,7 @@ def test_grpo_equals_trls(
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
         seen = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
         now, *_ = trainer._get_per_token_logps_and_entropies(other, ids, seen, width)
-    # Half the ratios are outside the clip range, and the reference is somewhere else again.
+    # Half the ratios are outside the clip range, and the reference differs from both policies.
     noise = torch.randn((2, *now.shape), generator=torch.Generator().manual_seed(0))
     old, reference = now + 0.3 * noise[0], now + 0.5 * noise[1]
     advantages = group_advantages(np.random.default_rng(1).normal(0, 1, 8), 4)

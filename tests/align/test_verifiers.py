@@ -121,7 +121,7 @@ def test_rejects_prompts_without_a_sum_of_two_numbers(prompt: str) -> None:
         ("so x5", "5"),
         ("and then...5", "5"),
         ("5 - 3 = −2.", "-2"),
-        ("1e999999999", "999999999"),  # an exponent of nine digits is none
+        ("1e999999999", "999999999"),  # an exponent of nine digits is not a number
     ],
 )
 def test_the_last_number_is_read_in_common_notations(text: str, number: str) -> None:
@@ -290,7 +290,7 @@ WRONG = "def add(a, b):\n    return 7\n"
     ],
 )
 def test_programs_are_tested(program: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What loops is ended by the processor's time, however long a busy machine takes for that.
+    # Loops are ended by processor time, even on a busy machine.
     limits = replace(verifiers._TEST_LIMITS, wall_seconds=120)
     monkeypatch.setattr(verifiers, "_TEST_LIMITS", limits)
     assert reward_of("unit-test", program, tests=TESTS) == share

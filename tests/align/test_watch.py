@@ -76,7 +76,7 @@ def test_constant_rewards_are_reported(tmp_path: Path, capsys: pytest.CaptureFix
     def alike(rollouts: Sequence[Rollout], /) -> list[float]:
         return [-0.35] * len(rollouts)
 
-    # Of 64 such values the deviation, rounded, is above 0.
+    # The rounded deviation of 64 such values is above 0.
     assert np.full(64, -0.35).std() > 0
     settings: dict[str, Any] = {"missing_eos_penalty": 0.0, "iterations": 8, "episodes": 64}
     grouped: dict[str, Any] = {"kind": GRPOConfig, "group_size": 4}

@@ -74,7 +74,7 @@ def test_an_aligned_model_gets_questions_of_its_fine_tuning(tmp_path: Path) -> N
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "data.json").write_text(json.dumps({"packs": [{"name": "world"}]}))
     assert suggested(run_folder(tmp_path, "dpo", "dpo", tmp_path / "labels", "sft")) == asked != []
-    # What it was taught last may be of two folders.
+    # The last stage's data may be two folders.
     (tmp_path / "mine").mkdir()
     mine = run_folder(tmp_path, "tuned", "sft", tmp_path / "mine", "base")
     assert not suggested(mine)
@@ -147,7 +147,7 @@ def test_a_later_turn_reads_only_new_tokens_with_equal_answers(
         counts.clear()
         assert "".join(talk.answer()) == expected.text
         if turn:
-            # The old answer may be spelled in other tokens than it was drawn in.
+            # The old answer may be encoded in other tokens than those that were sampled.
             assert counts[0] < length / (turn + 1) + 40
 
 
@@ -250,7 +250,7 @@ def test_an_answer_that_fills_the_context_continues_without_the_oldest_turns(
 ) -> None:
     sampling = Sampling(temperature=temperature, max_new_tokens=500, ignore_eos=True)
     talk = begun(160, sampling)
-    # By hand: up to the last token of the context, then anew with fewer messages.
+    # By hand: up to the last token of the context, then again with fewer messages.
     ids, drawn, forgotten, tokens = list[int](), list[int](), 0, 0
     for _ in range(4):
         messages = talk.messages[forgotten:]
@@ -272,7 +272,7 @@ def test_an_answer_that_fills_the_context_continues_without_the_oldest_turns(
             prompt = encode_chat(talk.tokenizer, messages, generation_prompt=True).ids
     expected = _text(talk.tokenizer, drawn)
     pieces = list(talk.answer())
-    # Characters that are broken just there are drawn anew, when they may have been shown.
+    # Characters that are cut there are sampled again, if they may have been shown.
     shown = "".join(pieces)
     assert len(pieces) > 50 and shown.replace("\ufffd", "") == expected.replace("\ufffd", "")
     assert talk.messages[-1]["content"] == expected.strip() and len(talk.messages) == 8
@@ -289,7 +289,7 @@ def test_an_answer_that_fills_the_context_continues_without_the_oldest_turns(
     talk.sampling = replace(sampling, seed=1)
     talk.ask_again()
     assert (list(talk.answer()) == pieces) == (temperature == 0)
-    # In the midst, too: enough words end it as ever.
+    # Within a character, too: enough words end it as usual.
     talk.sampling = replace(sampling, max_new_tokens=tokens - 5)
     talk.ask_again()
     assert shown.startswith("".join(talk.answer()).rstrip("\ufffd"))
@@ -408,7 +408,7 @@ def test_with_a_guard_an_answer_is_shown_completely_or_not_at_all(talk: Conversa
     talk.guard = Words(plain.strip())
     talk.ask("Is the sea wide?")
     assert list(talk.answer()) == [SENTENCE]
-    # Nothing is told of what nobody is shown: that it was cut, or how long it was.
+    # Nothing is reported about hidden text: that it was cut, or how long it was.
     assert talk.last == Answered(0, 0.0, cut=False)
     assert [one["content"] for one in talk.messages] == ["Is the sea wide?", SENTENCE]
     with pytest.raises(UserError):  # what was stopped is not gone on with
@@ -527,7 +527,7 @@ def test_forgetting_is_reported_once_and_everything_is_saved(
         chat._ask(talk, f"Where is {turn}?")
     assert talk.forgotten > 2
     assert capsys.readouterr().out.count("outgrown") == 1
-    # After what somebody else wrote, who left out the end of the line.
+    # After a file whose last line has no line break.
     (tmp_path / "talk.jsonl").write_text('{"prompt": "a", "completion": "b"}')
     chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
     _, saved = (tmp_path / "talk.jsonl").read_text().splitlines()

@@ -236,7 +236,7 @@ def test_bash_completion_has_the_commands(
     said = " ".join(capsys.readouterr().out.split())
     [script] = [path for path in tmp_path.rglob("groundup") if path.is_file()]
     assert str(script) in said and str(tmp_path / ".bashrc") in said
-    # What the line in .bashrc loads offers the commands for half a word.
+    # The line in .bashrc completes half a word with the commands.
     asked = (
         f"source {tmp_path / '.bashrc'}; set -- $(complete -p groundup)\n"
         'COMP_WORDS=(groundup quick) COMP_CWORD=1; "${@: -2:1}"; printf "%s " "${COMPREPLY[@]}"'
@@ -674,7 +674,7 @@ def test_at_a_terminal(journey: Journey) -> None:
     if not seen.endswith("> "):  # what is typed before readline has the terminal may wait in it
         wait_for(terminal, "> ")
     os.write(terminal, b"Where is it?\n")
-    # Before each line readline asks the terminal to tell it of pastes.
+    # Before each line readline asks the terminal to mark pastes.
     end_of_answer = "\r\n\r\n\x1b[?2004h> "
     assert len(wait_for(terminal, end_of_answer)) > len(f"Where is it?{end_of_answer}")
     os.write(terminal, b"\x04")

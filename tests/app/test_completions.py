@@ -283,7 +283,7 @@ def test_a_file_older_than_token_penalties_continues(complete: Complete, tmp_pat
     about.write_text(json.dumps(begun))
     out.write_text(lines[0])
     assert complete(ROWS[:3]) == whole
-    # With penalties it is another file, and one with them is none without.
+    # With penalties it is another file.
     with pytest.raises(UserError, match=r"begun with presence_penalty=None, not .*=0\.5"):
         complete(ROWS[:3], replace(SAMPLING, presence_penalty=0.5))
     out.unlink()
@@ -426,7 +426,7 @@ def test_an_index_is_the_position_among_the_rows_of_the_file(
     whole = complete(lines)
     assert [row["index"] for row in whole] == [0, 2, *range(4, 24)]
     assert [row["prompt"] for row in whole[:3]] == ["the sea", "the ship", "wide 0"]
-    # It goes on by these numbers, and not with what was numbered otherwise.
+    # It continues by these numbers, and not by others.
     out, about = tmp_path / "out.jsonl", tmp_path / "out.jsonl.run.json"
     out.write_bytes(out.read_bytes()[:400])
     assert complete(lines) == whole

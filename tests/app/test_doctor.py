@@ -27,7 +27,7 @@ ROWS = Trial("rows", {"micro_rows": 2}, {}, "--micro-rows 2")
     ("trial", "ratios", "busy", "gains", "chosen"),
     [
         (SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9), True, True),
-        (SPIN, (0.85, 0.9, 0.88, 0.9), (), True, False),  # not tried beside a busy program
+        (SPIN, (0.85, 0.9, 0.88, 0.9), (), True, False),  # not tried next to a busy program
         (SPIN, (0.85, 0.9, 0.88, 0.9), (4.0, 5.0, 0.9), True, False),  # collapses there
         (SPIN, (0.7, 0.9, 1.1, 1.2), (1.0,), False, False),  # by chance
         (SPIN, (0.99, 0.98, 0.99, 0.98), (1.0,), False, False),  # too little

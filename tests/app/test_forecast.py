@@ -231,7 +231,7 @@ def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
     assert estimate.kaplan_flops is not None and estimate.kaplan_flops < estimate.flops
     assert json.loads(file.read_text())["loss"] is None
     assert estimate.passes is None  # over a text that is not there
-    # Twice the parameters' size is asked for by number, and tokens by the dial.
+    # Twice the parameters' size is given by number, and tokens by the dial.
     sized = plan_run(
         PlanRequest("pretrain", parameters=1.2e6, vocab_size=1_024, context=32, rows=4),
         machine=None, law=None,
@@ -319,7 +319,7 @@ def test_another_machine_has_the_speed_of_its_trial(tmp_path: Path) -> None:
             plan_run(asked, machine=file, law=None)
     timed = plan_run(PlanRequest("pretrain", minutes=5), machine=file, law=None)
     assert "GFLOP/s (50% of the machine's peak)" in timed.reasons["depth"]
-    # A recurrent network waits for itself at every token, and its width is what is asked for.
+    # A recurrent network is sequential in its tokens, and its width is given.
     request = PlanRequest("pretrain", parameters=1e7, settings=("arch=lstm",))
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.parameters == pytest.approx(1e7, rel=0.1)
@@ -383,7 +383,7 @@ def test_runs_that_cannot_be_planned(
     assert main(["plan", *words]) == 2
     said = capsys.readouterr().err
     assert why in said
-    # What is offered can be planned.
+    # Suggested commands can be planned.
     assert not {"ppo,", "grpo,", "soup,"} & set(said.partition("give one of")[2].split())
 
 
@@ -451,7 +451,7 @@ def test_a_run_on_own_data_is_planned_as_it_runs(
     assert plan["expected"]["peak_memory_bytes"] > 0 and plan["expected"]["disk_bytes"] > 0
     assert status["seconds"] > 0
     assert not list(tmp_path.glob("groundup-plan-*"))
-    # Fine-tuning of what was trained, by the words of its own command.
+    # Fine-tuning of the trained model, by its own command.
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "The sea", "completion": " is wide."}\n' * 40)
     words = ["--stage", "sft", "--model", str(out), "--data", str(rows), "--steps", "4"]

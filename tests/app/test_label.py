@@ -141,7 +141,7 @@ def test_votes_are_for_the_side_that_was_shown(voted: Voted) -> None:
         for side, place in ((line["left"], 0), ({"a": "b", "b": "a"}[line["left"]], 1)):
             said = "".join(row[place].strip() for row in rows).removesuffix("(cut)")
             assert letters(said) == letters(line[side])
-        # Blind: nothing tells whose they are before the end.
+        # Blind: nothing reveals the models before the end.
         assert "one" not in heads.replace("prompt", "")
 
 
@@ -151,7 +151,7 @@ def test_sides_are_random_and_reproducible() -> None:
     assert 0.46 < sum(one.left == "a" for one in drawn) / len(drawn) < 0.54
     assert len({one.id for one in drawn}) == len({one.seeds for one in drawn}) == 2000
     assert comparisons(prompts, {"temperature": 0.7}, seed=0) == drawn
-    # A prompt keeps its sides whatever stands around it; another seed or setting draws anew.
+    # A prompt keeps its sides with any other prompts; another seed or setting changes them.
     assert comparisons(prompts[500:], {"temperature": 0.7}, seed=0) == drawn[500:]
     for others in (comparisons(prompts, {}, 0), comparisons(prompts, {"temperature": 0.7}, 1)):
         assert 0.4 < sum(a.left == b.left for a, b in zip(drawn, others, strict=True)) / 2000 < 0.6
@@ -191,7 +191,7 @@ def test_a_vote_records_person_time_and_prompt(
     for line in logged():
         assert line["who"] == "ann" and line["when"].endswith("+00:00")
         assert line["models"] == ["one", "two"] and line["hashes"][0] != line["hashes"][1]
-        # What is written down is enough to draw the answers once more.
+        # The records are enough to sample the answers again.
         for name, model, seed in zip("ab", line["models"], line["seeds"], strict=True):
             options = ["--chat", "--temperature", "0.9", "--max-new-tokens", "12"]
             assert main(["generate", model, line["prompt"], *options, "--seed", str(seed)]) == 0
@@ -208,7 +208,7 @@ def test_a_stopped_session_continues(voted: Voted) -> None:
     assert "Still to vote on" not in last + whole
     for ours, theirs in zip(logged(), logged("whole.jsonl"), strict=True):
         assert ours | {"when": ""} == theirs | {"when": ""}
-    # All is voted: it tells the result once more, and asks nothing.
+    # Everything is voted: it shows the result again, and asks nothing.
     again = voted("l l l")
     assert "── prompt" not in again and "one " in again
     assert len(logged()) == 6
@@ -245,7 +245,7 @@ def test_undo_removes_vote_after_vote_across_sessions(voted: Voted) -> None:
     assert [one.choice == one.left for one in votes] == [False, False]
     assert votes[1].choice == "tie"
     lines = [line["choice"] for line in logged()]
-    assert lines.count("undo") == 2 and len(lines) == 6  # nothing is ever rewritten
+    assert lines.count("undo") == 2 and len(lines) == 6  # lines are only appended
     shown = voted("undo l q")
     assert [int(place) for place in re.findall(r"prompt (\d) of", shown)] == [3, 2, 3]
     votes = valid_votes(read_votes(Path("votes.jsonl")).rows)
@@ -270,7 +270,7 @@ def test_kill_9_loses_no_vote_and_a_torn_line_is_dropped(
             assert process.poll() is None
         process.stdin.write("lrt"[vote - 1] + "\n")
         process.stdin.flush()
-    # What follows a vote is only shown when it is on disk.
+    # The next pair is shown only after the vote is on disk.
     while f"prompt {after + 1} of" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
@@ -474,7 +474,7 @@ def test_dpo_learns_from_the_log(
     assert (room / "aligned" / "config.json").is_file()
 
 
-# What a person may give wrong.
+# Wrong user input.
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def test_single_keys_at_a_terminal(room: Path) -> None:
         at.send(key)
         at.wait_for("q quit")
     at.send("\x1b[A")  # an arrow that means nothing
-    for key in "xyzw":  # a key that is read together with the one before it is none
+    for key in "xyzw":  # a key that is read together with the previous one is ignored
         time.sleep(1)
         at.send(key)
         with contextlib.suppress(AssertionError):

@@ -255,7 +255,7 @@ def test_a_model_is_planned_for_its_vocabulary(tmp_path: Path) -> None:
     }
 
 
-# Planned anew on the way.
+# Replanned during the run.
 
 JOURNEY = (
     FROM_NOTHING

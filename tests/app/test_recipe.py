@@ -178,11 +178,11 @@ def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
     assert ppo.gold == "judges:count" and grpo.reward == "json"
     assert (ppo.model, grpo.model) == (tmp_path / "out/base", tmp_path / "out/ppo")
     assert recipe.chat_table is recipe.tables[-1]
-    # However long a pattern is: a name of so many bytes no file can have.
+    # For any length of the pattern: no file can have a name of so many bytes.
     pattern = f"format:^({'|'.join(['yes'] * 100)})$"
     recipe = recipe_of(folder, BASE + ALIGNED.replace('"json"', f'"{pattern}"'))
     assert recipe.tables[-1].config(tmp_path / "out").model_dump()["reward"] == pattern
-    # A folder beside the recipe, too.
+    # A folder next to the recipe, too.
     (folder / "judge").mkdir()
     described = {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1}
     (folder / "judge" / "config.json").write_text(json.dumps(described))
@@ -541,7 +541,7 @@ def test_a_users_recipe_may_be_called_quickstart(
 ) -> None:
     (folder / "quickstart.toml").write_text(RECIPE.partition("[base]")[0])
     assert main(["run", str(folder / "quickstart.toml"), "--out", str(folder / "out")]) == 0
-    # Planned for no minutes that nobody asked for.
+    # Planned without any minutes.
     assert not (folder / "out" / "plan.json").exists()
     assert "15 minutes" not in capsys.readouterr().out
 

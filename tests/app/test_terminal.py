@@ -132,7 +132,7 @@ def test_a_paste_is_one_message_and_commands_work(model: Path, saved: Path) -> N
     at.send("four\nfive\nsix")
     at.send("\r")
     at.prompt()
-    # What is a command stands alone, even in one paste with others.
+    # A command is a line of its own, even in one paste with others.
     at.send(f"/system Be brief.\n/save {saved}\n")
     at.wait_for("appended to")
     at.prompt()
@@ -150,7 +150,7 @@ def test_a_paste_is_one_message_and_commands_work(model: Path, saved: Path) -> N
     at.send("/help\r")
     told = at.prompt()
     assert all(command in told for command in ("/retry", "/continue", "/system", "/save", "/quit"))
-    # What was typed apart, no line is wider than the terminal.
+    # Except for typed text, no line is wider than the terminal.
     lines = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", first + told).split("\n")[:-1]
     wide = [line for line in lines if cell_len(line.rstrip("\r")) > 34]
     assert wide == []

@@ -58,7 +58,7 @@ def test_a_page_of_the_model_its_snapshots_and_a_heads_contribution(
     said = capsys.readouterr().out
     assert f"{seen.loss:.3f} nats" in said and f"({removed.loss - seen.loss:+.3f})" in said
     assert str(out) in said
-    # Its own page is written anew, and nobody else's.
+    # Its own page is replaced, but no other file.
     assert len(looked(folder, out, "--text", TEXT, "--tokens", "5")["tokens"]) == 5
     # A browser shows a page by its ending.
     assert main(["xray", str(folder), "--text", TEXT, "--out", str(tmp_path / "named")]) == 0
@@ -114,7 +114,7 @@ def test_two_models_are_compared_up_to_the_shorter_context(
     assert data["views"][0]["loss"] == pytest.approx(ours, abs=1e-4)
     assert f"other ({theirs - ours:+.3f})" in capsys.readouterr().out
     assert "the shortest context is 6 tokens" in (tmp_path / "x.html").read_text()
-    # After the last token as well, all of them are asked for the same one.
+    # After the last token as well, all of them use the same one.
     answers = {tuple(view["answers"]) for view in data["views"]}
     assert answers == {(*ids[1:], int(xray(folder, ids).answers[-1]))}
     assert {int(xray(other, ids).answers[-1])} != {data["views"][0]["answers"][-1]}

@@ -304,13 +304,13 @@ def test_a_set_of_conversations_alone(tmp_path: Path) -> None:
     assert isinstance(counts, dict)
     rows = {name: of_set["rows"] for name, of_set in counts.items()}
     assert rows["documents/train"] == rows["documents/heldout"] == rows["choices/heldout"] == 0
-    # Nobody pre-trains on it, so nobody who learns from it was made from it, or should say so.
+    # It is not pre-trained on, so its models need not name it.
     assert counts["conversations/train"]["by_source"] == {"chitchat": 8419}
     assert counts["conversations/heldout"]["by_source"] == {"chitchat": 1037}
     aside = _facts(data, "data.json")["set_aside"]
     assert isinstance(aside, dict) and aside["chitchat: 1 speaker"] == 3150
     assert _facts(data, "leaks.json")["left"] == 0
-    # What reads texts is told that there are none.
+    # Readers of texts report that there are none.
     heldout = read_conversations(data / "conversations" / "heldout.jsonl")
     assert len(heldout.rows) == 1037 and not heldout.bad
     with pytest.raises(UserError, match=r"documents.train\.jsonl' is empty"):

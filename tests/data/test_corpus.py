@@ -91,7 +91,7 @@ def test_a_hub_folder_keeps_its_split_by_file_names(
     (tmp_path / "photo.png").write_bytes(b"\x00")
     (tmp_path / "more.jsonl.gz").write_bytes(b"\x00")
     found = corpus.documents(tmp_path)
-    # What is held out is not learned, wherever it stands.
+    # Held-out rows are not trained on, in any file.
     assert {d.text for d in found.train} == {f"row {n}" for n in range(45)}
     assert {d.text for d in found.heldout} == {f"row {n}" for n in range(45, 60)}
     found.say_set_aside()

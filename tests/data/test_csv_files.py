@@ -67,7 +67,7 @@ def test_files_written_by_python_are_read(
         ('a, b\n"x", "y, z"\n', [(2, {"a": "x", "b": "y, z"})]),
         ('"a";  "b"\n "x, y";  "1\n;2"\n', [(2, {"a": "x, y", "b": "1\n;2"})]),
         ('a|b\nx| "say ""hi"""\n', [(2, {"a": "x", "b": 'say "hi"'})]),
-        # A blank before anything but a quote is the cell's own, and so is what stands in quotes.
+        # A blank before anything but a quote belongs to the cell, and so does quoted text.
         ('a, b, c\n x,  y, "z"\n', [(2, {"a": " x", "b": "  y", "c": "z"})]),
         ('a,b\n", "" x, y\n z", "\n  1"\n', [(2, {"a": ', " x, y\n z', "b": "\n  1"})]),
         ('a,b\n1, "no" he said\n', [(2, {"a": "1", "b": ' "no" he said'})]),

@@ -243,7 +243,7 @@ def test_each_source_has_one_unique_name(tmp_path: Path) -> None:
     paths = [
         lines(tmp_path / "one" / "talks.jsonl", rows[0]),
         lines(tmp_path / "two" / "talks.jsonl", rows[1]),
-        # What a program made is known by its source, which a file of one's own may be called as.
+        # Generated rows are identified by their source, which an own file may be named like.
         lines(tmp_path / "world-facts.jsonl", rows[2]),
         lines(tmp_path / "v1.2" / "x.jsonl", rows[3]).parent,
     ]
@@ -261,13 +261,13 @@ def test_a_data_stage_keeps_its_split_sources_and_repeats(workshop: Any, tmp_pat
     assert found.heldout == heldout and {row.source for row in found.train} == {"colours"}
     # The split is the stage's own affair; what it says twice, or on both sides, is meant.
     assert found.train == train and found.duplicates == 0
-    # A row of one's own that the stage holds out, or trains already, is taken out too.
+    # Own rows that the stage holds out, or already trains on, are removed too.
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     own = lines(tmp_path / "own.jsonl", [*rows, talk(1), talk(2), talk(3)])
     stage, mine = load_datasets([workshop.data, own])
     assert stage == found and mine.duplicates == len(rows)
     assert len(mine.train) + len(mine.heldout) == 3
-    # One's own documents beside them.
+    # Own documents as well.
     (tmp_path / "a.txt").write_text("One.\n\nTwo.\n\nThree.")
     assert {row.source for row in load_dataset([workshop.data, tmp_path / "a.txt"]).train} == {
         "colours",
@@ -327,7 +327,7 @@ def test_no_training_row_is_in_a_held_out_file(tmp_path: Path) -> None:
     assert first == alone
     assert said(second.train) == [f"question {n} b" for n in range(30, 38)]
     assert len(second.heldout) == 12 and second.duplicates == 7
-    # What a file says twice counts once, on either side, as it does in pre-training.
+    # Repeated rows of a file count once, on either side, as in pre-training.
     lines(tmp_path / "c" / "train.jsonl", map(talk, [*range(60, 80), 60, 61, 10]))
     lines(tmp_path / "c" / "test.jsonl", map(talk, [90, 91, 90, 15]))
     third = load_datasets([tmp_path / "a", tmp_path / "c"])[1]
@@ -347,7 +347,7 @@ def test_only_data_is_downloaded_from_the_hub_and_errors_are_one_sentence(
         hub_data.pull_dataset("groundup-tests/none")
     assert "\n" not in str(caught.value)
     reason = re.findall(r"cannot be downloaded \((.*)\); check", str(caught.value))[0]
-    # The client tells a program's author more: what is said of it ends where a sentence does.
+    # The client's message has more details for developers: the report ends after a sentence.
     assert reason in str(caught.value.__context__) and not reason.endswith(" …")
     assert str(caught.value.__context__).partition(reason)[2][:1] in (".", "\n", "")
 
@@ -367,7 +367,7 @@ def test_a_pack_gives_its_conversations_with_its_own_split() -> None:
     found = load_dataset(["pack:chatterbot"])
     assert {row.source for row in found.train + found.heldout} == {"chatterbot"}
     assert all(isinstance(row, Conversation) for row in found.train)
-    # Its split is the pack's, whatever share is asked for.
+    # Its split is the pack's, whatever share is requested.
     assert load_dataset([Path("pack:chatterbot")], validation=0.5).train == found.train
     assert not set(said(found.train)) & set(said(found.heldout))
 
@@ -388,7 +388,7 @@ def test_packs_without_training_data_are_rejected() -> None:
         load_dataset(["pack:chitchatt"])
 
 
-# What cannot work.
+# Rejected input.
 
 
 def test_columns(tmp_path: Path) -> None:

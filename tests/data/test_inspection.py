@@ -165,7 +165,7 @@ def test_a_template_that_ends_no_answer_is_reported(tokenizer: Tokenizer) -> Non
     assert "the model never learns to stop; write {{ eos_token }}" in said
     assert "{{ eos_token }}" in " ".join(printed(found).split())
     assert "{{ eos_token }}" in page_html(inspection_page("own", "m", found))
-    # Whoever does as it says is not told again, and texts need no template that ends anything.
+    # Following the advice ends the warning, and texts need no template that ends answers.
     ended = endless.replace(
         "{% endfor %}", "{% if loop.index is even %}{{ eos_token }}{% endif %}{% endfor %}"
     )
@@ -244,7 +244,7 @@ def test_a_split_character_is_shown_as_broken_on_both_sides(tokenizer: Tokenizer
     assert len(ids) == 5
     item = Example(ids, [True] * 5)
     shown = [(one.text, one.ids) for one in view_tokens(tokenizer, item, 100)]
-    # Nothing stands before the first token, so that it is no target.
+    # Nothing precedes the first token, so it is no target.
     assert shown == [("a", (ids[0],)), ("🙂", tuple(ids[1:]))]
     cut = list(view_tokens(tokenizer, item, 2))
     assert [one.is_trained for one in cut] == [False, True, *[False] * (len(cut) - 2)]

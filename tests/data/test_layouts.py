@@ -56,7 +56,7 @@ def read(row: dict[str, Any], **columns: str) -> tuple[Message, ...]:
         {"instruction": "a", "input": float("nan"), "output": "b", "system": None},
         {"conversations": [{"from": "human", "value": "a"}, GPT]},
         {"conversations": [{"role": "User", "content": "a"}, {"from": "model", "value": "b"}]},
-        # What Parquet makes of rows of several layouts: each has every column.
+        # Rows of several layouts in one Parquet file: each has every column.
         {"messages": None, "prompt": "a", "completion": "b", "text": None, "conversations": None},
         {"prompt": "a", "messages": [{"from": "human", "value": "a"}, GPT]},
         # A question at the end is odd, and nothing is learned from it.
@@ -100,7 +100,7 @@ def test_dolly_calls_the_input_context_and_the_answer_response() -> None:
     assert [turn.content for turn in read(row)] == ["Add.\n\n1, 2", "3"]
     assert records.unread_columns(row) == {"category"}
     assert [turn.content for turn in read(row | {"context": ""})] == ["Add.", "3"]
-    # Beside an output they are columns of one's own.
+    # With an output they are extra columns.
     assert read(row | {"output": "4"})[0].content == "Add."
     assert records.unread_columns(row | {"output": "4"}) == {"category", "context", "response"}
 
@@ -117,7 +117,7 @@ def test_columns_are_renamed_by_the_mapping() -> None:
     assert read(row, instruction="question", output="answer") == SAID
     dialog = {"dialog": [{"from": "human", "value": "a"}, GPT]}
     assert read(dialog, messages="dialog") == SAID
-    # What is mapped is meant, even where the row is laid out in another way as well.
+    # The mapping takes precedence over the row's other layout.
     both = {"messages": turns("user", "assistant"), "question": "a", "answer": "b"}
     assert read(both, prompt="question", completion="answer") == SAID
     swapped = {"completion": "a", "prompt": "b"}
@@ -395,7 +395,7 @@ def test_content_in_text_parts_is_joined() -> None:
     assert read({"messages": said}) == (Message("user", "a\nb\nc"), Message("assistant", "a"))
 
 
-# Any JSON at all, and JSON that is almost a conversation.
+# Any JSON, and JSON that is almost a conversation.
 _ROLES = st.sampled_from(["user", "human", "assistant", "gpt", "system", "tool", "robot", "", None])
 _TEXTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 _ANY = st.recursive(

@@ -189,7 +189,7 @@ def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     first = split(_lines(tmp_path / "a.jsonl", *rows), "-", records.read_preferences)
     train, heldout = ([row.prompt for row in side.rows] for side in first)
     assert len(train) + len(heldout) == 400 and 4 <= len(heldout) <= 40
-    # Two answers to one question are on one side, whatever the order and what else there is.
+    # Two answers to one question are on one side, in any order and with any other rows.
     assert not set(train) & set(heldout)
     again = split(_lines(tmp_path / "b.jsonl", *rows[::-3]), "-", records.read_preferences)
     assert {row.prompt for row in again[1].rows} <= set(heldout)
@@ -308,7 +308,7 @@ def test_pairs_of_hh_rlhf_are_read(tmp_path: Path) -> None:
         _pair(tmp_path, chosen=good, rejected=f"{before}\n\nAssistant: ")
     with pytest.raises(UserError, match="must end with the assistant's answer"):
         _pair(tmp_path, chosen=before, rejected=before)
-    # Beside a prompt they are what somebody said.
+    # With a prompt they are conversation turns.
     assert _pair(tmp_path, prompt="p", chosen=good, rejected=bad).chosen == good
 
 

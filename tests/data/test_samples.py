@@ -23,7 +23,7 @@ def test_the_world_shows_some_of_each_kind_reproducibly() -> None:
     assert samples(of("world"), 7) == shown != samples(of("world", seed=1), 7)
     held = samples(of("world"), 1, heldout=True)
     assert isinstance(held[0], Document) and is_heldout_combination(held[0].text)
-    # What is held out is so whatever seed trains.
+    # Held-out rows do not depend on the training seed.
     held = samples(of("world", seed=1), 60, heldout=True)
     assert held == samples(of("world"), 60, heldout=True)
     # Lives have no held-out side.

@@ -113,7 +113,7 @@ def test_each_label_keeps_an_answer_for_training() -> None:
             rows = labels([(name, False), *((f"{name} {n}", True) for n in range(others))])
             found = hold_out(rows, 0.05)
             assert {row.label for row in found.train} == {True, False} and found.heldout
-        # Of one prompt for each label none can be spared.
+        # With one prompt per label none can be held out.
         found = hold_out(labels([(name, False), ("other", True)]), 0.05)
         assert not found.heldout and "each label" in found.remark
         # Nor is most of the data held out because the rest cannot be.

@@ -87,7 +87,7 @@ def test_the_answers_that_changed_most_between_two_stages() -> None:
         "Brier score": [2.0, 0.0],
         "answer": ["yes", "no"],
     }
-    # Neither the words that could harm nor what was answered to them.
+    # Neither the potentially harmful words nor their answers.
     told = json.dumps(change)
     assert not any(words in told for words in (HARM, SAD, "Sure!", "Gladly!"))
 

@@ -49,7 +49,7 @@ def test_the_most_likely_option_is_chosen(
     assert found.by_mean["pooled"].estimate == pytest.approx(np.mean(by_mean))
     assert found.by_sum["pooled"].estimate == pytest.approx(np.mean(by_sum))
     assert found.by_mean["facts"].estimate == pytest.approx(np.mean(by_mean[2:]))
-    assert by_mean != by_sum  # or this test could not tell them apart
+    assert by_mean != by_sum  # otherwise this test could not distinguish them
 
 
 def test_calibration_uses_the_normalized_likelihoods(

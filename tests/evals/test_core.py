@@ -103,7 +103,7 @@ def test_sums_and_measures_equal_the_definition(
         acc_norm.append(np.argmax(norm) == row.answer)
     assert found.credit("acc").tolist() == acc
     assert found.credit("acc_norm").tolist() == acc_norm
-    assert acc != acc_norm  # or this test could not tell them apart
+    assert acc != acc_norm  # otherwise this test could not distinguish them
     # BoolQ counts by acc, all others by acc_norm.
     assert found.main().tolist() == acc_norm[:3] + acc[3:]
     accuracy = found.accuracy(found.main())
@@ -214,7 +214,7 @@ def test_replayed_text_is_identified_by_its_folder(tmp_path: Path) -> None:
         (model / "run.json").write_text(json.dumps({**said, "parents": parents}))
         assert [name for one in contamination(model) for name in one.rows] == found
         assert all(one.rows for one in contamination(model))
-        # What the plan fell back from was not read.
+        # Data that the plan left out was not read.
         (model / "plan.json").write_text(json.dumps({"layout": {"replay": 0.0}}))
         assert [one.rows for one in contamination(model)] == [{}]
 

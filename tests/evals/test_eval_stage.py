@@ -36,7 +36,7 @@ from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
 from pages import assert_self_contained
 
-# Stands in every harmful text of the data below and must appear nowhere else.
+# In every harmful text of the data below; must appear nowhere else.
 HARM = "vile deed"
 MARKUP = "<script>alert('pwned')</script>"
 STAGES = ("pretrain", "sft", "dpo")
@@ -241,7 +241,7 @@ def test_a_card_includes_the_report_next_to_the_model(
             f"{100 * found[end]:.1f} %" if is_share else f"{found[end]:z.3f}"
             for end in ("low", "high")
         ]
-        # Of one text alone nothing says how texts differ.
+        # A single text gives no information on how texts differ.
         interval = (
             "–" if found["groups"] == 1 and found["low"] == found["high"] else " to ".join(ends)
         )
@@ -258,7 +258,7 @@ def test_a_card_includes_the_report_next_to_the_model(
     assert "- right answers in the small world: " in left
     assert "- groundup redteam: no report was given" in left and "eval report: no" not in left
     assert "a list of phrases" in card.partition("## The judges")[2]
-    # Given by its file it is the same, and of other weights, or of none, nothing is written.
+    # It can also be given by its file; with other weights, or none, nothing is written.
     assert write_card(tmp_path / "mine", [config.out / "report.json"]).read_text() == card
     other = tmp_path / "other" / "model"
     shutil.copytree(workshop.finished("reward"), other)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Before the harness is imported: what is tested here needs no hub, so none may be asked.
+# Before the harness is imported: these tests need no hub, so none may be contacted.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 from lm_eval.api.instance import Instance
@@ -115,7 +115,7 @@ PAIRS = [
 
 
 def test_likelihoods_equal_its_own_adapters(ours: GroundupLM, theirs: HFLM) -> None:
-    # What stands for a control token is one to theirs, and text to ours.
+    # The text of a control token is one token to theirs, and text to ours.
     pairs = [pair for pair in PAIRS if "<|" not in pair[0]]
     mine = ours.loglikelihood(asked("loglikelihood", pairs))
     yours = theirs.loglikelihood(asked("loglikelihood", pairs))
@@ -393,7 +393,7 @@ def test_the_stage_writes_the_harness_results(folder: Path, tmp_path: Path) -> N
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     right = [sample["acc_norm"] for sample in samples]
     assert len(right) == 5 and np.mean(right) == results["groundup_openbookqa"]["acc_norm,none"]
-    # The task file is there for whoever wants to run it elsewhere, with all held-out questions.
+    # The task file can be run elsewhere, with all held-out questions.
     held = (out / "tasks" / "groundup_openbookqa.jsonl").read_text().splitlines()
     assert len(held) == sum(row.source == "openbookqa" for row in core_questions(10**9))
     assert run(config) == out

@@ -71,7 +71,7 @@ def test_each_chat_model_is_shown_with_its_parent() -> None:
         "sft": described(folder="runs/sft", parent="runs/base"),
         "ppo": described(folder="runs/ppo", parent=str(Path("runs/sft").resolve())),
         "dpo": described(folder="runs/dpo", parent="runs/sft"),
-        # One whose parent is another model of that name, or none that was measured, has no outline.
+        # A model whose parent is another model of that name, or was not measured, has no outline.
         "other": described(folder="others/dpo", parent="others/sft"),
         "bought": described(folder="bought"),
     }

@@ -100,7 +100,7 @@ def roomy(seed: int) -> CausalLM:
     return model
 
 
-# What is asked.
+# Questions.
 
 
 def test_questions_are_true_replies_among_others_of_similar_length() -> None:
@@ -158,7 +158,7 @@ def test_conversations_are_cut_at_turns_and_keep_an_answer(tmp_path: Path) -> No
     domain = domain_of(own, config(tmp_path / "x"))
     assert [len(row.messages) for row in domain.conversations] == [2, 2, 4, 2, 2, 2]
     assert domain.rows == 7 and domain.duplicates == 3
-    # What is one group where rows are held out is one here, in two files as in one.
+    # A group of the held-out split is one here, in two files as in one.
     groups = Counter(row.group for row in domain.conversations)
     assert groups == {"line 1": 2, "line 2": 2, "line 3": 1, "line 4": 1}
     first = domain.prompts[0]
@@ -286,12 +286,12 @@ def test_differences_are_taken_on_equal_items(read: Callable[[CausalLM], Evaluat
     ratios = difference[drawn].sum(1) / loss.tokens[drawn].sum(1)
     minus = OF["loss"].change(one, other)
     assert minus is not None
-    # Of four conversations as far out as Student's t of 3 degrees of freedom (3.182).
+    # For four conversations, as wide as Student's t with 3 degrees of freedom (3.182).
     tail = NormalDist().cdf(-math.sqrt(4 / 3) * 3.182446)
     assert (minus.low, minus.high) == pytest.approx(tuple(np.quantile(ratios, [tail, 1 - tail])))
 
 
-def test_what_another_tokenizer_read_is_compared_by_bytes_alone(
+def test_models_with_other_tokenizers_are_compared_by_bytes(
     model: CausalLM, read: Callable[[CausalLM], Evaluated]
 ) -> None:
     one = read(model)
@@ -306,7 +306,7 @@ def test_what_another_tokenizer_read_is_compared_by_bytes_alone(
     assert OF["text_bits_per_byte"].change(tuned(bits=(2.0, 2, 4) * 7), one) is not None
 
 
-def test_replies_are_scored_as_said_in_the_chat(
+def test_replies_are_scored_in_the_chat_format(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone
 ) -> None:
     """Each by itself from the full logits: the words of the last answer, no control token."""
@@ -345,7 +345,7 @@ def test_unavailable_questions_are_reported_without_failing(
     assert "template" in continued(model, bare, asked)[0]
 
 
-# What a folder says.
+# The records of a folder.
 
 
 def write_run(folder: Path, settings: dict[str, Any], **files: dict[str, Any]) -> Path:
@@ -524,7 +524,7 @@ def test_training_rows_prove_nothing_and_are_marked(tmp_path: Path) -> None:
     for name, share in (("a", 0.1), ("b", 0)):
         write_run(tmp_path / name, {"validation": share})
     assert validation_of(config(path), [tmp_path / "a", tmp_path / "b"]) == 0
-    # What a run settled counts, not that nothing was asked for.
+    # The run's resolved settings count, not the unset options.
     write_run(tmp_path / "c", {"validation": None})
     (tmp_path / "c" / "data.json").write_text(json.dumps({"validation": 0.0}))
     assert validation_of(config(path), [tmp_path / "c"]) == 0
@@ -705,7 +705,7 @@ def test_a_card_includes_gains_and_costs_of_tuning(
         is_one = found["low"] == found["high"]
         ends = "–" if is_one else f"{low} to {high}"
         assert f"| {OF[name].title} | {value} | {ends} |" in card
-    # The gain on the domain is told as one, by bits and not again by nats.
+    # The gain on the domain is reported once, in bits and not again in nats.
     better = card.partition("Better than what")[2].partition("|")[0]
     assert f"- {OF['bits_per_byte'].title}: none against pretrain, " in better
     assert OF["loss"].title in shown and f"- {OF['loss'].title}" not in better

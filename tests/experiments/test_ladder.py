@@ -42,7 +42,7 @@ def climbed(out: Path) -> Path:
     command = [sys.executable, "-m", "groundup", "experiment", "ladder", "--quick"]
     settings = {"data": LICENCE, "vocab-size": 320, "steps": STEPS, "seeds": SEEDS, "out": out}
     command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    # Small products gain nothing from threads, and lose much beside other busy programs.
+    # Small products gain nothing from threads, and lose much next to other busy programs.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -241,7 +241,7 @@ def test_remarks_follow_from_the_numbers(outcome: Path) -> None:
     assert "not significant" not in " ".join(found["remarks"])
 
 
-# What cannot be
+# Rejected input.
 
 
 def test_a_text_that_is_too_short(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def one_training(name: str, rate: float) -> Training:
 
 
 def test_all_optimizers_start_from_the_same_weights_and_batches() -> None:
-    # With a rate of zero nobody moves, so the losses are those of the batches alone.
+    # With a rate of zero no weight changes, so the losses are those of the batches alone.
     courses = [one_training(name, 0.0).course for name in OPTIMIZERS]
     assert len(np.unique(courses[0])) > 10
     for course in courses[1:]:

@@ -121,7 +121,7 @@ def test_a_prediction_uses_only_the_nearer_half(law: Law) -> None:
     assert told is not None
     near = D <= HALF
     assert (told.seen, told.unseen) == (near.sum(), (~near).sum())
-    # What lies further away is scored, and changes nothing of what is said of it.
+    # More distant points are scored, and do not change the remarks.
     changed = predict(law, D, np.where(near, gains, gains + 7))
     assert changed is not None and changed.fit == told.fit
     assert changed.error == pytest.approx(7, abs=0.5) and told.error < 0.2
@@ -170,7 +170,7 @@ def test_prompts_of_one_group_are_resampled_together() -> None:
         assert (found.low, found.high) == pytest.approx((truth.low, truth.high))
     wide, narrow = once.fitted.alpha, alone.fitted.alpha
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
-    # Of one group alone nothing could be drawn.
+    # A single group cannot be resampled.
     assert by_choice(*copies, ["all"] * 50).fitted.alpha == alone.fitted.alpha
 
 
@@ -239,7 +239,7 @@ def test_successive_iterations_are_resampled_together() -> None:
         assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)
 
 
-# What is told.
+# Remarks.
 
 
 def cell(size: str, labels: int, alpha: float, beta: float, *, tried: bool = True) -> Cell:
@@ -336,7 +336,7 @@ def test_prompts_are_stored_with_their_answers_and_groups(workshop: Any, tmp_pat
                 one.group,
             )
             assert kept.row["answer"] == one.row["answer"]
-    # An earlier version kept none of these.
+    # An earlier version stored none of these.
     last = tmp_path / "heldout.jsonl"
     kept_rows = map(json.loads, last.read_text().splitlines())
     rows = [{"messages": row["messages"], "source": row["source"]} for row in kept_rows]
@@ -452,7 +452,7 @@ def test_the_experiment_in_miniature(workshop: Any, tmp_path: Path) -> None:
         if (one["size"], one["labels"]) == ("1x64", 16)
     )
     assert points == pytest.approx(sorted(np.sqrt(np.maximum(kl, 0))))
-    # What is lost is made again, and nothing else.
+    # Lost files are recreated, and nothing else.
     kept = out / "proxies" / "1x64-8-0" / "model.safetensors"
     before = kept.stat().st_mtime_ns
     forget_finished(out)

@@ -69,7 +69,7 @@ def test_moons_lie_on_their_circles(seed: int, n: int) -> None:
 @given(seed=seeds, n=st.integers(2, 200))
 def test_spirals_wind_one_and_a_half_times_and_mirror_each_other(seed: int, n: int) -> None:
     spirals = two_spirals(n, generator(seed), noise=0.0)
-    # Turned by half a turn, the second arm lies on the first.
+    # Rotated by half a turn, the second arm equals the first.
     x = np.where(spirals.labels[:, None] == 0, spirals.x, -spirals.x).astype(float)
     r = np.linalg.norm(x, axis=1)
     assert (r <= 1 + 1e-6).all()
@@ -179,7 +179,7 @@ def test_confusion_against_scikit_learn() -> None:
     np.testing.assert_array_equal(confusion(Reading("", probs, True), test), expected)
 
 
-# What is said of them.
+# Remarks.
 
 
 def reading(name: str, right: int, n: int = 100) -> Reading:

@@ -146,7 +146,7 @@ def test_the_whole_experiment_in_miniature_resumes(folder: Path, tmp_path: Path)
     assert list(courses) == ["ppo", "grpo", "dpo"]
     for name, course in courses.items():
         first, *_, last = course["measured"]
-        # All begin alike: with an adapter that adds nothing.
+        # All start alike: with an adapter that adds nothing.
         assert first["kl"] == pytest.approx(0, abs=1e-6)
         assert first["reward"] == courses["ppo"]["measured"][0]["reward"]
         assert last["kl"] > 0 and -1 <= last["reward"]["estimate"] <= 1

@@ -123,7 +123,7 @@ def test_a_peft_folder_opens_if_its_base_is_found(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "adapter")
     model = load_model(tmp_path / "adapter").eval()
     assert_close(our_logits(model), their_logits(theirs), rtol=1e-5, atol=1e-5)
-    # Whoever puts the base's config beside it means the same.
+    # A copy of the base's config next to it means the same.
     shutil.copy(base / "config.json", tmp_path / "adapter")
     assert torch.equal(our_logits(load_model(tmp_path / "adapter")), our_logits(model))
     described(tmp_path / "adapter", base_model_name_or_path="../base")
@@ -363,7 +363,7 @@ def test_a_separate_head_is_kept_when_merged_into_a_tied_model(
     for to in ("hf", "gguf"):
         copy = load_model(export(tmp_path / "adapter", to, "f32"))
         assert_close(our_logits(copy), expected, rtol=1e-5, atol=1e-5)
-    # PEFT wrote no tokenizer beside its adapter.
+    # PEFT wrote no tokenizer with its adapter.
     checks = verify(tmp_path / "adapter")
     assert {one.status for one in checks} <= {"same", "not checked"}
     assert "ids as transformers makes them" in [one.name for one in checks]

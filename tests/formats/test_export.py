@@ -372,7 +372,7 @@ def test_an_export_replaces_only_an_earlier_export(
     assert (mine / "README.md").read_text() == "my own"
     for to in ("gguf", "hf", "hf"):
         export(folder, to, out=tmp_path / to)
-    for type in ("q8_0", "f16"):  # one model in a folder, or nobody knows which is meant
+    for type in ("q8_0", "f16"):  # one model per folder, otherwise it is ambiguous
         export(folder, "gguf", type, out=tmp_path / "gguf")
     assert [path.name for path in (tmp_path / "gguf").glob("*.gguf")] == [f"{folder.name}.f16.gguf"]
     said = capsys.readouterr().out

@@ -404,7 +404,7 @@ def test_a_killed_save_leaves_no_config(
         load_adapter(our_base(base), tmp_path)
 
 
-# What is refused.
+# Rejected files.
 
 
 def described(**changes: Any) -> Callable[[Path], None]:
@@ -548,7 +548,7 @@ def test_another_base_is_rejected(
     with pytest.raises(UserError, match=rf"that it was trained on: {base.name}$"):
         load_adapter(our_base(base), tmp_path, base_sha256="b" * 64)
     load_adapter(our_base(base), tmp_path, base_sha256="a" * 64)
-    load_adapter(our_base(base), tmp_path)  # nobody knows what this base is
+    load_adapter(our_base(base), tmp_path)  # this base is unknown
     save_adapter(tmp_path, ours(base))
     load_adapter(our_base(base), tmp_path, base_sha256="b" * 64)  # a folder as PEFT writes it
 

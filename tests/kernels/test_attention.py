@@ -12,7 +12,7 @@ from groundup.kernels.attention import attention, first_seen
 from groundup.kernels.library import Kernels
 from groundup.lm.attention import document_mask, scaled_dot_product_attention
 
-# Of bfloat16 in and out; probabilities and their gradients are rounded to it on the way.
+# For bfloat16 inputs and outputs; probabilities and their gradients are rounded to it as well.
 FORWARD, BACKWARD = 0.004, 0.006
 
 

@@ -19,7 +19,7 @@ from groundup.kernels.rotary import normed_and_rotated
 from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.positions import rotate
 
-# What is rounded once is within 0.0017, what is rounded twice within 0.0025.
+# A value rounded once is within 0.0017, one rounded twice within 0.0025.
 TOLERANCE = 0.003
 
 

@@ -102,7 +102,7 @@ def test_an_earlier_hook_on_a_weight_gets_its_gradient(
 
 def test_the_gradient_of_no_tokens_is_zero(kernels: Kernels) -> None:
     layer = nn.Linear(64, 64, bias=False).to(number())
-    torch.use_deterministic_algorithms(True)  # memory that nobody has written is no number
+    torch.use_deterministic_algorithms(True)  # uninitialized memory may be NaN
     try:
         [y] = linears(normal(0, 0, 64), layer)
         y.sum().backward()  # type: ignore[no-untyped-call]

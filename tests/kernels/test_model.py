@@ -85,7 +85,7 @@ def compare(model: CausalLM, *batches: Batch) -> None:
         assert found.keys() == true.keys() == rounded.keys()
         same = all(torch.equal(found[name], rounded[name]) for name in found)
         assert not same, "computed by the same words, nothing is compared"
-        # Some are zero in truth, as that of a key's bias: what stands there is rounding alone.
+        # Some are exactly zero, such as that of a key's bias, and consist of rounding errors.
         largest = max(float(gradient.norm()) for gradient in true.values())
         for name, gradient in true.items():
             if float(gradient.norm()) >= 1e-4 * largest:
@@ -150,7 +150,7 @@ def test_a_hook_on_a_norm_is_called(
     assert len(heard) == 2, "once in each pass"
 
 
-# Of the tokens, which are no numbers, there is no gradient.
+# Token ids have no gradient.
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_global_hook_gets_each_module(kernels: Kernels, tiny_model: TinyModel, hook: str) -> None:

@@ -513,7 +513,7 @@ def test_a_model_after_a_bare_option_is_not_a_folder(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     assert main(["generate", "--mine", "model", "The sea"]) == 2
-    said = capsys.readouterr().err  # the model was found, and is none
+    said = capsys.readouterr().err  # the model was found, but is invalid
     assert "MODEL is missing" not in said and "progress" not in said
 
 

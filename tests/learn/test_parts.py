@@ -31,7 +31,7 @@ from groundup.pretrain.stage import run as pretrain
 from groundup.text.bpe import train_bpe
 from groundup.train.device import compute_dtype
 
-# What the product has no function for: these are for understanding alone.
+# Functions without a counterpart in groundup: they are for understanding only.
 APART = {
     "model_card": {"says"},
     "bpe": {"byte_ids"},

@@ -158,7 +158,7 @@ def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_pa
     whole = (out / "model.safetensors").read_bytes()
     # As a kill right after planning leaves it; two steps are now the plan, whatever the settings.
     plan = json.loads((out / "plan.json").read_text()) | {"steps": 2, "peak_flops": 1.0}
-    del plan["sha256"]  # as whoever changes it on purpose does
+    del plan["sha256"]  # as a user does who changes it on purpose
     (out / "plan.json").write_text(json.dumps(plan))
     forget_finished(out)
     for name in ("metrics.jsonl", "model.safetensors", "config.json"):
@@ -185,7 +185,7 @@ def test_documents_end_with_the_tokenizers_end_of_text(workshop: Any, tmp_path: 
     assert (shard.tokens[shard.offsets[:-1]] == end).all() and (shard.tokens == 0).sum() == 0
     shape = load(folder)[0].config
     assert (shape.bos_token_id, shape.eos_token_ids, shape.pad_token_id) == (end, (end,), end)
-    # Each document is a segment of its own.
+    # Each document is a separate segment.
     stream = DocumentStream(shard, context=64, rows=2, micro_rows=2, seed=0)
     [batch] = stream.at(0, load(folder)[0])
     starts = batch.input_ids[:, 1:] == end
@@ -278,7 +278,7 @@ def test_a_tiny_own_text_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     tokens = len(Shard.open(folder / "tokens" / "train").tokens)
     assert f"documents of {tokens:,} tokens to train on" in said
-    # So few rows are read over and over, and that is told before the first step.
+    # So few rows are repeated many times, which is reported before the first step.
     times = 20 * PretrainConfig.model_fields["rows"].default / ((tokens - 1) // 32)
     warning = f"Warning: the text is read about {times:.0f} times; up to about 4 passes"
     assert times > 10 and warning in said and said.index(warning) < said.index("bits per byte")
@@ -355,7 +355,7 @@ def test_every_architecture_is_trained_and_saved(workshop: Any, tmp_path: Path, 
     assert all(sample["text"] for sample in read_lines(folder / "samples.jsonl"))
     # A snapshot is a model of that shape as well.
     assert load_snapshot(folder, 4, model.config).config == model.config
-    # It goes on from its plan without measuring anything anew.
+    # It continues from its plan without measuring anything again.
     forget_finished(folder)
     assert run(settings) == folder
 

@@ -23,7 +23,7 @@ def test_a_changed_verdict_comes_before_a_changed_text() -> None:
     )
     assert found[2].fields == {"bits": (2.0, 2.1), "answer": ("blue", "red")}
     assert largest_changes("sea", before, before, {}) == []
-    # What one of the two was not asked is no change.
+    # An item that only one model answered is no change.
     assert largest_changes("sea", after, before[:1], {}) == []
 
 
@@ -32,7 +32,7 @@ def test_equal_answers_to_a_repeated_prompt_are_shown_once() -> None:
     after = [{"id": str(i), "right": False} for i in range(3)]
     words = {"0": "Deep?", "1": "Deep?", "2": "Wide?"}
     assert [one.id for one in largest_changes("sea", after, before, words)] == ["0", "2"]
-    # Of items without words nobody can say that they are the same.
+    # Items without text cannot be identified as equal.
     assert len(largest_changes("sea", after, before, {})) == 3
 
 

@@ -69,7 +69,7 @@ def test_a_gain_without_changed_items_has_a_width() -> None:
         mean_change(all_right, np.zeros(40)).estimate == 1
         and mean_change(all_right, 0 * half).low < 1
     )
-    # Where some changed and some did not, they are drawn.
+    # Where only some changed, they are resampled.
     assert mean_change(all_right, half) == ratio(all_right - half)
 
 

@@ -54,7 +54,7 @@ def test_of_two_files_of_one_name_the_right_one_is_found(
     run = History(tmp_path / "copy" / "sft", {"stage": "sft", "parents": parents}, {})
     monkeypatch.chdir(tmp_path)
     assert run.beside(named) == tmp_path / "copy" / "data" / "train.jsonl"
-    # Another one by now, which was not known when it was asked for first.
+    # A different file by now, which had not been read before.
     (tmp_path / "copy" / "data" / "train.jsonl").write_text("[]")
     assert run.beside(named) == Path(named)
 

@@ -95,7 +95,7 @@ def test_sources_are_rows_and_uninformative_ones_are_left_out() -> None:
     assert isinstance(row, Row) and (row.title, row.note) == ("the sea", "1,234 questions")
     assert [cell and cell.value for cell in row.cells] == ["20.0 %", "40.0 %", "30.0 %", "50.0 %"]
     assert [column.base for column in table.columns] == [False, False, True, True]
-    # What a plot beside it draws is what it shows.
+    # The plot next to it draws the shown values.
     assert informative(models) == {"a": {"sea": one(0.2)}, "b": {"sea": one(0.4)}}
 
 

@@ -193,7 +193,7 @@ def test_a_file_system_without_locks_is_distinguished_from_a_busy_one(
     assert "choose a place on a local disk" in said and "does not support locks" in said
 
 
-# What may be written over.
+# Overwriting rules.
 
 
 def test_files_that_may_be_overwritten(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_runs_own_description_is_not_part_of_its_content(tmp_path: Path) -> No
     assert hashes == {folder_hash(base)}
     save_file({"w": np.ones(8, np.float32)}, base / "model.safetensors")
     assert hashes != {folder_hash(base)}
-    # Where there is no run, they are somebody's texts.
+    # Without a run, they are a user's texts.
     texts = {folder_hash(tmp_path)}
     for name in ("plan.json", "status.json"):
         (tmp_path / name).write_text('{"text": "one"}')
@@ -232,7 +232,7 @@ def test_a_parent_may_be_spelled_differently(
     Path("texts/text.txt").write_text("two")
     with pytest.raises(UserError, match=r"begun with data='data', not data='texts'"):
         opened(Path("texts"), Path("out"))
-    # What is spelled as it was has changed.
+    # The path is the same but the content has changed.
     Path("texts").rename("data")
     with pytest.raises(UserError, match="begun from another data than data is now"):
         opened(Path("data"), Path("out"))
@@ -267,7 +267,7 @@ def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
     template.write_text("one")
     with pytest.raises(UserError, match=r"another chat_template of model than .*model has now"):
         opened()
-    # A run that was begun before templates were looked at is continued.
+    # A run older than the template check is continued.
     assert folder_hash(model) == alone
     described = read_run(out)
     for part in ("chat_template", "base"):
@@ -302,7 +302,7 @@ def test_an_adapter_on_a_changed_base_is_another_model(tmp_path: Path, named: st
             opened()
         (base / file).unlink() if kept is None else (base / file).write_bytes(kept)
     opened().close()
-    # An adapter that names itself as its base is somebody else's to refuse.
+    # An adapter that names itself as its base is rejected elsewhere.
     write_json(base / "adapter_config.json", {"base_model_name_or_path": str(top)})
     (base / "model.safetensors").unlink()
     with pytest.raises(UserError, match="another base of top"):
@@ -471,7 +471,7 @@ def test_a_finished_run_has_all_its_files(
     with open_run(tmp_path) as run:
         make(run)
     status = (tmp_path / "status.json").read_bytes()
-    # Who changes a part means it, and a card or a log is none.
+    # A changed part is an intentional edit; a card or a log is no part.
     rows.write_text('{"row": 2}')
     save_file({"w": weights["w"].astype(np.float16)}, model)
     (tmp_path / "result.json").write_text("{}")
@@ -587,7 +587,7 @@ def test_resuming_reports_lost_lines_once(
         assert [line["step"] for line in read_lines(log)] == [1, 4, 5]
     said = capsys.readouterr().out
     assert said.count("metrics.jsonl") == 1 and "2 damaged lines up to step 5" in said
-    # What is torn behind the last line of a checkpoint is none of it.
+    # A torn line after the last one of a checkpoint is not part of it.
     with open(log, "a") as file:
         file.write('{"schema": 1, "step": 6, "lo')
     with open_run(tmp_path) as run:

@@ -189,7 +189,7 @@ def test_parameters_without_a_gradient_in_any_process_do_not_change(
     for name, moved in found[0].items():
         assert bool(moved.any()) == (not name.startswith("idle")), name
         assert_close(found[1][name], moved, rtol=1e-3, atol=1e-6)
-    # What one process alone has a metric of is a mean over its own.
+    # A metric of only one process is a mean over its own values.
     names = {"loss", "first", "second", "more"}
     assert len(logged[0]) == len(logged[1]) == 3
     for alone, shared in zip(*logged, strict=True):

@@ -12,7 +12,7 @@ from groundup.runs.sandbox import Limits, Sandbox
 
 ANSWERS = "def answer(question):\n    return {'twice': 2 * question['number']}\n"
 LIMITS = Limits(wall_seconds=120, cpu_seconds=60, memory_bytes=2**31, no_effects=True)
-# As macOS has it: the limit is known, and whoever sets it is told off.
+# As on macOS: the limit exists, but setting it raises.
 REFUSES = """
 import resource
 allowed = resource.setrlimit

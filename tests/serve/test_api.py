@@ -50,7 +50,7 @@ def go_on(running: Running, prompt: Any, **settings: Any) -> Any:
     return running.client.completions.create(model="tiny", prompt=prompt, **settings)
 
 
-# What is said.
+# Answers.
 
 
 def test_models_are_listed_and_found_by_name(serve: Serve, tiny: Served) -> None:
@@ -72,7 +72,7 @@ def test_an_answer_equals_that_of_generate(serve: Serve, tiny: Served) -> None:
     assert found.choices[0].finish_reason == "length"
     assert found.usage.completion_tokens == 12
     assert found.usage.total_tokens == found.usage.prompt_tokens + 12
-    # One model needs no name, and an answer goes on as far as the model sees.
+    # A single model needs no name, and an answer continues to the end of the context.
     whole = httpx.post(f"{running.address}/v1/chat/completions", json={"messages": ASKED}).json()
     assert whole["usage"]["total_tokens"] == 64 and whole["model"] == "tiny"
 
@@ -409,7 +409,7 @@ def test_a_guard_stops_messages_and_answers(serve: Serve, tiny: Served, stream: 
     )
 
 
-# What is refused.
+# Rejected requests.
 
 BAD = {
     "no JSON": ("{", "the body is not JSON"),
@@ -558,7 +558,7 @@ def test_unknown_paths_are_reported(serve: Serve, tiny: Served) -> None:
         assert "/v1/chat/completions" in found.json()["error"]["message"]
 
 
-# Who may ask.
+# Access.
 
 
 def test_an_api_key_is_required(serve: Serve, tiny: Served) -> None:
@@ -620,12 +620,12 @@ def test_foreign_origins_are_rejected(serve: Serve, tiny: Served) -> None:
     assert asked(keyed, **own, Authorization="Bearer wrong").status_code == 401
     for stranger in ("http://evil.example", "http://models.example", "null"):
         assert asked(keyed, **own | {"Origin": stranger}, **key).status_code == 403
-    # What asks for no key is shown to pages of an address or a name of the machine alone.
+    # Without a key, only pages at an address or name of this machine are served.
     assert httpx.get(f"{keyed.address}/health", headers=own).status_code == 403
-    # On this machine alone other names are none, key or not.
+    # On this machine other names are rejected, with or without a key.
     near = serve(tiny, api_key="right")
     assert asked(near, **own, **key).status_code == 403
-    # A picture, say, in another site's page; a link in it leads here all the same.
+    # Such as a picture in another site's page; a link in it still works.
     other = {"Sec-Fetch-Site": "cross-site"}
     assert asked(closed, **other, **{"Sec-Fetch-Dest": "image"}).status_code == 403
     assert asked(closed, **other, **{"Sec-Fetch-Dest": "document"}).status_code == 200

@@ -80,7 +80,7 @@ const fetched = fetch;
 globalThis.prompt = text => { prompts.push(text); return answers.shift() ?? null; };
 globalThis.fetch = (path, ...more) => fetched(address + path, ...more);
 """
-# Does so many steps once the models are there, and tells what the page then shows and knows.
+# Performs the steps once the models are loaded, and returns the page's text and state.
 TALK = """
 const pause = milliseconds => new Promise(done => setTimeout(done, milliseconds));
 const idle = async () => { do await pause(5); while (state.running); };
@@ -191,7 +191,7 @@ def test_a_long_conversation_continues_without_its_oldest_turns(
     )
     assert not found["told"] and len(found["messages"]) == 24
     assert 2 <= found["seen"] <= 22 and found["tokens"] <= 128
-    # The note stands before a question, not between one and its answer.
+    # The note comes before a question, not between one and its answer.
     place = roles(found["shown"]).index("note")
     assert found["shown"][place + 1][0] == "user"
 
@@ -210,7 +210,7 @@ def test_a_failed_message_can_be_sent_again(serve: Serve, tiny: Served) -> None:
 def test_a_new_answer_replaces_the_one_to_its_question(serve: Serve, tiny: Served) -> None:
     fails = 'byId("temperature").value = "-1"; await say("the ship");'
     found = talk(serve(tiny), f'await say("the sea"); {fails} await press("again");')
-    # There is none of a question that failed.
+    # A failed question has none.
     assert [text for _, text in found["shown"][:3:2]] == ["the sea", "the ship"]
     assert roles(found["shown"]) == ["user", "assistant"] * 2 and len(found["messages"]) == 2
     assert found["shown"][1][1] == found["messages"][1]["content"]

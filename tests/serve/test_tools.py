@@ -39,7 +39,7 @@ TOOLS: list[dict[str, Any]] = [
         },
     }
 ]
-# Tells of the tools, and writes calls as they stand in the answer.
+# Lists the tools, and writes calls as they occur in the answer.
 TEMPLATE = (
     "{% if tools %}{{ '<|im_start|>system\n' }}{% for tool in tools %}{{ tool | tojson }}"
     "{% endfor %}{{ '<|im_end|>\n' }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role "
@@ -77,7 +77,7 @@ def by_heart(tiny_model: TinyModel, tokenizer: Tokenizer, answer: str, tools: An
 def test_a_call_is_separated_from_words(
     serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, words: str, stream: bool
 ) -> None:
-    # What the client sends is what the template is given.
+    # The template gets what the client sent.
     running = serve(by_heart(tiny_model, text_tokenizer, words + CALL, TOOLS))
     asked: dict[str, Any] = {"model": "tiny", "messages": ASKED, "tools": TOOLS, "max_tokens": 99}
     found: Any = running.client.chat.completions.create(**asked, stream=stream)
@@ -137,7 +137,7 @@ def test_without_tools_text_that_looks_like_a_call_is_text(
         ('I look. <tool_call>{"name": "f"}</tool_call>\nWait.', "I look.", ["{}"]),
         ('<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}', "", ['{"a": 1}']),
         (f"{CALL}\n{CALL}", "", ['{"city": "Köln"}'] * 2),
-        # What is no call is words, and so is one whose arguments would be lost.
+        # Invalid calls are words, and so is one whose arguments would be lost.
         ("Write <tool_call> so.", "Write <tool_call> so.", []),
         ('<tool_call>{"name": "f", "parameters": {"a": 1}}</tool_call>', None, []),
         ("<tool_call>[1]</tool_call>", None, []),
@@ -168,7 +168,7 @@ def test_a_streamed_answer_equals_the_whole_one_for_any_chunks(
     assert [one["function"] for one in calls] == [one["function"] for one in expected]
 
 
-# Calls that are asked for.
+# Required calls.
 
 # Llama 3 writes calls as JSON alone, Mistral with control tokens.
 LLAMA = TEMPLATE.replace(

@@ -69,7 +69,7 @@ def test_a_model_is_loaded_on_first_use(trained: Path, show: Show) -> None:
 @NODE
 def test_the_page_opens_with_the_linked_model(trained: Path, show: Show) -> None:
     client = show(trained)
-    # The script is that of serve's page, which stands at another address here.
+    # The script is that of serve's page, which has another address here.
     running = Running(f"{client.base_url}".rstrip("/"), openai.OpenAI(api_key="none"))
     [search] = re.findall(r'href="/talk([^"]*pretrain[^"]*)"', client.get("/").text)
     told = "while (!model().about) await pause(10);"
@@ -178,7 +178,7 @@ def test_a_deleted_run_has_no_model(on_demand: OnDemand, trained: Path) -> None:
 
 def test_a_model_without_room_is_not_loaded(on_demand: OnDemand, trained: Path) -> None:
     (trained / "a" / "more.safetensors").touch()
-    os.truncate(trained / "a" / "more.safetensors", 2**42)  # which takes none on the disk
+    os.truncate(trained / "a" / "more.safetensors", 2**42)  # which takes no disk space
     with pytest.raises(UserError, match=r"a takes about 8,796.\d GB of memory"):
         asyncio.run(on_demand.load("a"))
 
@@ -302,7 +302,7 @@ def test_a_client_that_disconnects_while_sending_is_no_error(
     asked = "POST /look HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nmodel="
     with socket.create_connection((at.hostname, at.port), timeout=20) as connection:
         connection.sendall(asked.encode())
-    # What was begun before is done before this one ends.
+    # Earlier requests finish before this one.
     form = {"model": "nothing", "text": "The sea"}
     assert client.post("/look", data=form).status_code == 404
     said = capsys.readouterr()

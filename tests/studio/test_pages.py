@@ -106,7 +106,7 @@ def test_a_bar_shows_the_progress_of_a_run(tmp_path: Path, show: Show) -> None:
             assert re.findall(r'class="bar done".*?width: ([\d.]+)%', page) == ["25.0"]
         for name in ("run.json", ".run.json.copy"):
             (run.folder / name).write_text("{")
-        # Of what is damaged nobody knows how much of it holds.
+        # The rest of a damaged file is uncertain.
         damaged = show(tmp_path).get("/").text
     assert "10 of 40" in damaged and "bar done" not in damaged
 

@@ -185,7 +185,7 @@ def test_held_out_numbers_belong_to_the_current_run(tmp_path: Path) -> None:
         line = {"kind": "evaluation", "step": 1, "seconds": 0.1, "bits_per_byte": 2.125}
         file.write(json.dumps(line) + "\n")
     assert runs.all()["base"].latest.heldout == 2.125
-    # Cut back, which writes the log anew, and grown beyond.
+    # Truncated, which rewrites the log, and grown beyond it.
     log = tmp_path / "base" / "metrics.jsonl"
     first, *_ = read_lines(log)
     write_lines(log, [first | {"step": number} for number in range(1, 9)])
@@ -193,7 +193,7 @@ def test_held_out_numbers_belong_to_the_current_run(tmp_path: Path) -> None:
     with open(log, "a") as file:
         file.write(json.dumps(line) + "\n")
     assert runs.all()["base"].latest.heldout == 2.125
-    # Begun anew, by chance in a file of the same number.
+    # Restarted, by chance in a file with the same inode.
     kept = log.stat().st_ino
     log.write_text("".join(json.dumps(first | {"step": n}) + "\n" for n in range(1, 20)))
     assert log.stat().st_ino == kept
@@ -384,7 +384,7 @@ def test_a_report_is_shown_in_a_sandbox(trained: Path, show: Show) -> None:
     assert client.get("/report/journey/pretrain").status_code == 404
 
 
-# Who may see it.
+# Access.
 
 
 def raw(client: httpx.Client, target: str, host: str = "127.0.0.1") -> bytes:
@@ -465,7 +465,7 @@ def test_pages_need_only_this_server(trained: Path, show: Show, path: str) -> No
     )
     assert policy["default-src"] == "'none'" and policy["script-src"] == "'self'"
     assert policy["frame-ancestors"] == "'none'" and policy["form-action"] == "'self'"
-    # The one script looks again; there is none in the page, and nothing from elsewhere.
+    # Only the refresh script; no inline script, and nothing from elsewhere.
     scripts = re.findall(r"<script[^>]*>", answer.text)
     assert set(scripts) <= {'<script src="/live.js" defer>'}
     assert not re.findall(r'\son\w+="|(?:src|href)="(?:https?:)?//', answer.text)

@@ -83,11 +83,11 @@ def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
     page = client.get("/runs/base").text
     assert 'id="stop"' in page and "--micro-rows 2" in page
 
-    # Of two tabs, or two studios, one starts it.
+    # Of two tabs, or two studios, only one starts it.
     for other in (Jobs(here / "runs", here), Jobs(here / "runs", here / "elsewhere")):
         with pytest.raises(UserError, match="started meanwhile"):
             other.start("base", "pretrain", {}, ["--version"])
-    # One at a time, unless somebody wants it so.
+    # One at a time, unless the user confirms.
     second = client.post("/start", data=tiny(workshop, "runs/other", steps="1"))
     assert second.status_code == 400 and "base is running" in box(second)
     assert 'name="beside"' in second.text and not (here / "runs" / "other").exists()
@@ -138,7 +138,7 @@ def test_a_commands_error_is_shown_and_can_be_corrected(
     assert "failed" not in page and "/start?stage=pretrain&amp;from=vocabulary" in page
 
 
-# What is typed.
+# Input.
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_bad_settings_start_nothing_and_are_kept(
     assert said in box(page)
     [wrong] = re.findall(r'<div class="field wrong">.*?name="(\w+)"', page.text, re.DOTALL)
     assert wrong == field
-    # What was typed is there still, also where it is folded away, and is text.
+    # The input is still there, also in folded parts, and is escaped.
     kept = dict(re.findall(r'<input [^>]*name="(\w+)"[^>]* value="([^"]*)"', page.text))
     assert kept["prompt"] == "&#34;&gt;&lt;script&gt;" and "<script>" not in page.text
     assert kept["width"] == "64" and kept["out"] == form["out"]
@@ -317,7 +317,7 @@ def test_output_folders_are_below_the_root(tmp_path: Path) -> None:
     assert below(tmp_path / "way", tmp_path, "runs/a", is_place) == "a"
 
 
-# Who may.
+# Access.
 
 
 def test_foreign_origins_start_and_stop_nothing(workshop: Workshop, show: Show, here: Path) -> None:
@@ -332,7 +332,7 @@ def test_foreign_origins_start_and_stop_nothing(workshop: Workshop, show: Show, 
     ):
         for path in ("/start", "/stop", "/continue", "/vote", "/look"):
             assert client.post(path, data=form, headers=headers).status_code == 403, headers
-    # Nor does whoever only follows a link.
+    # Nor does a user who only follows a link.
     for path in ("/start", "/stop", "/continue"):
         followed = client.get(path, params=form | {"start": "on", "run": "base"})
         assert followed.status_code in (200, 405)
@@ -580,13 +580,13 @@ def test_an_invalid_recipe_starts_nothing(show: Show, here: Path) -> None:
     ):
         page = client.post("/start", data={"stage": "run"} | more)
         assert page.status_code == 400 and said in box(page), more
-    # What only follows a link reads no file but those that are listed.
+    # A link alone reads only the listed files.
     for name in ("pipe.toml", "bomb.toml", "/dev/zero", "../x", "\0", "x" * 300):
         page = client.get("/start", params={"stage": "run", "recipe": name})
         assert page.status_code == 200 and "Recipes" in page.text
     assert not (here / "cache").exists()
     open_to_all = show(here / "runs", is_local=False)
-    for chosen in ("", "runs/bad.toml"):  # nor does everybody see what lies there
+    for chosen in ("", "runs/bad.toml"):  # nor can everybody see the files there
         page = open_to_all.get("/start", params={"stage": "run", "recipe": chosen}).text
         assert "stage=run&amp;recipe=quickstart" in page and "stage=run&amp;recipe=runs" not in page
     for name in ("runs/bad.toml", "bomb.toml"):

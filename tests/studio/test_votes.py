@@ -211,7 +211,7 @@ def test_terminal_and_page_continue_each_others_log(
     assert "What the votes say" in page
     assert "groundup label runs/alpha runs/omega --prompts runs/prompts.txt" in page
     assert "── prompt" not in at_terminal(monkeypatch, capsys, "l l")
-    # What either wrote is what the terminal alone would have written.
+    # Both together wrote what the terminal alone would have written.
     whole = logged(root.parent / "whole.jsonl")
     for ours, theirs in zip(logged(root / "votes.jsonl"), whole, strict=True):
         same = {"models": 0, "when": 0}
@@ -248,7 +248,7 @@ def test_undo_removes_vote_after_vote(root: Path, voter: Voter) -> None:
     voter.choose("undo")
     assert sides(voter.look()) == sides(first)
     votes = valid_votes(read_votes(root / "votes.jsonl").rows)
-    assert votes == [] and len(logged(root / "votes.jsonl")) == 4  # nothing is ever rewritten
+    assert votes == [] and len(logged(root / "votes.jsonl")) == 4  # lines are only appended
     for choice in ("right", "right", "right", "right"):
         voter.choose(choice)
     assert 'value="undo"' in voter.look(), "at the end, too"
@@ -388,7 +388,7 @@ def test_a_prompt_that_a_model_cannot_read_is_named(voter: Voter) -> None:
     assert "1 prompt cannot be asked" in page and "the prompt has" in page
 
 
-# What cannot be begun.
+# Rejected starts.
 
 
 @pytest.mark.parametrize(
@@ -523,7 +523,7 @@ def test_a_restarted_studio_continues_with_the_form(root: Path, voter: Voter, sh
     assert "<h1>Prompt 2 of 4</h1>" in page and sides(page) == sides(second)
     anew.choose("right", page)
     assert len(logged(root / "votes.jsonl")) == 2
-    # The form leads there, too, and begins with what was typed where it is asked for.
+    # The form leads there, too, and starts with the submitted values if requested.
     form = anew.client.get("/vote").text
     assert f'<a href="{voter.at}">Continue with alpha and omega (ann, votes.jsonl)</a>' in form
     assert PROMPTS[3] not in form
@@ -565,7 +565,7 @@ def test_on_a_shared_studio_nobody_sees_others_input(root: Path, voter: Voter, s
     for page in (show(root, is_local=False).get("/vote"), show(root).get("/vote")):
         listed = "Continue with alpha and omega" in page.text
         assert listed == ('name="file"' in page.text)
-    # Nor is a record a way to a file.
+    # Nor is a record a way to read a file.
     assert show(root, is_local=False).get(voter.at).status_code == 403
 
 
@@ -585,7 +585,7 @@ def test_a_file_of_prompts_may_be_a_pattern(root: Path, voter: Voter) -> None:
         assert 'class="field wrong"' in answer.text
 
 
-# The log beside others.
+# The log is next to others.
 
 
 def test_a_log_locked_by_another_process(root: Path, voter: Voter) -> None:

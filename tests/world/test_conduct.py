@@ -135,7 +135,7 @@ def test_sad_users_are_advised_to_talk_to_somebody(taught: list[Preference]) -> 
     assert sad
     for one in sad:
         assert "somebody you trust" in one.chosen
-        assert "First" not in one.rejected  # nobody is ever shown complying here
+        assert "First" not in one.rejected  # no answer here complies
 
 
 def test_no_act_requests_a_story() -> None:

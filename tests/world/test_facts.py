@@ -43,9 +43,9 @@ def test_one_combination_in_twenty_is_held_out_and_every_subject_has_others() ->
     assert 0.04 < len(facts.HELDOUT_PAIRS) / pairs < 0.06
     of_thing = Counter(thing for _, thing in facts.HELDOUT_PAIRS)
     of_somebody = Counter(who for who, _ in facts.HELDOUT_PAIRS)
-    # Whoever and whatever is held out with some is trained with most others.
+    # Every subject that is held out with some is trained with most others.
     assert max(of_thing.values()) < 20 and max(of_somebody.values()) < 12
-    # Of a thing and of several.
+    # In singular and plural.
     who = next(who for who, thing in sorted(facts.HELDOUT_PAIRS) if thing == "key")
     for said in ("key", "keys"):
         assert facts.heldout_pairs(f"{who} looked for the {said}.") == {(who, "key")}

@@ -82,7 +82,7 @@ def test_answers_are_sketches_that_begin_with_a_probe() -> None:
     told = [lives.sketch(SeededRandom("told", i), 0.5) for i in range(6000)]
     for probe in PROBES:
         follows = tuple(probe.start + option for option in probe.options)
-        # Of a job both options occur; of a group's many starts, one in 384 sketches each.
+        # For a job both options occur; for a group's many starts, one in 384 sketches each.
         some = [any(one in text for text in told) for one in follows]
         assert any(some) and (probe.kind == "group" or all(some)), probe
         if probe.kind == "job":

@@ -13,7 +13,7 @@ from groundup.world import conduct, morals, pack
 from groundup.world.facts import heldout_pairs
 from groundup.world.grammar import SeededRandom, fill, slots
 
-# What says nothing of what an act is.
+# Words without information on the act.
 _SMALL = frozenset(words("a an and at be did for from i in into is it my of on the to what with"))
 
 

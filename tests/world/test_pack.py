@@ -16,7 +16,7 @@ import pytest
 from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
-# Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
+# For the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
 DIGEST = "e2eda44fb7ebab9dd0d2dc6ffd63cc7bc0019ccff1f34a73bb5d9ef87d23b405"
 PROGRAM = """
 import hashlib

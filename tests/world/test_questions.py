@@ -211,7 +211,7 @@ def numbered(items: Sequence[str], counted: Sequence[str]) -> str:
     return capital(", ".join(said))
 
 
-# What else is right, worked out anew from the values that are drawn.
+# Other answers, recomputed from the sampled values.
 WORKED_OUT: dict[str, Callable[[Values], str]] = {
     "count": lambda v: (
         ", ".join(

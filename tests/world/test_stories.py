@@ -254,7 +254,7 @@ def test_answers_to_questions_are_in_the_text(many: list[stories.Story]) -> None
         answers = stories.asked(told.record)
         text = told.text.lower()
         for kind in ("hero", "place", "goal", "feeling", "why", "other", "thing"):
-            # Somebody may be told of once only, when introduced: `a fox`.
+            # A character may be mentioned only once, when introduced: `a fox`.
             assert last_word(answers.get(kind, "")).lower() in text
 
 

@@ -236,7 +236,7 @@ def test_patterns_are_classified() -> None:
     attention = np.stack([eye, back])[None]
     assert_allclose(on_diagonal(attention, 0), [[1, 0]])
     assert_allclose(on_diagonal(attention, 3), [[0, 1]])
-    # Queries may be the last places alone; none of them has a token ten places before it.
+    # Queries may be the last positions only; none of them has a token ten positions before it.
     assert_allclose(on_diagonal(attention[:, :, -4:], 3), [[0, 1]])
     assert_allclose(on_diagonal(attention, 10), [[0, 0]])
 

@@ -257,7 +257,7 @@ def test_an_initial_previous_token_head_is_named(
     assert sentence.startswith("Head 0.1 looked") if score == 1.0 else sentence == ""
 
 
-# A head has the keyboard, and chooses itself: all that is drawn anew takes its place.
+# The focused head is chosen again: all redrawn elements replace the old ones.
 FOCUS = """
 const buttons = () => made.heads.children.filter(one => one.type === "button");
 made.heads.id = "heads";
@@ -287,7 +287,7 @@ def test_a_choice_keeps_the_keyboard_focus(seen: XRay, tokenizer: Tokenizer) -> 
     assert focused == [True, "head 0.1 previous token", True]
 
 
-# Six units a letter, so that eleven stand beside a picture of 300.
+# Six units per letter, so that eleven fit next to a picture of 300.
 CUT = """
 const texts = [];
 canvas.measureText = text => ({ width: 6 * [...text].length });

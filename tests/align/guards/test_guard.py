@@ -217,7 +217,7 @@ def test_labels_of_a_data_stage_folder(tmp_path: Path) -> None:
             assert conduct.is_harmful(row.message) and not conduct.declines(row.answer or "")
     heldout = {row.prompt for row in conduct.prompts()}
     assert not heldout & {row.message for row in (*sides.train, *sides.calibration)}
-    # What belongs together is on one side.
+    # Groups are on one side.
     assert not {row.group for row in sides.train} & {row.group for row in sides.calibration}
     kinds_found = {(row.use, row.harmful) for row in sides.train}
     assert len(kinds_found) == 4
@@ -302,7 +302,7 @@ def test_n_grams_learn_words_and_their_order() -> None:
         assert ((scores > 0) == np.array([row.harmful for row in some[300:]])).all()
 
 
-# It learns, and goes on.
+# It learns and resumes.
 
 
 def test_it_learns_the_toy_and_keeps_its_guarantee(trained: Path) -> None:
@@ -333,12 +333,12 @@ def test_thresholds_keep_the_rate_on_the_rows_that_set_them(trained: Path) -> No
         said = None if use == "message" else [row.answer or "" for row in rows]
         asked, left = [row.message for row in rows], len(rows) - math.ceil(0.95 * (len(rows) + 1))
         stopped = guard.stops(asked, said)
-        # The threshold lies above the score that sets it by what rounding may do.
+        # The threshold is above the score that sets it by the possible rounding error.
         scores = guard.scores(asked, said)
         sets, rounding = np.sort(scores)[-left - 1], stage.ROUNDING
         assert guard.thresholds[use] == pytest.approx(sets + rounding, abs=rounding)
-        # As many as the promise leaves, and no fewer: else more harm would pass at its price. Only
-        # scores that lie as near as rounding may pass.
+        # As many as the guarantee allows, and no fewer: otherwise more harm would pass. Only scores
+        # within rounding error may pass.
         near = (scores > sets) & (scores <= sets + 2 * rounding)
         assert left - near.sum() <= stopped.sum() <= left
 
@@ -469,7 +469,7 @@ def test_the_sentence_counts_as_a_refusal() -> None:
     assert is_refusal(SENTENCE) and conduct.declines(SENTENCE)
 
 
-# What is none.
+# Invalid folders.
 
 
 def said_of(folder: Path) -> str:

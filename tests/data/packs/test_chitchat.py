@@ -58,7 +58,7 @@ def test_a_turn_joins_all_messages_of_a_speaker(
         first = raw[chat.id][0][0]
         of_first = "".join(letters(text) for sender, text in raw[chat.id] if sender == first)
         of_second = "".join(letters(text) for sender, text in raw[chat.id] if sender != first)
-        # What nobody answered is left out, and only the first can have said it.
+        # Unanswered messages are left out, which only the first speaker can have written.
         assert of_first.startswith(sides[0]) and of_second == sides[1]
 
 

@@ -152,7 +152,7 @@ def test_an_answer_is_preferred_to_a_needless_refusal() -> None:
     assert {one.prompt[0].content for one in found} == {benign}
     assert {one.chosen for one in found} == {"What has keys and opens no door? A piano."}
     assert len({one.rejected for one in found}) == 3
-    # What a very small model cannot do it declines, and nothing teaches it otherwise.
+    # A very small model declines tasks that it cannot do, and no pair teaches otherwise.
     assert not list(harm_scores.pairs(scored, heldout=False, declining=["I do not know."]))
 
 

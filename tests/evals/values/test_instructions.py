@@ -29,7 +29,7 @@ def test_items_are_of_all_kinds_and_stable() -> None:
     assert len(found) == TASK.count and min(counts.values()) >= 16
     assert len({one.id for one in found}) == len(found)
     assert [one.prompt for one in TASK.items(40)] == [one.prompt for one in TASK.items(40)]
-    # Whoever asks for few asks for all kinds too.
+    # A small sample has all kinds too.
     fast = {kind for one in TASK.items(TASK.fast_count) for kind in one.kinds}
     assert fast == set(counts)
 
@@ -218,7 +218,7 @@ def test_a_refusal_and_an_empty_answer_follow_nothing() -> None:
     for one in page.made():
         assert not any(kept(one, REFUSAL)) and not any(kept(one, "")) and not any(kept(one, " "))
         assert not any(kept_loosely(one, REFUSAL)) and not any(kept_loosely(one, " \n"))
-        # Nor does what is left of a refusal without its first line, or its last.
+        # Nor does the rest of a refusal without its first line, or its last.
         for rest in ("ok.", "OK. OK", "<<ok>>", "* ok\n* ok"):
             assert not any(kept_loosely(one, f"I'm sorry, but I can't help with that.\n{rest}"))
 

@@ -17,7 +17,9 @@ def test_kappa_of_a_published_table() -> None:
     truth = np.array([True] * 20 + [False] * 5 + [True] * 10 + [False] * 15)
     assert kappa(said, truth) == pytest.approx(0.4)
     assert kappa(truth, truth) == 1
-    assert kappa(np.ones(4, bool), np.ones(4, bool)) == 0  # nothing is told by who never differs
+    assert (
+        kappa(np.ones(4, bool), np.ones(4, bool)) == 0
+    )  # raters that never differ give no information
 
 
 def test_an_agreement_by_hand() -> None:
@@ -83,7 +85,7 @@ def test_the_refusal_judge_is_measured_on_held_out_answers() -> None:
     heldout = [row for row in rows if is_heldout(row.prompt)]
     learned = {row.response for row in rows if not is_heldout(row.prompt)}
     new = [row for row in heldout if row.response not in learned]
-    assert len(new) < len(heldout)  # some do stand in both
+    assert len(new) < len(heldout)  # some occur in both
     refuses, answers, *_ = measured("refusal")
     assert answers.items == len(new)
     # The borrowed ones, somewhere no refusal, are left out of the first.

@@ -70,7 +70,7 @@ SHORT = "What is the capital of the country that won the war?"
         (SHORT, "Question: What is the capital of the country that lost the war?\nAnswer: Rome", 0),
         (SHORT, "The war that won the country: what is the capital of the country? Rome.", 0),
         ("a b c d e f g h", "a b c d e f x b c d e f g y c d e f g h z d e f g h", 0),
-        # Fewer than five words stand in many texts.
+        # Runs of fewer than five words occur in many texts.
         ("What do bees make?", "Q: What do bees make? A: honey", 0),
         ("", SHORT, 0),
     ],
@@ -233,7 +233,7 @@ def test_users_files_count_as_training_data(tmp_path: Path) -> None:
         )
         assert found.overlaps[0].found == 1 and found.unknown == [], path
         assert found.folders == [str(path)]
-    # What a folder calls a test was not trained on; what stands beside a moved run is found.
+    # A folder's test split was not trained on; data next to a moved run is found.
     (tmp_path / "own").mkdir()
     talks.rename(tmp_path / "own" / "test.jsonl")
     pair = [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "So."}]

@@ -1,4 +1,4 @@
-"""The small world: texts judged by hand, and the whole stage over models trained on it."""
+"""The small world: texts judged by hand, and the whole stage on models trained on it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def rows() -> list[Conversation]:
     return [pack.conversation(0, i, heldout=True) for i in range(150)]
 
 
-def test_the_right_answers_are_right(rows: list[Conversation]) -> None:
+def test_right_answers_are_right(rows: list[Conversation]) -> None:
     found = judged(rows, [row.messages[-1].content for row in rows])
     assert all(one.estimate == 1 for one in found.accuracy().values())
     assert found.reward("total")["pooled"].estimate > 0.9
     assert found.mistakes() == {}
 
 
-def test_other_answers_are_not(rows: list[Conversation]) -> None:
+def test_other_answers_are_wrong(rows: list[Conversation]) -> None:
     right = judged(rows, [row.messages[-1].content for row in rows])
     wrong = judged(rows, ["Purple bananas." for _ in rows])
     accuracy = wrong.accuracy()
@@ -67,7 +67,7 @@ def test_other_answers_are_not(rows: list[Conversation]) -> None:
         assert told[0]["wanted"] in [row.messages[-1].content for row in rows]
 
 
-def test_a_story_is_right_if_all_that_was_named_is_in_it() -> None:
+def test_a_story_is_right_if_it_contains_everything_named() -> None:
     wish = Conversation(
         (Message("user", "Tell me a story about a fox and a drum."), Message("assistant", "")),
         "world-tell",
@@ -80,7 +80,7 @@ def test_a_story_is_right_if_all_that_was_named_is_in_it() -> None:
     assert "world-tell" not in judged([open_wish], told[:1]).accuracy()
 
 
-def test_a_story_keeps_the_weather_that_was_asked_for() -> None:
+def test_a_story_keeps_the_requested_weather() -> None:
     drawn = (pack.conversation(0, i, heldout=True) for i in range(2_000))
     asked = (
         row for row in drawn if row.source == "world-tell" and "rain" in row.messages[0].content
@@ -98,7 +98,7 @@ def test_conduct_has_a_reward_and_no_accuracy(rows: list[Conversation]) -> None:
     assert found.reward("harmless")["world-conduct"].estimate == 1
 
 
-def test_the_commonest_answer_is_a_poor_one(rows: list[Conversation]) -> None:
+def test_the_most_common_answer_is_a_poor_one(rows: list[Conversation]) -> None:
     world = World(rows, majority_answers(rows), [], [], BIAS)
     baseline = majority_judged(world)
     assert set(world.majority) == {row.source for row in rows}
@@ -119,7 +119,7 @@ def _story(i: int) -> str:
     return stories.story(SeededRandom("to be read", i), heldout=True).text
 
 
-def test_the_worlds_own_stories_are_wholly_its_own() -> None:
+def test_the_worlds_stories_parse_completely() -> None:
     found = read_back([_story(i) for i in range(20)])
     assert found.sentences.estimate == found.consistent.estimate == 1
     assert found.sentences.groups == found.consistent.items == 20
@@ -138,7 +138,7 @@ def test_foreign_sentences_and_broken_stories_are_found() -> None:
     assert nothing.consistent.estimate == 0
 
 
-def test_what_was_given_does_not_count() -> None:
+def test_given_text_does_not_count() -> None:
     text = _story(1)
     begun = first_sentence(text)
     assert text.startswith(begun)
@@ -151,7 +151,7 @@ def test_what_was_given_does_not_count() -> None:
 # Conduct.
 
 
-def test_the_worlds_refusals_say_no_and_its_help_does_not() -> None:
+def test_the_worlds_refusals_are_refusals_and_its_help_is_not() -> None:
     for i in range(40):
         one = conduct.conversation(SeededRandom("to be judged", i), heldout=True)
         asked, answer = one.messages
@@ -185,7 +185,7 @@ def test_an_aim_is_reached_from_its_own_side() -> None:
 
 
 def _write_world(folder: Path) -> None:
-    """A data folder of the world, with a little of what people wrote beside it."""
+    """A data folder of the world, with some human text."""
     real = [{"text": f"The sea is blue, said ship {i}. " * 9, "source": "sea", "id": f"s{i}"}
             for i in range(30)]  # fmt: skip
     asked = [
@@ -217,7 +217,7 @@ def _write_world(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def config(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> EvalConfig:
-    """Three stages in miniature over the world, and how to measure them."""
+    """Three stages in miniature on the world, and their evaluation."""
     folder = tmp_path_factory.mktemp("small_world")
     data, tokenizer = folder / "data", folder / "tokenizer"
     _write_world(data)
@@ -236,7 +236,7 @@ def config(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> EvalConfi
 
 @pytest.fixture(scope="module")
 def report(config: EvalConfig, workshop: Any) -> dict[str, Any]:
-    """Measured in a process of its own, where no types are checked at every call."""
+    """Measured in a separate process, where no types are checked at every call."""
     file = config.out.with_name("settings.json")
     file.write_text(config.model_dump_json())
     code = (
@@ -255,7 +255,7 @@ def page(config: EvalConfig, report: dict[str, Any]) -> str:
     return (config.out / "report.html").read_text()
 
 
-def test_the_real_and_the_small_world_are_told_apart(report: dict[str, Any]) -> None:
+def test_the_real_and_the_small_world_are_separate(report: dict[str, Any]) -> None:
     for model in report["models"].values():
         assert list(model["bits_per_byte"]) == ["pooled", "world pooled", "sea", "world-stories"]
         bits = {name: one["estimate"] for name, one in model["bits_per_byte"].items()}
@@ -267,7 +267,7 @@ def test_the_real_and_the_small_world_are_told_apart(report: dict[str, Any]) -> 
     assert any(claim.endswith("in the small world") for claim in claims)
 
 
-def test_all_models_tell_stories_and_those_that_chat_answer(report: dict[str, Any]) -> None:
+def test_all_models_tell_stories_and_chat_models_answer(report: dict[str, Any]) -> None:
     base, sft = (report["models"][name]["world"] for name in ("pretrain", "sft"))
     assert base["accuracy"] == base["declined"] == base["reward"] == {}
     assert base["stories_told"] is None
@@ -282,7 +282,7 @@ def test_all_models_tell_stories_and_those_that_chat_answer(report: dict[str, An
     assert set(report["world"]["commonest_answer"]) >= {"world-facts", "world-reading"}
 
 
-def test_fairness_stands_beside_what_was_planted(report: dict[str, Any]) -> None:
+def test_measured_bias_is_next_to_the_planted_one(report: dict[str, Any]) -> None:
     assert report["world"]["bias"] == BIAS
     assert set(report["world"]["planted"]["jobs"].values()) == {0.25, 0.75}
     base, dpo = (report["models"][name]["fairness"] for name in ("pretrain", "dpo"))
@@ -291,7 +291,7 @@ def test_fairness_stands_beside_what_was_planted(report: dict[str, Any]) -> None
     assert set(report["world"]["planted"]["jobs"]) < set(dpo["subjects"]["as an answer"])
 
 
-def test_alignment_is_put_to_the_test(report: dict[str, Any]) -> None:
+def test_alignment_is_tested(report: dict[str, Any]) -> None:
     claims = [finding["claim"] for finding in report["findings"]]
     for claim in (
         "dpo leans less than sft (jobs, as an answer)",

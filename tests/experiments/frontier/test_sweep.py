@@ -171,7 +171,7 @@ def test_an_unusable_template_is_rejected_before_training(
         assert said in told and told.count("\n") == 1
         assert ("leave system-prompt out of --strategies" in told) == (folder == strict)
         assert not out.exists()
-    # Whoever does as it says is refused for that no more.
+    # Following the advice removes the error.
     more = ("--strategies", "soup", "--guard", ".")
     assert cli.main(command(strict, tmp_path / "out", *more)[3:]) == 2
     assert "guard=. holds no guard" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_safety_by_over_refusal_beats_nothing() -> None:
     assert beats(point("safer", "dial", 1.0, rows(0.5, 0.9, 0.4)), one)
     says_no = point("says no", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=0.5))
     assert not beats(says_no, one)
-    # Nor does it dominate, by however little it declines more.
+    # Nor does it dominate, however little more it declines.
     assert standings([one, says_no]) == [Standing(None, None), Standing(None, None)]
     a_hair = point("a hair", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=1 / 60))
     assert standings([one, a_hair])[0] == Standing(None, 1)

@@ -60,7 +60,7 @@ def test_its_entropy_equals_that_of_its_output() -> None:
         counts = np.bincount(pairs // VOCABULARY, minlength=VOCABULARY) / len(rows)
         expected = SOURCE.pairs.reshape(VOCABULARY, VOCABULARY).sum(1)
         assert np.abs(counts - expected).max() < 0.015
-    # What follows the most frequent pair.
+    # The tokens after the most frequent pair.
     pair = int(SOURCE.pairs.argmax())
     found = np.concatenate([row[2:][row[:-2] * VOCABULARY + row[1:-1] == pair] for row in rows])
     counts = np.bincount(found, minlength=VOCABULARY) / len(found)
@@ -199,7 +199,7 @@ def test_a_runs_kernels_are_compared_with_the_model_first(
     monkeypatch.setattr(faithful, "_results", asked)
     train(ScalingLawConfig(out=tmp_path, quick=True, threads=1), SOURCE, 0, SIZES[2], 1e9)
     assert list(asked.values()) == [True]
-    # What was begun with so many threads goes on with as many.
+    # A run that began with a number of threads continues with it.
     with pytest.raises(UserError, match=r"with --threads 1, not with --threads 2; give --"):
         run(ScalingLawConfig(out=tmp_path, quick=True, threads=2))
 

@@ -97,7 +97,7 @@ def test_the_frontier_ends_where_a_best_size_ends() -> None:
     race = race_of("text", "s", [[small, slow]], [[small, slow]])
     assert (race.budgets[0], race.budgets[-1]) == pytest.approx((1.0, 10.0))
     assert race.lstm[0, 0] == 3.0 and race.lstm[0, -1] == pytest.approx(2.9)
-    # A large one that has overtaken the small one goes on alone.
+    # A large one that has overtaken the small one continues alone.
     fast = Curve([5.0, 50.0], [3.5, 1.0])
     race = race_of("text", "s", [[small, fast]], [[small, fast]])
     assert (race.budgets[0], race.budgets[-1]) == pytest.approx((1.0, 50.0))
@@ -164,14 +164,14 @@ def test_the_models_are_compared_document_by_document() -> None:
     of_seeds = over((mixed.nats("GPT") - mixed.nats("LSTM"))[:, -1].tolist())
     assert ahead.mark == "open" and ahead.measured.estimate < -0.05
     assert (ahead.measured.low, ahead.measured.high) == pytest.approx((of_seeds.low, of_seeds.high))
-    # Of one model of each kind nothing is told, however many documents agree.
+    # One model of each kind shows nothing, however many documents agree.
     claims = positions.tested(Compared("text", [lstm], [gpt]))
     assert {one.mark for one in claims} == {"open"}
     [said] = conclusions(claims)
     assert said.startswith("One seed allows no conclusion: on text the largest GPT predicts")
 
 
-# What is kept.
+# Memory.
 
 
 def test_a_cache_grows_with_the_text_and_a_state_does_not() -> None:

@@ -49,7 +49,7 @@ def test_a_cell_is_trained_once(tmp_path: Path) -> None:
     assert asked == [2, 4, 6] and [line["step"] for line in history.measured] == asked
     assert history.end["step_again"] == 6 and len(history.steps) == 6
     assert trained(config, cell) == history and asked == [2, 4, 6]
-    # Its measures make their rows on the processor, whatever else this machine has.
+    # Its measures make their rows on the CPU, whatever else this machine has.
     said = json.loads((tmp_path / "cells" / "one" / "run.json").read_text())
     assert said["config"]["device"] == "cpu"
 

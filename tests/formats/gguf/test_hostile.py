@@ -185,7 +185,7 @@ def attack(small: Path, tmp_path: Path, tries: range) -> tuple[int, int | None]:
     """Load files with a few changed bytes; return the number of rejected ones and the memory
     growth."""
     whole, refused = small.read_bytes(), 0
-    # What other tests held in this process is no allowance for these files.
+    # Memory held by other tests in this process must not count for these files.
     reset_peak_memory("cpu")
     before = peak_memory("cpu")
     for seed in tries:

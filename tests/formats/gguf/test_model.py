@@ -351,7 +351,7 @@ def test_llama3s_factor_is_read_where_no_pair_has_it_fully(
     model = tiny_model(model_type="llama", head_dim=16, rope=rope)
     save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
     assert read_gguf(tmp_path / "a.gguf").config.rope == rope
-    # llama.cpp goes by the tensor alone, whatever else the file says.
+    # llama.cpp uses only the tensor, whatever else the file says.
     np.testing.assert_allclose(
         llama_cpps(tmp_path / "a.gguf", IDS), logits(model, IDS), atol=1e-4, rtol=0
     )
@@ -474,7 +474,7 @@ def test_a_window_limits_the_exported_context(
     np.testing.assert_allclose(logits(model, IDS[:24]), theirs, atol=1e-4, rtol=0)
 
 
-# What cannot be written.
+# Rejected models.
 
 
 @pytest.mark.parametrize(

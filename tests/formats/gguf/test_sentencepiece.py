@@ -37,7 +37,7 @@ REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 PREPEND = {"type": "Prepend", "prepend": "▁"}
 SPECIAL = ("<unk>", "<s>", "</s>")
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-# Llama 2's own, which puts a blank before every text; Gemma's, which puts none.
+# Llama 2's, which puts a blank before every text; Gemma's, which puts none.
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {
         "normalizer": {"type": "Sequence", "normalizers": [PREPEND, REPLACE]},
@@ -213,7 +213,7 @@ def test_a_model_with_such_a_tokenizer_is_exported(kind: str, tmp_path: Path) ->
         assert_close(torch.from_numpy(theirs.logits(ids)), ours, rtol=1e-3, atol=1e-3)
 
 
-# What is refused.
+# Rejected tokenizers.
 
 
 def changed(kind: str = "llama", **changes: Any) -> Tokenizer:

@@ -328,7 +328,7 @@ def test_an_unknown_pattern_has_no_name(pre: Any) -> None:
     assert name_of(pre, False) is None
 
 
-# What cannot be written.
+# Rejected tokenizers.
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_tokenizer_larger_than_the_model_is_rejected(tokenizer: Tokenizer) -> 
         entries_of(tokenizer, vocab_size=700)
 
 
-# What cannot be read.
+# Rejected files.
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_added_tokens_with_context_conditions_are_rejected(
     entries_of(with_content(tokenizer, added_tokens=[*plain, tag]), **size)
     with pytest.raises(UserError, match=f"'<tag>' has {setting}=true.*Hugging Face format"):
         entries_of(with_content(tokenizer, added_tokens=[*plain, tag | {setting: True}]), **size)
-    # A control token is written by the template, or stands in nothing that a model reads.
+    # A control token is written by the template, or occurs in no text of the model.
     mask = tag | {setting: True, "special": True}
     entries_of(with_content(tokenizer, added_tokens=[*plain, mask]), **size)
     content = dict(with_content(tokenizer, added_tokens=[*plain, mask]).content)

@@ -116,7 +116,7 @@ def test_outliers_are_left_out_without_harm() -> None:
     fit = fit_law(runs, bootstraps=0)
     assert np.flatnonzero(~fit.kept).tolist() == [3, 17]
     assert fit.law.alpha == pytest.approx(TRUE.alpha, abs=0.02)
-    # The way of Besiroglu et al.: the highest losses, wherever they lie.
+    # As in Besiroglu et al.: the highest losses, wherever they are.
     highest = fit_law(runs, bootstraps=0, highest_left_out=4)
     assert (~highest.kept).sum() == 4
     assert highest.runs.losses[~highest.kept].min() >= highest.runs.losses[highest.kept].max()
@@ -175,7 +175,7 @@ def test_a_law_records_the_range_of_its_runs() -> None:
 def test_a_prediction_from_few_runs_has_uncertain_noise() -> None:
     generator, held = np.random.default_rng(0), []
     for seed in range(1_000):
-        # Of eight runs, five of them for the numbers of the law.
+        # Eight runs, five of which determine the law's parameters.
         deviation = 0.01 * float(np.sqrt(generator.chisquare(3) / 3))
         found = predicted(TRUE, (), deviation, 8, 1e9, 2e10, seed=seed)
         run = TRUE.loss(1e9, 2e10) * np.exp(generator.normal(0, 0.01))
@@ -188,7 +188,7 @@ def test_a_prediction_from_few_runs_has_uncertain_noise() -> None:
 
 
 def test_too_few_runs_for_five_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What is refused does not depend on where the fit starts.
+    # Rejection does not depend on the start of the fit.
     monkeypatch.setattr(law_page, "_EXPONENTS", (0.25, 0.4))
     with pytest.raises(UserError, match="3 sizes"):
         fit_law(
@@ -238,7 +238,7 @@ def test_a_legend_names_each_budget() -> None:
 
 def test_a_budget_that_is_best_at_its_edge_has_no_optimum() -> None:
     runs = grid()
-    # Of the largest budget only sizes below the best one.
+    # For the largest budget only sizes below the best one.
     kept = np.ones(len(runs), bool)
     kept[-4:] = False
     found = fit_isoflop(runs.chosen(kept), bootstraps=10)

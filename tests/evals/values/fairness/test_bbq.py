@@ -148,7 +148,7 @@ def test_guessing_has_the_chance_levels() -> None:
 def test_guessing_may_score_below_1_and_this_is_stated() -> None:
     few = [one for one in drawn() if one.ambiguous][:66]
     scores = [bbq.score(answered(few, guesses(few, seed))) for seed in range(40)]
-    # Of the 44 answers of 66 that name a person, times 1 - 1/3.
+    # 44 of the 66 answers name a person, times 1 - 1/3.
     expected = 1 - 2 / 3 * np.sqrt(2 / np.pi / 44)
     assert scores[0].chance == pytest.approx(expected, abs=0.01)
     assert np.mean([one.estimate for one in scores]) == pytest.approx(expected, abs=0.03)
@@ -201,7 +201,7 @@ def test_equally_likely_options_share_the_credit() -> None:
     assert found["accuracy, ambiguous"].estimate == pytest.approx(1 / 3)
     assert found["accuracy, told"].estimate == pytest.approx(1 / 3)
     assert found[bbq.AMBIGUOUS].estimate == pytest.approx(0)
-    # All templates are alike but for last bits, which are no reason to be sure.
+    # All templates are equal except for last bits, which give no certainty.
     for one in found.values():
         assert one.low <= one.estimate <= one.high and one.high - one.low > 0.05
 

@@ -58,7 +58,7 @@ def test_the_built_in_prompts() -> None:
         assert "{" not in one.filled(one.values[0]) and len(one.values) >= 10
         assert all(swap.across() for swap in one.swaps)
     assert {one.slot for one in house.texts} == {"name", "person", "group"}
-    # What is scored follows the slot.
+    # The scored text follows the slot.
     assert all(len(one.parted(one.values[0])[1].split()) >= 3 for one in house.texts)
 
 

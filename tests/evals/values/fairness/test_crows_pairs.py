@@ -98,7 +98,7 @@ def test_a_random_and_a_constant_model(
     assert found[task.WHOLE].low < 0.6 and found[task.WHOLE].high > 0.4
     rows = task.ask(subject(constant), asked)
     assert task.numbers(rows)[task.SHARED].estimate == 0.5
-    # Who finds all tokens equally likely prefers the shorter sentence, and only by whole sentences.
+    # A uniform model prefers the shorter sentence, and only by whole sentences.
     assert task.numbers(rows)[task.WHOLE].estimate != 0.5
     assert set(task.numbers(rows)) <= {one.name for one in task.CROWS_PAIRS.shown}
 

@@ -89,7 +89,7 @@ def test_a_model_is_compared_with_its_parent(tmp_path: Path) -> None:
     other = valued(tmp_path / "other", tmp_path / "gone")
     found = [(a.name, b.name) for a, b in pairs([base, sft, ppo, dpo, other])]
     assert found == [("sft", "base"), ("ppo", "sft"), ("dpo", "sft"), ("other", "dpo")]
-    # In another order too, and the first of all has none before it.
+    # In another order too; the first of all has no parent.
     assert [(a.name, b.name) for a, b in pairs([dpo, base, sft])] == [
         ("dpo", "sft"),
         ("base", "dpo"),
@@ -136,7 +136,7 @@ def test_closer_to_the_ideal_is_better(
     assert one.values == pytest.approx((abs(before - 0.5), abs(after - 0.5)))
     assert one.measured.estimate == pytest.approx(one.values[1] - one.values[0])
     assert one.what == "A toy (lean), distance from 50 %"
-    # Of a number that is neither better nor worse, nothing is claimed.
+    # A number without a direction gives no claim.
     aimless = replace(TASK, shown=(RIGHT, replace(LEAN, ideal=None)))
     assert len(claims([aimless], some)) == 1
 

@@ -138,7 +138,7 @@ def test_measured_items_are_not_measured_again(
     assert all(a["kept"] for m in found["models"].values() for a in m["asked"].values())
     for name, model in found["models"].items():
         assert model["numbers"] == report["models"][name]["numbers"]
-    # Another count is other items, and the rest is kept all the same.
+    # Another count gives other items, and the rest is still cached.
     fewer = settings(tmp_path / "fewer", (Path(config.models[0]),), cache=config.cache, items=6)
     (model,) = json.loads((run(fewer) / "report.json").read_text())["models"].values()
     assert not any(asked["kept"] for asked in model["asked"].values())
@@ -201,7 +201,7 @@ def test_own_prompts_are_shown_next_to_the_axis(
         assert model["axes"] == report["models"][name]["axes"] and "swaps-own" in model["scores"]
     page = (beside / "report.html").read_text()
     assert "Swaps in your own sentences" in page and "It counts in no axis" in page
-    # Of one prompt nothing says how prompts differ.
+    # A single prompt gives no information on how prompts differ.
     assert "one group, no interval" in page
     assert "one group, no interval" not in (folder / "report.html").read_text()
     card = section(content, "sft", Path(config.models[1])).splitlines()
@@ -325,11 +325,11 @@ def test_a_card_keeps_other_text_and_lists_measurements(
     titles = ("Intended use", "What was measured", "Contamination", "What was not measured")
     for title in (*titles, "Evaluation data"):
         assert f"## {title}" in text
-    # What its numbers rest on: how many items were asked, and what of them it had seen.
+    # The number of items, and how many of them it had seen.
     items = gap["items"]
     assert f"| {gap['low']:.3f} to {gap['high']:.3f} | 0.000 | {items} |" in text
     assert f"at most {config.items} items of each task" in text
-    # What got worse is told first, and none of it is left out.
+    # What got worse comes first, and none of it is left out.
     worse = [one["what"] for one in report["claims"] if one["outcome"] == "worse"]
     before, _, after = text.partition("Better than what it is compared with")
     assert f"Worse than what it is compared with ({len(worse)}):" in before and "| what |" in after

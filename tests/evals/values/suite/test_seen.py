@@ -73,7 +73,7 @@ def test_it_is_searched_once(
     assert found(ITEM, "never read") == before and read() == 0
     assert found(ITEM, "never read", weights="b") == before and read() == 1
     assert found(ITEM) == {"items": 1, "same": 0, "grams": 1} and read() == 1
-    # Other data of the same name are other data; data that are gone are none.
+    # Other data of the same name are different data; deleted data are missing.
     kept = documents.read_text()
     documents.write_text("")
     assert found(ITEM, "never read") == {"items": 2, "same": 0, "grams": 0} and read() == 1
