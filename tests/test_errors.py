@@ -31,7 +31,7 @@ def test_a_value_is_shortened_to_a_hundred_and_twenty_characters() -> None:
     assert shorten("x" * 118) == f"'{'x' * 118}'" and shorten("x" * 119) == f"'{'x' * 118}…"
 
 
-def test_the_nearest_name_starts_with_the_given_one() -> None:
+def test_the_nearest_name_is_preferably_a_completion() -> None:
     commands = ["/system", "/temperature", "/quit"]
     assert nearest("/temp", commands) == nearest("/t", commands) == "/temperature"
     assert nearest("/sistem", commands) == "/system"

@@ -262,7 +262,7 @@ def test_paths_at_the_command_line(words: list[str], capsys: pytest.CaptureFixtu
 # Grammar.
 
 
-def test_unknown_commands_suggest_no_similar_one() -> None:
+def test_an_exact_name_gets_no_suggestion() -> None:
     assert "did you mean" not in known_names("base", ["base"], "tables are")
     assert known_names("bse", ["base"], "tables are") == "did you mean 'base'? Tables are base"
 

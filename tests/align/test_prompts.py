@@ -196,7 +196,7 @@ def test_each_pattern_of_sources_must_match(workshop: Any) -> None:
 def test_every_stage_holds_out_the_same_rows_of_a_file(
     workshop: Any, tmp_path: Path, layout: str
 ) -> None:
-    """The same questions are held out with any spelling and any number of rows read."""
+    """The same questions are held out with any spelling and any later turns."""
     tokenizer = Tokenizer.load(workshop.finished("sft"))
     rows: list[dict[str, object]] = []
     for n in range(400):

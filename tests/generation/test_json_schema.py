@@ -24,7 +24,7 @@ from groundup.lm.config import ModelConfig
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
 
-# Without what the mask does not allow: integers of 17 digits, exponents of four, 65 brackets, and
+# Without what is wider than the mask: integers of 16 digits, exponents of three, 65 brackets, and
 # escaped surrogate halves.
 ANY = st.recursive(
     st.none()

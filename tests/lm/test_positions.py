@@ -193,7 +193,7 @@ def test_sinusoids_equal_the_papers(width: int) -> None:
     assert_close(far[:, 0], ours[[7, 49]])
 
 
-def test_frequencies_are_computed_for_models_without_storage() -> None:
+def test_frequencies_have_values_under_the_meta_device() -> None:
     with torch.device("meta"):
         found = inverse_frequencies(Rope(theta=123.0), 16, CPU)
     assert found.device == CPU and bool(found.isfinite().all())

@@ -511,7 +511,7 @@ def test_extremes_of_nan_are_nan(name: str):
     ],
     ids=["relu", "clip", "maximum", "where", "masked_fill", "std"],
 )
-def test_masked_out_elements_get_no_gradient(formula: Formula):
+def test_cut_off_elements_get_no_gradient(formula: Formula):
     """0 times an infinite slope is 0, as in torch, and not NaN."""
     x, t = Tensor([-4.0, 0.0, 1.0, 4.0]), torch.tensor([-4.0, 0.0, 1.0, 4.0]).double()
     t.requires_grad_()

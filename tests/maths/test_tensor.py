@@ -473,7 +473,7 @@ def test_a_change_without_effect_on_gradients_is_allowed(name: str):
         lambda x: ops.maximum(x, 1.5),
     ],
 )
-def test_operations_check_their_inputs_and_results(formula: Callable[[Tensor], Tensor]):
+def test_changed_inputs_and_results_are_detected(formula: Callable[[Tensor], Tensor]):
     for victim in ("input", "result"):
         x = Tensor([1.0, 2.0])
         y = formula(x)

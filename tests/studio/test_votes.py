@@ -302,7 +302,7 @@ def test_no_votes_are_possible_after_the_models_are_revealed(
     assert "<h1>What the votes say</h1>" in page and "The vote on 1 prompt was taken back" in page
 
 
-def test_ratings_include_all_votes_of_their_log(voter: Voter) -> None:
+def test_showing_ratings_reveals_all_votes_of_their_log(voter: Voter) -> None:
     voter.begin(typed=PROMPTS[0])
     voter.choose("left")
     page, at = voter.look(), voter.at

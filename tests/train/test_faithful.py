@@ -235,7 +235,7 @@ def test_a_token_that_rounding_routes_to_another_expert_is_not_an_error(rows: in
         ("x86-64", "generic", None),
     ],
 )
-def test_warnings_about_missing_tuning_are_explained(
+def test_a_generic_compiler_gets_a_tuning_flag(
     march: str, mtune: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiler = tmp_path / "g++"
@@ -260,7 +260,7 @@ def test_warnings_about_missing_tuning_are_explained(
         ({"march": "znver3"}, {"march": "znver3"}),
     ],
 )
-def test_pytorch_gets_the_compilers_location(
+def test_pytorch_gets_the_tuning_flag(
     settings: dict[str, str | None],
     expected: dict[str, str | None],
     tmp_path: Path,

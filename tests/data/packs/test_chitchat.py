@@ -74,7 +74,7 @@ def test_contact_details_are_removed(found: list[chitchat.Chat]) -> None:
         assert not re.search(sought, said), sought
 
 
-def test_conversations_are_chats_without_filler(found: list[chitchat.Chat]) -> None:
+def test_conversations_do_not_repeat_one_line(found: list[chitchat.Chat]) -> None:
     for chat in found:
         lines = [line.lower() for turn in chat.turns for line in turn.split("\n")]
         (_, often), *_ = Counter(lines).most_common(1)

@@ -147,7 +147,7 @@ def test_equally_many_heads_of_both_kinds_are_ablated() -> None:
     assert induction.halves(np.full(4, 0.5)) == ([(0, 0), (0, 1)], [(0, 2), (0, 3)])
 
 
-def test_the_cost_of_ablation_is_relative_to_equally_many_heads() -> None:
+def test_losses_without_heads_are_those_with_them_ablated() -> None:
     model = attention_only(width=32, depth=2, heads=4, vocab_size=128, context=96)(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
