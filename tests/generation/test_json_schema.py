@@ -187,6 +187,78 @@ SCHEMAS: dict[str, Any] = {
         "properties": {"left": {"anyOf": [{"$ref": "#"}, {"const": 0}]}, "right": {"const": 1}},
         "required": ["left", "right"],
     },
+    "one of several": {
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {"kind": {"const": "a"}, "x": {"type": "null"}},
+                "required": ["x"],
+            },
+            {
+                "type": "object",
+                "properties": {"kind": {"enum": ["b", "c"]}, "x": {"const": 1}},
+                "required": ["x"],
+            },
+            {
+                "type": "object",
+                "properties": {"y": {"const": 2}},
+                "required": ["y"],
+                "additionalProperties": False,
+            },
+            {"oneOf": [{"const": "d"}, {"const": "e"}], "type": "string"},
+            {"type": ["integer", "boolean"], "maximum": 9},
+        ]
+    },
+    "beside its options": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "string", "maxLength": 2}},
+        "additionalProperties": False,
+        "anyOf": [{"required": ["a"]}, {"required": ["b"], "properties": {"a": {"const": 5}}}],
+    },
+    "all of several": {
+        "$ref": "#/$defs/small",
+        "allOf": [
+            {"properties": {"a": {"minimum": 3}, "b": {"minLength": 1}}, "required": ["b"]},
+            {"properties": {"b": {"maxLength": 3, "type": "string"}, "a": {"maximum": 120}}},
+        ],
+        "$defs": {
+            "small": {
+                "type": ["object", "null"],
+                "properties": {"a": {"type": "number"}, "b": {}},
+                "required": ["a"],
+                "additionalProperties": False,
+            }
+        },
+    },
+    "a list of two recursive schemas": {
+        "allOf": [{"$ref": "#/$defs/one"}, {"$ref": "#/$defs/other"}],
+        "$defs": {
+            "one": {"type": "object", "properties": {"in": {"$ref": "#/$defs/one"}}},
+            "other": {"type": "object", "properties": {"in": {"$ref": "#/$defs/other"}}},
+        },
+    },
+    "a tuple": {
+        "type": "array",
+        "prefixItems": [{"type": "boolean"}, {"const": 1}],
+        "items": {"type": "null"},
+        "minItems": 1,
+        "maxItems": 4,
+    },
+    "a closed tuple": {"prefixItems": [{"const": 1}, {"const": 2}], "items": False},
+    "a set": {
+        "type": "array",
+        "items": {"enum": ["a", 1, 1.0, None, "b"]},
+        "uniqueItems": True,
+        "minItems": 1,
+        "maxItems": 3,
+    },
+    "a map": {
+        "type": "object",
+        "propertyNames": {"enum": ["a", "b", 3]},
+        "additionalProperties": {"type": "integer", "multipleOf": 3, "exclusiveMaximum": 30},
+        "minProperties": 1,
+        "maxProperties": 2,
+    },
 }
 IS: dict[str, Callable[[Any], bool]] = {
     "object": lambda one: isinstance(one, dict),
@@ -215,6 +287,9 @@ def describes(schema: Any, value: Any, root: Any) -> bool:
         found.append(describes(place, value, root))
     if "anyOf" in schema:
         found.append(any(describes(one, value, root) for one in schema["anyOf"]))
+    if "oneOf" in schema:
+        found.append(sum(describes(one, value, root) for one in schema["oneOf"]) == 1)
+    found += [describes(one, value, root) for one in schema.get("allOf", ())]
     if "type" in schema:
         types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         found.append(any(IS[one](value) for one in types))
@@ -226,9 +301,19 @@ def describes(schema: Any, value: Any, root: Any) -> bool:
         name = "Length" if isinstance(value, str) else "Items"
         least, most = schema.get(f"min{name}", 0), schema.get(f"max{name}", len(value))
         found.append(least <= len(value) <= most)
+    if type(value) in (int, float):
+        found.append(schema.get("minimum", value) <= value <= schema.get("maximum", value))
+        found.append("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
+        found.append(value % schema.get("multipleOf", 1) == 0 or "multipleOf" not in schema)
     if isinstance(value, list):
-        found += [describes(schema.get("items", True), one, root) for one in value]
+        first = schema.get("prefixItems", [])
+        found += [describes(part, one, root) for part, one in zip(first, value, strict=False)]
+        found += [describes(schema.get("items", True), one, root) for one in value[len(first) :]]
+        found.append("uniqueItems" not in schema or len({*value}) == len(value))
     if isinstance(value, dict):
+        found.append(len(value) >= schema.get("minProperties", 0))
+        found.append(len(value) <= schema.get("maxProperties", len(value)))
+        found += [describes(schema.get("propertyNames", True), one, root) for one in value]
         known = schema.get("properties", {})
         found.append({*schema.get("required", [])} <= value.keys())
         for name, one in value.items():
@@ -263,6 +348,48 @@ def test_values_that_a_schema_describes(value: Any, is_one: bool) -> None:
     for indent in (None, 2):
         text = json.dumps(value, ensure_ascii=False, indent=indent)
         assert is_whole(after(text.encode(), PERSON)) is is_one
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_one"),
+    [
+        ("one of several", '{"kind": "a", "x": null}', True),
+        ("one of several", '{"kind": "c", "x": 1}', True),
+        ("one of several", '{"kind": "c", "x": null}', False),
+        ("one of several", '{"y": 2}', True),
+        ("one of several", '"e"', True),
+        ("one of several", "9", True),
+        ("one of several", "10", False),
+        ("beside its options", '{"a": 7}', True),
+        ("beside its options", '{"a": 5, "b": "é"}', True),
+        ("beside its options", "{}", False),
+        ("all of several", '{"a": 3.5, "b": "abc"}', True),
+        ("all of several", "null", True),
+        ("all of several", '{"a": 2, "b": "abc"}', False),
+        ("all of several", '{"a": 3, "b": ""}', False),
+        ("all of several", '{"a": 3}', False),
+        ("a list of two recursive schemas", '{"in": {"in": {}}}', True),
+        ("a tuple", "[true, 1, null]", True),
+        ("a tuple", "[false]", True),
+        ("a tuple", "[]", False),
+        ("a tuple", "[true, 2]", False),
+        ("a tuple", "[true, 1, null, null, null]", False),
+        ("a closed tuple", "[1, 2]", True),
+        ("a closed tuple", "[1, 2, 3]", False),
+        ("a set", '[null, "b"]', True),
+        ("a set", '["b", "b"]', False),
+        ("a set", "[1, 1.0]", False),
+        ("a set", '["a", "b", 1, null]', False),
+        ("a map", '{"b": -3}', True),
+        ("a map", '{"c": 3}', False),
+        ("a map", '{"a": 30}', False),
+        ("a map", '{"a": 4}', False),
+        ("a map", "{}", False),
+    ],
+)
+def test_combined_schemas(name: str, text: str, is_one: bool) -> None:
+    assert describes(SCHEMAS[name], json.loads(text), SCHEMAS[name]) is is_one
+    assert is_whole(after(text.encode(), SCHEMAS[name])) is is_one
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -327,13 +454,13 @@ def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({"type": "string", "pattern": "a+"}, "#/pattern of the schema is not supported"),
+        ({"type": "string", "not": {"const": "a"}}, "#/not of the schema is not supported"),
         (
-            {"properties": {"a": {"items": {"type": "integer", "minimum": 0}}}},
-            "#/properties/a/items/minimum of the schema is not supported",
+            {"properties": {"a": {"items": {"type": "integer", "minimun": 0}}}},
+            "#/properties/a/items/minimun of the schema is not supported",
         ),
-        ({"anyOf": [{"oneOf": []}]}, "#/anyOf/0/oneOf of the schema is not supported"),
-        ({"anyOf": [{}], "type": "string"}, "#/type of the schema is not supported next to anyOf"),
+        ({"anyOf": [{"if": {}}]}, "#/anyOf/0/if of the schema is not supported"),
+        ({"enum": [1], "minimum": 0}, "#/minimum of the schema is not supported next to enum"),
         ({"type": "string", "maxItems": 2}, "#/maxItems .* is not supported next to type"),
         ({"type": "text"}, "#/type='text' of the schema must be one or more of object, array"),
         ({"type": []}, r"#/type=\[\] of the schema must be"),
@@ -351,6 +478,28 @@ def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
             {"properties": {"a": {}}, "additionalProperties": {"type": "string"}},
             "#/additionalProperties=.* must be false or true next to properties",
         ),
+        ({"pattern": 1}, "#/pattern=1 of the schema must be a string"),
+        ({"pattern": "(?=a)"}, r"#/pattern='\(\?=a\)' of the schema has look-around or flags"),
+        ({"pattern": "a", "format": "date"}, "#/pattern .* not supported next to format=date"),
+        ({"minimum": "1"}, "#/minimum='1' of the schema must be a number"),
+        ({"exclusiveMaximum": True}, "#/exclusiveMaximum=True of the schema must be a number"),
+        ({"minimum": 10**15}, "# of the schema: no number of at most 15 digits is within"),
+        ({"multipleOf": 0}, "#/multipleOf=0 of the schema must be more than 0"),
+        ({"type": "integer", "multipleOf": 10**9 + 7}, "takes more than 10,000 states"),
+        ({"oneOf": {}}, "#/oneOf={} of the schema must be a list of schemas"),
+        ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "#/oneOf .* options 0 and 1 may"),
+        ({"oneOf": [{}, {"type": "null"}]}, "#/oneOf .* options 0 and 1 may match the same"),
+        ({"allOf": []}, r"#/allOf=\[\] of the schema must be a list of schemas"),
+        ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "#/pattern .* together with another one"),
+        ({"allOf": [1]}, "#/allOf/0=1 of the schema must be an object or true"),
+        ({"prefixItems": {}}, "#/prefixItems={} of the schema must be a list of schemas"),
+        (
+            {"items": {"type": "string"}, "uniqueItems": True},
+            "#/uniqueItems .* only for items of an enum",
+        ),
+        ({"type": "object", "minProperties": 2}, "#/minProperties=2 of the schema must be 0 or 1"),
+        ({"properties": {"a": {}}, "minProperties": 1}, "#/minProperties .* next to properties"),
+        ({"patternProperties": {"a": {}, "b": {}}}, "#/patternProperties=.* an object of one"),
         ({"enum": [float("nan")]}, "is not JSON"),
         ({"const": "\ud800"}, "is not JSON"),
     ],
@@ -419,6 +568,48 @@ def test_schemas_with_too_many_parts_are_rejected() -> None:
     parts = [json_grammar({"enum": [*range(n, 10**5, 16)]}) for n in range(16)]
     with pytest.raises(UserError, match="parts in total; at most 100,000"):
         Constraint(Choice(parts), VOCABULARY)
+
+
+def nested_twice(depth: int) -> dict[str, Any]:
+    """Each refers to the next one twice, so that there are 2^depth paths to the last."""
+    places = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(depth)}
+    return {"$ref": "#/$defs/a0", "$defs": places | {f"a{depth}": {}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"pattern": "(a{1000}){1000}"}, "positions with its repeats; at most 20,000"),
+        ({"pattern": "(" * 5 + "a" + "{999999999})" * 5}, "positions with its repeats"),
+        ({"pattern": ".*a.{300}"}, "has, with the rest of the schema, too many states"),
+        ({"pattern": "(" * 5000 + "a" + ")" * 5000}, "nested too deeply"),
+        ({"pattern": "^(a|b)+$", "maxLength": 10**6}, "too many states"),
+        ({"prefixItems": [{"pattern": f"^(a|b)*a(a|b){{{n}}}$"} for n in range(99)]}, "too many"),
+        (nested_twice(30), "too many states"),
+        # Each option is merged with the keywords next to it, without end.
+        ({"type": "object", "anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, "too many states"),
+        ({"oneOf": [{"const": n} for n in range(1000)]}, "too many states"),
+    ],
+)
+def test_schemas_that_take_too_many_steps_are_refused(schema: Any, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        json_grammar(schema)
+
+
+def test_automata_of_too_many_positions_are_refused() -> None:
+    parts = [json_grammar({"pattern": "^(ab)+$", "maxLength": 60_000 + n}) for n in range(4)]
+    with pytest.raises(UserError, match="parts in total; at most 100,000"):
+        Constraint(Choice(parts), VOCABULARY)
+
+
+def test_the_fewest_tokens_are_found_in_time_in_any_order_of_the_states() -> None:
+    """Each bracket leads back to the one before, so rounds through all states would be many."""
+    depth = 40
+    pattern = "^" + "(a" * depth + "b)*" * depth + "$"
+    constraint = constrained({"pattern": pattern})
+    assert constraint.begin.fewest == 2
+    state = after(b'"' + b"a" * depth, {"pattern": pattern})
+    assert state is not None and state.fewest == depth + 1
 
 
 def test_very_large_bounds_are_ignored() -> None:

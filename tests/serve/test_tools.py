@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import date
+from typing import Annotated, Any
 
+import openai
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, StringConstraints
 from tests.conftest import TinyModel
 from tests.serve.conftest import GREEDY, Serve
 from torch.nn.functional import cross_entropy
@@ -239,6 +242,26 @@ def test_an_untrained_model_calls_when_required(
     assert [(one.name, one.arguments) for one in streamed] == [
         (one.name, one.arguments) for one in expected
     ]
+
+
+class Wait(BaseModel):
+    until: date
+    days: int = Field(ge=1, le=30)
+    why: Annotated[str, StringConstraints(pattern="^[a-z]+( [a-z]+)*$", max_length=20)]
+
+
+def test_arguments_of_a_strict_function_are_valid_for_its_pydantic_model(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer
+) -> None:
+    client = serve(random_model(tiny_model, text_tokenizer)).client
+    asked: dict[str, Any] = {"model": "tiny", "messages": ASKED, "max_tokens": 200}
+    tool = openai.pydantic_function_tool(Wait, name="wait")
+    found = client.chat.completions.parse(
+        **asked, tools=[tool], tool_choice="required", temperature=2.0, seed=4, n=3
+    )
+    calls = [call for one in found.choices for call in one.message.tool_calls or ()]
+    assert len(calls) >= 3
+    assert all(isinstance(call.function.parsed_arguments, Wait) for call in calls)
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, LLAMA])

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from heapq import heappop, heappush
 from itertools import takewhile
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -33,6 +34,7 @@ from groundup.errors import UserError
 from groundup.generation.grammar import (
     CHARACTER,
     DONE,
+    Automaton,
     Choice,
     Concatenation,
     Known,
@@ -65,13 +67,14 @@ _TOO_OPEN = (
     "the schema leaves too much open at once: the text may belong to very many of its parts; let "
     "the options of anyOf begin differently, and list what is always there as required"
 )
-# A schema of 200,000 characters has about 70,000 parts, and a request may have many tools.
-_MAX_NODES = 100_000
+# A schema of 200,000 characters has about 70,000 parts, and a request may have many tools. Ten
+# positions of an automaton take about the time and memory of one other part.
+_MAX_NODES, _POSITIONS_OF_A_PART = 100_000, 10
 
 # States.
 
-# A node, the position in it (the byte, row, part or repetition that comes next), the number of
-# brackets around it, and the stack of what follows it. None is the end of the text.
+# A node, the position in it (the byte, row, part, repetition or state that comes next), the number
+# of brackets around it, and the stack of what follows it. None is the end of the text.
 Stack = tuple[Node, int, int, Any] | None
 
 
@@ -99,9 +102,11 @@ class Constraint:
         self._states: dict[frozenset[Stack], State] = {}
         self._stacks = self._opened = 0
         nodes = nodes_of(grammar)
-        if len(nodes) > _MAX_NODES:
+        positions = sum(node.positions for node in nodes if isinstance(node, Automaton))
+        parts = len(nodes) + positions // _POSITIONS_OF_A_PART
+        if parts > _MAX_NODES:
             raise UserError(
-                f"the schemas have {len(nodes):,} parts in total; at most {_MAX_NODES:,} are "
+                f"the schemas have {parts:,} parts in total; at most {_MAX_NODES:,} are "
                 "supported, so make them smaller"
             )
         self._heights = fixed_point(nodes, height)
@@ -185,6 +190,12 @@ class Constraint:
                         # Without a maximum, counts above the minimum are equivalent.
                         count = place + 1 if node.most is not None else min(place + 1, node.least)
                         todo.append((node.item, 0, depth, (node, count, depth, rest)))
+                case Automaton():
+                    todo += [rest] if node.may_end(place) else []
+                    todo += [
+                        (table, 0, depth, (node, then, depth, rest))
+                        for table, then in node.following(place)
+                    ]
                 case Rule():
                     if depth + self._heights[node][0] <= _DEEPEST:
                         todo.append((node.body, 0, depth + node.nests, rest))
@@ -401,6 +412,43 @@ class Vocabulary:
                 return [least * known[item][0] if least else 0.0]
             case Rule(body=body):
                 return [known[body][0]]
+            case Automaton():
+                return _fewest_of_characters(node, known)
+
+
+def _fewest_of_characters(automaton: Automaton, known: Known) -> list[float]:
+    """The fewest tokens from each position of an automaton to one of its ends.
+
+    Source: Dijkstra 1959.
+    """
+    moves = [[(known[table][0], then) for table, then in one] for one in automaton.states]
+    size = len(moves)
+    last = automaton.positions // size - 1
+    ends = [inf] * size
+    for state in automaton.ends:
+        ends[state] = 0
+    # Positions at the last count lead to each other or nowhere; all others lead to the next count.
+    found = ends
+    if automaton.most is None:
+        found, before = [inf] * size, [list[tuple[float, int]]() for _ in moves]
+        for state, one in enumerate(moves):
+            for tokens, then in one:
+                before[then].append((tokens, state))
+        todo = [(0.0, state) for state in sorted(automaton.ends)]
+        while todo:
+            tokens, state = heappop(todo)
+            if tokens < found[state]:
+                found[state] = tokens
+                for more, earlier in before[state]:
+                    if tokens + more < found[earlier]:
+                        heappush(todo, (tokens + more, earlier))
+    layers = [found]
+    for count in reversed(range(last)):
+        found = [min([more + found[then] for more, then in one], default=inf) for one in moves]
+        if count >= automaton.least:
+            found = [min(pair) for pair in zip(found, ends, strict=True)]
+        layers.append(found)
+    return [tokens for layer in reversed(layers) for tokens in layer]
 
 
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[Any, Vocabulary]] = WeakKeyDictionary()

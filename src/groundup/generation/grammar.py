@@ -3,15 +3,20 @@
     Literal          these bytes                 Concatenation   one part after the other
     Table            a state machine over        Choice          one of the options
                      bytes                       Repeat          an item, least to most times
-    Rule             a named node, which may contain itself
+    Automaton        a state machine over        Rule            a named node, which may contain
+                     characters                                  itself
 
 `json_schema` builds such grammars, and `constraint` follows a text through one.
 """
 
 from __future__ import annotations
 
+import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 from math import inf
 from typing import Final
 
@@ -70,7 +75,40 @@ class Rule:
     body: Node = field(default_factory=lambda: Choice(()))
 
 
-Node = Literal | Table | Concatenation | Choice | Repeat | Rule
+@dataclass(frozen=True, eq=False)
+class Automaton:
+    """A state machine over characters, which reads `least` to `most` of them (None: no limit).
+
+    Each state lists tables of one character and the states they lead to, from state 0. The node may
+    end in the states of `ends`. Source: Hopcroft and Ullman 1979, chapter 2.
+    """
+
+    states: Sequence[Sequence[tuple[Table, int]]]
+    ends: frozenset[int]
+    least: int = 0
+    most: int | None = None
+
+    @property
+    def positions(self) -> int:
+        """The number of positions: a position is a state and the number of characters before it."""
+        counts = self.least if self.most is None else self.most
+        return len(self.states) * (counts + 1)
+
+    def following(self, position: int) -> list[tuple[Table, int]]:
+        """The characters that may come next, and the position after them."""
+        count, state = divmod(position, len(self.states))
+        if count == self.most:
+            return []
+        # Without a maximum, counts above the minimum are equivalent.
+        after = min(count + 1, self.least) if self.most is None else count + 1
+        return [(table, after * len(self.states) + then) for table, then in self.states[state]]
+
+    def may_end(self, position: int) -> bool:
+        count, state = divmod(position, len(self.states))
+        return state in self.ends and count >= self.least
+
+
+Node = Literal | Table | Concatenation | Choice | Repeat | Rule | Automaton
 
 
 def _character() -> Table:
@@ -112,6 +150,85 @@ def _character() -> Table:
 
 CHARACTER = _character()
 
+# Sets of characters. A JSON string spells each character in one way: as UTF-8, or by its shortest
+# escape where JSON requires one. Surrogates (U+D800 to U+DFFF) are not characters.
+
+Characters = tuple[tuple[int, int], ...]
+"""Sorted ranges of code points, each with its first and last."""
+
+
+def characters(ranges: Iterable[tuple[int, int]]) -> Characters:
+    """The union of ranges in any order."""
+    found = list[tuple[int, int]]()
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(found[-1][1], last)
+        else:
+            found.append((first, last))
+    return tuple(found)
+
+
+def all_but(excluded: Characters) -> Characters:
+    """The complement of a set of characters."""
+    edges = [-1, *(edge for pair in excluded for edge in pair), 0x110000]
+    gaps = [(edges[i] + 1, edges[i + 1] - 1) for i in range(0, len(edges), 2)]
+    found = list[tuple[int, int]]()
+    for first, last in gaps:
+        found += [(first, min(last, 0xD7FF)), (max(first, 0xE000), last)]
+    return tuple((first, last) for first, last in found if first <= last)
+
+
+def letters(text: str) -> Characters:
+    """The set of a text's characters."""
+    return characters((ord(one), ord(one)) for one in text)
+
+
+ALL = all_but(())
+
+
+def _spellings(first: int, last: int) -> list[list[tuple[int, int]]]:
+    """How a JSON string spells a range of characters: sequences of byte ranges."""
+    escaped = next((one for one in (*range(0x20), 0x22, 0x5C) if first <= one <= last), None)
+    if escaped is not None:
+        text = json.dumps(chr(escaped))[1:-1].encode()
+        found = [[(byte, byte) for byte in text]]
+        for start, end in ((first, escaped - 1), (escaped + 1, last)):
+            found += _spellings(start, end) if start <= end else []
+        return found
+    for edge in (0x7F, 0x7FF, 0xFFFF):
+        if first <= edge < last:
+            return _spellings(first, edge) + _spellings(edge + 1, last)
+    # Split until each part is a product of byte ranges, one for each byte.
+    for bits in (6, 12, 18):
+        rest = (1 << bits) - 1
+        if last > 0x7F and first | rest != last | rest:
+            if first & rest:
+                return _spellings(first, first | rest) + _spellings((first | rest) + 1, last)
+            if last & rest != rest:
+                return _spellings(first, (last & ~rest) - 1) + _spellings(last & ~rest, last)
+    return [list(zip(chr(first).encode(), chr(last).encode(), strict=True))]
+
+
+@lru_cache(256)
+def table_of(characters: Characters) -> Table:
+    """The table of one character of a set."""
+    rows = list[dict[int, int]]()
+    known = dict[tuple[tuple[tuple[int, int], ...], ...], int]()
+
+    def row_of(spellings: tuple[tuple[tuple[int, int], ...], ...]) -> int:
+        if spellings not in known:
+            known[spellings] = len(rows)
+            rows.append({})
+            row = rows[known[spellings]]
+            for (least, most), alike in groupby(spellings, key=lambda one: one[0]):
+                rests = tuple(one[1:] for one in alike)
+                row |= dict.fromkeys(range(least, most + 1), row_of(rests) if rests[0] else DONE)
+        return known[spellings]
+
+    row_of(tuple(sorted(tuple(one) for pair in characters for one in _spellings(*pair))))
+    return Table(rows)
+
+
 # Properties of a grammar's nodes: a number for each position in a node.
 
 Known = Mapping[Node, list[float]]
@@ -143,6 +260,8 @@ def _within(node: Node) -> Sequence[Node]:
             return [item]
         case Rule(body=body):
             return [body]
+        case Automaton(states):
+            return list(dict.fromkeys(table for rows in states for table, _ in rows))
     return []
 
 
@@ -151,13 +270,21 @@ def fixed_point(
 ) -> dict[Node, list[float]]:
     """The values `of(node, values of its parts)`, iterated until none changes."""
     found = {node: [inf] for node in nodes}
-    changed = True
-    while changed:
-        changed = False
-        for node in nodes:
-            value = of(node, found)
-            if value != found[node]:
-                found[node], changed = value, True
+    # A changed value affects the node itself and the nodes that contain it.
+    affected = {node: {node} for node in nodes}
+    for node in nodes:
+        for part in _within(node):
+            affected[part].add(node)
+    todo, waiting = deque(nodes), set(nodes)
+    while todo:
+        node = todo.popleft()
+        waiting.remove(node)
+        value = of(node, found)
+        if value != found[node]:
+            found[node] = value
+            again = [one for one in affected[node] if one not in waiting]
+            todo.extend(again)
+            waiting.update(again)
     return found
 
 

@@ -1,16 +1,24 @@
-"""The grammar of the JSON values that match a JSON Schema: the keywords of OpenAI's strict mode.
+"""The grammar of the JSON values that match a JSON Schema, such as those of pydantic's models.
 
     Request(prompt="The ship as JSON: ", schema={"type": "object", "properties": {…}})
 
     type (one or several)   object, array, string, number, integer, boolean, null
-    objects                 properties, in their order; required; additionalProperties
-    arrays, strings         items, minItems, maxItems; minLength, maxLength
-    values                  enum, const; anyOf; $ref to a place in the schema, also recursive
+    objects                 properties, in their order; required; additionalProperties; without
+                            properties: propertyNames, patternProperties, maxProperties,
+                            minProperties of 0 or 1
+    arrays                  items, prefixItems, minItems, maxItems; uniqueItems of an enum
+    strings                 minLength, maxLength; pattern (see `regular_expressions`) or format (see
+                            `formats`)
+    numbers                 minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (see
+                            `number_bounds`)
+    values                  enum, const; $ref to a place in the schema, also recursive
+    combinations            anyOf; allOf; oneOf of options that differ in their types, values,
+                            names, or in a property's values (see `combined_schemas`)
 
 `json.loads` reads every such value. An object with `properties` has no other members, even where
 JSON Schema would allow them; an object without has any. Other keywords of JSON Schema are refused
 because they are not enforced, except for annotations (`title`, `description`, `default`,
-`examples`).
+`examples`, `discriminator`, names that begin with x-, and unknown formats).
 
 Source: json-schema.org/draft/2020-12; platform.openai.com/docs/guides/structured-outputs.
 """
@@ -19,54 +27,65 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 from urllib.parse import unquote
 
 from groundup.errors import UserError, shorten
-from groundup.generation.grammar import (
-    CHARACTER,
-    DONE,
-    Choice,
-    Concatenation,
-    Literal,
-    Node,
-    Repeat,
-    Rule,
-    Table,
+from groundup.generation.combined_schemas import Outline, canonical, discriminators, merge
+from groundup.generation.formats import FORMATS, format_automaton
+from groundup.generation.grammar import Automaton, Choice, Concatenation, Node, Rule
+from groundup.generation.json_values import (
+    ANY,
+    BLANKS,
+    DIGITS,
+    IS_TYPE,
+    SIMPLE,
+    array_grammar,
+    map_grammar,
+    object_grammar,
+    one_of,
+    quoted,
+    set_grammar,
+    spelled,
+    string_grammar,
+    tuple_grammar,
 )
+from groundup.generation.number_bounds import Bounds, bounded_number
+from groundup.generation.regular_expressions import Patterns
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """The schema of any JSON object: OpenAI's json_object."""
-# Integers of this many digits are exact in float64, which most readers use; Python refuses numbers
-# of thousands of digits. Exponents of two digits keep every number finite.
-_DIGITS = 15
-# Limits blanks and digits, which a model could repeat forever. This many blanks indent deep
-# objects, and this many digits are more than float64 keeps.
-_MAX_REPEATS = 40
 # No model writes this much: a longer limit is the same as none.
 _LONGEST = 10**9
 # OpenAI accepts schemas whose names and values have 120,000 characters in total.
 _MAX_CHARACTERS = 200_000
 _GRAMMARS = 32
+# An array of unique items has a rule for each set of values.
+_MOST_UNIQUE = 8
 
 Schema = Mapping[str, Any] | bool
 _DESCRIBES = {
     *("title", "description", "default", "examples", "example", "$schema", "$id", "$comment"),
-    *("deprecated", "readOnly", "writeOnly", "$defs", "definitions"),
+    *("deprecated", "readOnly", "writeOnly", "$defs", "definitions", "discriminator"),
+    *("contentMediaType", "contentEncoding", "contentSchema"),
 }
+_OF_NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+_OF_MAPS = {"propertyNames", "patternProperties", "minProperties", "maxProperties"}
 _OF_TYPES = {
-    "object": {"properties", "required", "additionalProperties"},
-    "array": {"items", "minItems", "maxItems"},
-    "string": {"minLength", "maxLength"},
-    "number": set[str](),
-    "integer": set[str](),
+    "object": {"properties", "required", "additionalProperties", *_OF_MAPS},
+    "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"},
+    "string": {"minLength", "maxLength", "pattern", "format"},
+    "number": _OF_NUMBERS,
+    "integer": _OF_NUMBERS,
     "boolean": set[str](),
     "null": set[str](),
 }
-_ENFORCED = {"type", "enum", "const", "anyOf", "$ref"}.union(*_OF_TYPES.values())
+_ENFORCED = {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"}.union(*_OF_TYPES.values())
 _KNOWN = _ENFORCED | _DESCRIBES
 
 
@@ -93,137 +112,9 @@ def json_grammar(schema: Schema) -> Node:
 @lru_cache(_GRAMMARS)
 def _grammar(text: str) -> Node:
     try:
-        return Concatenation([BLANKS, _Compiler(json.loads(text)).referred("#")])
+        return Concatenation([BLANKS, _Compiler(json.loads(text)).grammar()])
     except RecursionError:
         raise UserError("the schema is nested too deeply; name its parts in $defs") from None
-
-
-def object_grammar(members: Sequence[tuple[str, Node, bool]]) -> Node:
-    """The grammar of objects with these members in this order: name, value, whether required."""
-    first: Node = _text("}")
-    later: Node = first
-    for name, value, is_required in reversed(members):
-        parts: list[Node] = [_spelled(name), BLANKS, _text(":"), value, BLANKS, later]
-        begun, continued = Concatenation(parts), Concatenation([_text(","), BLANKS, *parts])
-        first = begun if is_required else Choice([begun, first])
-        later = continued if is_required else Choice([continued, later])
-    return _bracketed("{", first)
-
-
-# Any JSON value.
-
-
-def _bytes(*some: str | Iterable[int]) -> Table:
-    """One of these bytes."""
-    found = [byte for one in some for byte in (one.encode() if isinstance(one, str) else one)]
-    return Table([dict.fromkeys(found, DONE)])
-
-
-def _text(text: str) -> Literal:
-    return Literal(text.encode())
-
-
-def _optional(*parts: Node) -> Node:
-    return Repeat(Concatenation(parts), 0, 1)
-
-
-BLANKS = Repeat(_bytes(" \t\n\r"), 0, _MAX_REPEATS)
-_DIGIT = _bytes("0123456789")
-
-
-def _bracketed(opened: str, inner: Node) -> Rule:
-    """An opening bracket, blanks, and `inner`, which ends with the closing bracket."""
-    return Rule(nests=True, body=Concatenation([_text(opened), BLANKS, inner]))
-
-
-def _string(least: int = 0, most: int | None = None) -> Node:
-    return Concatenation([_text('"'), Repeat(CHARACTER, least, most), _text('"')])
-
-
-def _array(item: Node, least: int = 0, most: int | None = None) -> Node:
-    following = Concatenation([_text(","), BLANKS, item, BLANKS])
-    more = Repeat(following, max(least - 1, 0), None if most is None else most - 1)
-    some = Concatenation([item, BLANKS, more, _text("]")])
-    none = [_text("]")] if least == 0 else []
-    return _bracketed("[", Choice([*none, *([some] if most != 0 else [])]))
-
-
-def _map(value: Node) -> Node:
-    """An object with any names."""
-    member = Concatenation([_string(), BLANKS, _text(":"), BLANKS, value, BLANKS])
-    more = Repeat(Concatenation([_text(","), BLANKS, member]))
-    some = Concatenation([member, more, _text("}")])
-    return _bracketed("{", Choice([_text("}"), some]))
-
-
-def _spelled(value: object) -> Literal:
-    return _text(json.dumps(value, ensure_ascii=False))
-
-
-def one_of(texts: Iterable[bytes]) -> Node:
-    """One of several texts, which may have common prefixes."""
-    options = list[Node]()
-    for _, group in groupby(sorted(set(texts)), key=lambda text: text[:1]):
-        alike = list(group)
-        shared = _shared(alike)
-        rests = [text[shared:] for text in alike]
-        begun = Literal(alike[0][:shared])
-        if len(alike) == 1:
-            options.append(begun)
-            continue
-        if not rests[0]:
-            options.append(begun)
-            rests = rests[1:]
-        options.append(Concatenation([begun, one_of(rests)]))
-    return options[0] if len(options) == 1 else Choice(options)
-
-
-def _shared(texts: Sequence[bytes]) -> int:
-    """The length in bytes of the common prefix of sorted texts."""
-    first, last = texts[0], texts[-1]
-    return next((i for i, byte in enumerate(first) if byte != last[i]), len(first))
-
-
-_INTEGER = Concatenation(
-    [
-        _optional(_text("-")),
-        Choice(
-            [
-                _text("0"),
-                Concatenation([_bytes("123456789"), Repeat(_DIGIT, 0, _DIGITS - 1)]),
-            ]
-        ),
-    ]
-)
-_NUMBER = Concatenation(
-    [
-        _INTEGER,
-        _optional(_text("."), Repeat(_DIGIT, 1, _MAX_REPEATS + 1)),
-        _optional(_bytes("eE"), _optional(_bytes("+-")), Repeat(_DIGIT, 1, 2)),
-    ]
-)
-_BOOLEAN, _NULL = Choice([_text("true"), _text("false")]), _text("null")
-_ANY = Rule()
-_ANY.body = Choice([_map(_ANY), _array(_ANY), _string(), _NUMBER, _BOOLEAN, _NULL])
-_SIMPLE: dict[str, Node] = {
-    "number": _NUMBER,
-    "integer": _INTEGER,
-    "boolean": _BOOLEAN,
-    "null": _NULL,
-}
-_IS_TYPE: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: isinstance(value, dict),
-    "array": lambda value: isinstance(value, list),
-    "string": lambda value: isinstance(value, str),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "integer": lambda value: not isinstance(value, bool) and value in _whole(value),
-    "boolean": lambda value: isinstance(value, bool),
-    "null": lambda value: value is None,
-}
-
-
-def _whole(value: Any) -> list[int]:
-    return [int(value)] if isinstance(value, int | float) else []
 
 
 # From a schema to its grammar.
@@ -234,12 +125,30 @@ class _Compiler:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        # One rule per schema object, however many places refer to it and with whatever spelling.
+        # One rule per schema object, however many places refer to it and with whatever spelling,
+        # and one per set of objects that are merged.
         self._rules: dict[int, Rule] = {}
+        self._merged_rules: dict[frozenset[int], Rule] = {}
+        self._strings: dict[tuple[Automaton, int, int | None], Node] = {}
+        self._numbers = set[Automaton]()
+        self._todo = deque[tuple[Mapping[str, Any], str]]()
+        self._patterns = Patterns()
+        # Rules are found by the ids of schemas, so the schemas that are made here are kept.
+        self._made: list[Any] = []
 
-    def referred(self, pointer: str) -> Node:
-        """The grammar of the subschema at a JSON pointer."""
-        return self._compiled(self._at(pointer), pointer)
+    def grammar(self) -> Node:
+        found = self._compiled(self._schema, "#")
+        while self._todo:
+            schema, place = self._todo.popleft()
+            self._rules[id(schema)].body = self._body(schema, place)
+        return found
+
+    def _spend(self, steps: int, place: str) -> None:
+        try:
+            self._patterns.spend(steps)
+        except UserError as error:
+            at = place if len(place) < 100 else f"{place[:100]}…"
+            raise UserError(f"{at} of the schema {error}") from None
 
     def _at(self, pointer: str) -> Any:
         found: Any = self._schema
@@ -257,61 +166,249 @@ class _Compiler:
         return found
 
     def _compiled(self, schema: Any, place: str) -> Node:
+        """The rule of a schema; its body is compiled later."""
         if isinstance(schema, bool):
-            return _ANY if schema else Choice(())
+            return ANY if schema else Choice(())
         if not isinstance(schema, dict):
             raise _fault(place, schema, "an object or true, as every schema is")
         if id(schema) not in self._rules:
-            self._rules[id(schema)] = rule = Rule()
-            rule.body = self._of_keywords(schema, place)
+            self._spend(3, place)
+            self._rules[id(schema)] = Rule()
+            self._todo.append((schema, place))
         return self._rules[id(schema)]
 
-    def _of_keywords(self, schema: Mapping[str, Any], place: str) -> Node:
+    def _body(self, schema: Mapping[str, Any], place: str) -> Node:
+        parts = self._parts(schema, place)
+        if parts is None:
+            return Choice(())
+        if len(parts) == 1 and parts[0][0] is not schema and not _has_references(parts[0][0]):
+            return self._compiled(*parts[0])
+        return self._of_parts([part for part, _ in parts], place)
+
+    def _parts(
+        self, schema: Any, place: str, within: tuple[int, ...] = ()
+    ) -> list[tuple[Any, str]] | None:
+        """The schemas that must all match, with their places: this one, and those that it refers to
+        by $ref and allOf. None if one is false or refers to itself."""
+        if isinstance(schema, bool):
+            return [] if schema else None
+        if not isinstance(schema, dict):
+            raise _fault(place, schema, "an object or true, as every schema is")
         for name in schema:
-            if name not in _KNOWN:
+            if name not in _KNOWN and not name.startswith("x-"):
                 raise UserError(
                     f"{place}/{name} of the schema is not supported; leave it out, or ask for it "
                     f"in the prompt (supported are {', '.join(sorted(_ENFORCED))})"
                 )
+        self._spend(2, place)
+        references = list[tuple[Any, str]]()
         if "$ref" in schema:
-            _alone("$ref", schema, place)
             if not isinstance(schema["$ref"], str):
                 raise _fault(f"{place}/$ref", schema["$ref"], "a place, such as #/$defs/NAME")
-            return self.referred(schema["$ref"])
-        if "anyOf" in schema:
-            _alone("anyOf", schema, place)
-            options = schema["anyOf"]
-            if not isinstance(options, list) or not options:
-                raise _fault(f"{place}/anyOf", options, "a list of schemas, at least one")
-            return Choice(
-                [self._compiled(one, f"{place}/anyOf/{i}") for i, one in enumerate(options)]
-            )
-        if "const" in schema or "enum" in schema:
-            return _values(schema, place)
-        types = _types(schema, place)
+            references.append((self._at(schema["$ref"]), schema["$ref"]))
+        if "allOf" in schema:
+            references += _options(schema, "allOf", place)
+        within = (*within, id(schema))
+        found = dict[int, tuple[Any, str]]()
+        for one, there in references:
+            parts = None if id(one) in within else self._parts(one, there, within)
+            if parts is None:
+                return None
+            found |= {id(part): (part, at) for part, at in parts}
+        if _own_keywords(schema) or not references:
+            found[id(schema)] = schema, place
+        return [*found.values()]
+
+    def _of_parts(self, parts: Sequence[Any], place: str) -> Node:
+        """The grammar of the values that match all of the schemas, without their references."""
+        if len(parts) == 1:
+            return self._of_keywords(_own_keywords(parts[0]), place)
+        key = frozenset(map(id, parts))
+        if key not in self._merged_rules:
+            self._merged_rules[key] = rule = Rule()
+            keywords = self._merge(parts, place)
+            rule.body = Choice(()) if keywords is None else self._of_keywords(keywords, place)
+        return self._merged_rules[key]
+
+    def _merge(self, parts: Sequence[Any], place: str) -> Mapping[str, Any] | None:
+        keywords = [_own_keywords(part) for part in parts]
+        properties = [one.get("properties") for one in keywords]
+        size = sum(len(one) for one in (*keywords, *properties) if isinstance(one, dict))
+        self._spend(size * len(parts), place)
+        return merge(keywords, place)
+
+    def _merged(self, schema: Any, place: str) -> Mapping[str, Any] | None:
+        """The keywords of a schema and of its references; None if no value matches."""
+        parts = self._parts(schema, place)
+        return None if parts is None else self._merge([part for part, _ in parts], place)
+
+    def _of_keywords(self, keywords: Mapping[str, Any], place: str) -> Node:
+        for word in ("anyOf", "oneOf"):
+            if word in keywords:
+                return self._of_options(word, keywords, place)
+        if "const" in keywords or "enum" in keywords:
+            return _values(keywords, place)
+        types = _types(keywords, place)
         if types is None:
-            return _ANY
-        _alone("type", schema, place, {name for type in types for name in _OF_TYPES[type]})
-        return Choice([self._of_type(type, schema, place) for type in types])
+            return ANY
+        allowed = {name for type in types for name in _OF_TYPES[type]} | {"format"}
+        _alone("type", keywords, place, allowed)
+        return Choice([self._of_type(type, keywords, place) for type in types])
+
+    def _of_options(self, word: str, keywords: Mapping[str, Any], place: str) -> Node:
+        options = _options(keywords, word, place)
+        # The other keywords apply to every option.
+        rest = {
+            name: value for name, value in keywords.items() if name not in (word, "discriminator")
+        }
+        if rest:
+            options = [(self._all_of([rest, one], there), there) for one, there in options]
+        given = keywords.get("discriminator")
+        name = given.get("propertyName") if isinstance(given, dict) else None
+        if isinstance(name, str):
+            # OpenAPI requires the discriminator; pydantic's options do not if it has a default.
+            options = [(self._requiring({name}, one, there), there) for one, there in options]
+        if word == "oneOf" and len(options) > 1:
+            outlines = [self._outline(one, there) for one, there in options]
+            self._spend(len(options) ** 2, place)
+            names = discriminators(outlines, f"{place}/oneOf")
+            options = [
+                (self._requiring(more, one, there), there)
+                for (one, there), more in zip(options, names, strict=True)
+            ]
+        return Choice([self._compiled(one, there) for one, there in options])
+
+    def _requiring(self, names: set[str], schema: Any, place: str) -> Any:
+        """The schema, which also requires those of the names that it has as properties."""
+        known = names & (self._outline(schema, place).names or set()) if names else names
+        return self._all_of([schema, {"required": sorted(known)}], place) if known else schema
+
+    def _all_of(self, parts: list[Any], place: str) -> Mapping[str, Any]:
+        self._spend(20, place)
+        self._made.append(found := {"allOf": parts})
+        return found
+
+    def _outline(self, schema: Any, place: str) -> Outline:
+        keywords = self._merged(schema, place)
+        if keywords is None:
+            return Outline(frozenset())
+        values = _listed_values(keywords)
+        if values is not None:
+            of_values = {type for type, holds in IS_TYPE.items() if any(map(holds, values))}
+            return Outline(frozenset(of_values), frozenset(map(canonical, values)))
+        given = None if keywords.get("type") is None else _types(keywords, place)
+        if given is not None and "number" in given:
+            given.append("integer")
+        types = None if given is None else frozenset(given)
+        properties = keywords.get("properties", {})
+        closed = keywords.get("additionalProperties") is False
+        if keywords.keys() & {"anyOf", "oneOf", "patternProperties"} or not (properties or closed):
+            return Outline(types)
+        if not isinstance(properties, dict):
+            raise _fault(f"{place}/properties", properties, "an object of schemas")
+        values_of = dict[str, frozenset[str]]()
+        for name, one in properties.items():
+            listed = _listed_values(self._merged(one, f"{place}/properties/{name}") or {"enum": []})
+            if listed is not None:
+                values_of[name] = frozenset(map(canonical, listed))
+        required = frozenset(_required(keywords, place))
+        return Outline(types, None, required, frozenset(properties), closed, values_of)
 
     def _of_type(self, type: str, schema: Mapping[str, Any], place: str) -> Node:
         if type == "string":
-            return _string(*_bounds(schema, place, "minLength", "maxLength"))
+            return self._of_string(schema, place)
         if type == "array":
-            item = self._compiled(schema.get("items", True), f"{place}/items")
-            return _array(item, *_bounds(schema, place, "minItems", "maxItems"))
+            return self._of_array(schema, place)
         if type == "object":
             return self._of_object(schema, place)
-        return _SIMPLE[type]
+        if type in ("number", "integer") and _OF_NUMBERS & schema.keys():
+            return self._of_number(type, schema, place)
+        return SIMPLE[type]
+
+    def _of_string(self, schema: Mapping[str, Any], place: str) -> Node:
+        least, most = _bounds(schema, place, "minLength", "maxLength")
+        pattern, format = schema.get("pattern"), schema.get("format")
+        for name, value in (("pattern", pattern), ("format", format)):
+            if name in schema and not isinstance(value, str):
+                raise _fault(f"{place}/{name}", value, "a string")
+        if format not in FORMATS and pattern is None:
+            return string_grammar(least, most)
+        if format in FORMATS and pattern is not None:
+            raise UserError(
+                f"{place}/pattern of the schema is not supported next to format={format}; leave "
+                "one of them out"
+            )
+        word = "format" if pattern is None else "pattern"
+        try:
+            found = (
+                format_automaton(str(format))
+                if pattern is None
+                else self._patterns.automaton(pattern)
+            )
+            key = found, least, most
+            if key not in self._strings:
+                within = replace(found, least=least, most=most)
+                self._patterns.spend(within.positions // 4)
+                self._strings[key] = quoted(within)
+        except UserError as error:
+            value = shorten(schema[word])
+            raise UserError(f"{place}/{word}={value} of the schema {error}") from None
+        return self._strings[key]
+
+    def _of_number(self, type: str, schema: Mapping[str, Any], place: str) -> Node:
+        least, least_excluded = _limit(schema, place, "minimum", "exclusiveMinimum", max)
+        most, most_excluded = _limit(schema, place, "maximum", "exclusiveMaximum", min)
+        multiple = _decimal(schema, place, "multipleOf")
+        if multiple is not None and multiple <= 0:
+            raise _fault(f"{place}/multipleOf", schema["multipleOf"], "more than 0")
+        for bound in (least, None if most is None else most.copy_negate()):
+            if bound is not None and bound >= 10**DIGITS:
+                raise UserError(
+                    f"{place} of the schema: no number of at most {DIGITS} digits is within its "
+                    "bounds; make them wider"
+                )
+        try:
+            found = bounded_number(
+                Bounds(type == "integer", least, most, least_excluded, most_excluded, multiple)
+            )
+            if found not in self._numbers:
+                self._patterns.spend(5 * len(found.states))
+                self._numbers.add(found)
+        except UserError as error:
+            raise UserError(f"{place}, a number of the schema, {error}") from None
+        return found
+
+    def _of_array(self, schema: Mapping[str, Any], place: str) -> Node:
+        least, most = _bounds(schema, place, "minItems", "maxItems")
+        first = schema.get("prefixItems", [])
+        if not isinstance(first, list):
+            raise _fault(f"{place}/prefixItems", first, "a list of schemas")
+        is_set = schema.get("uniqueItems", False)
+        if not isinstance(is_set, bool):
+            raise _fault(f"{place}/uniqueItems", is_set, "true or false")
+        if is_set and (most is None or most > 1):
+            keywords = None if first else self._merged(schema.get("items", True), f"{place}/items")
+            values = None if keywords is None else _listed_values(keywords)
+            if values is None or len(values) > _MOST_UNIQUE:
+                raise UserError(
+                    f"{place}/uniqueItems of the schema is supported only for items of an enum of "
+                    f"at most {_MOST_UNIQUE} values; leave it out, and remove duplicates yourself"
+                )
+            texts = [spelled(value) for value in {canonical(one): one for one in values}.values()]
+            self._spend(len(texts) << len(texts), place)
+            return set_grammar(texts, least, most)
+        item = self._compiled(schema.get("items", True), f"{place}/items")
+        if not first:
+            return array_grammar(item, least, most)
+        firsts = [self._compiled(one, f"{place}/prefixItems/{i}") for i, one in enumerate(first)]
+        return tuple_grammar(firsts, item, least, most)
 
     def _of_object(self, schema: Mapping[str, Any], place: str) -> Node:
         properties = schema.get("properties", {})
-        required = schema.get("required", [])
+        required = _required(schema, place)
         others = schema.get("additionalProperties", True)
         if not isinstance(properties, dict):
             raise _fault(f"{place}/properties", properties, "an object of schemas")
-        if not isinstance(required, list) or not all(isinstance(one, str) for one in required):
-            raise _fault(f"{place}/required", required, "a list of names")
         unknown = next((name for name in required if name not in properties), None)
         if unknown is not None:
             raise _fault(f"{place}/required", unknown, "one of the names of properties")
@@ -320,9 +417,8 @@ class _Compiler:
                 f"{place}/additionalProperties", others, "false or true next to properties"
             )
         if not properties:
-            none = others is False
-            value = self._compiled(others, f"{place}/additionalProperties")
-            return object_grammar([]) if none else _map(value)
+            return self._of_map(schema, others, place)
+        _alone("properties", schema, place, schema.keys() - _OF_MAPS)
         members = [
             (name, self._compiled(one, f"{place}/properties/{name}"), name in required)
             for name, one in properties.items()
@@ -332,13 +428,100 @@ class _Compiler:
             [(name, Concatenation([BLANKS, value]), must) for name, value, must in members]
         )
 
+    def _of_map(self, schema: Mapping[str, Any], others: Any, place: str) -> Node:
+        """An object without `properties`."""
+        least, most = _bounds(schema, place, "minProperties", "maxProperties")
+        if least > 1:
+            raise _fault(
+                f"{place}/minProperties",
+                least,
+                "0 or 1, because names may repeat where any are allowed",
+            )
+        patterns = schema.get("patternProperties", {})
+        if not isinstance(patterns, dict) or len(patterns) > 1:
+            raise _fault(f"{place}/patternProperties", patterns, "an object of one schema")
+        names = schema.get("propertyNames", True)
+        for pattern, value in patterns.items():
+            # No other names are written, even where JSON Schema would allow them.
+            names, others = self._all_of([{"pattern": pattern}, names], place), value
+        named = self._all_of([{"type": "string"}, names], place)
+        name = (
+            string_grammar() if names is True else self._compiled(named, f"{place}/propertyNames")
+        )
+        value = self._compiled(others, f"{place}/additionalProperties")
+        return map_grammar(value, name, least, most)
+
+
+def _own_keywords(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a schema that constrain values, without its references."""
+    names = _DESCRIBES | {"$ref", "allOf"}
+    if not schema.keys().isdisjoint(("anyOf", "oneOf")):
+        names = names - {"discriminator"}
+    return {
+        name: value
+        for name, value in schema.items()
+        if name not in names and not name.startswith("x-")
+    }
+
+
+def _has_references(schema: Mapping[str, Any]) -> bool:
+    return not schema.keys().isdisjoint(("$ref", "allOf"))
+
+
+def _options(schema: Mapping[str, Any], word: str, place: str) -> list[tuple[Any, str]]:
+    """The schemas in a keyword's list, with their places."""
+    options = schema[word]
+    if not isinstance(options, list) or not options:
+        raise _fault(f"{place}/{word}", options, "a list of schemas, at least one")
+    return [(one, f"{place}/{word}/{i}") for i, one in enumerate(options)]
+
+
+def _required(schema: Mapping[str, Any], place: str) -> list[str]:
+    required = schema.get("required", [])
+    if not isinstance(required, list) or not all(isinstance(one, str) for one in required):
+        raise _fault(f"{place}/required", required, "a list of names")
+    return required
+
+
+def _listed_values(schema: Mapping[str, Any]) -> list[Any] | None:
+    """The values of `const` or `enum`; None without either."""
+    if "const" in schema:
+        return [schema["const"]]
+    values = schema.get("enum")
+    return values if isinstance(values, list) else None
+
+
+def _decimal(schema: Mapping[str, Any], place: str, word: str) -> Decimal | None:
+    if word not in schema:
+        return None
+    value = schema[word]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _fault(f"{place}/{word}", value, "a number")
+    return Decimal(repr(value))
+
+
+def _limit(
+    schema: Mapping[str, Any],
+    place: str,
+    word: str,
+    exclusive_word: str,
+    narrower: Callable[[Decimal, Decimal], Decimal],
+) -> tuple[Decimal | None, bool]:
+    """The narrower of two bounds, and whether it is excluded."""
+    bound, exclusive = (_decimal(schema, place, one) for one in (word, exclusive_word))
+    if bound is None or exclusive is None:
+        return (exclusive, True) if bound is None and exclusive is not None else (bound, False)
+    found = narrower(bound, exclusive)
+    return found, found == exclusive
+
 
 def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
     """The types that a schema names or that its other keywords imply; None: any."""
     given = schema.get("type")
     if given is None:
-        found = [type for type, words in _OF_TYPES.items() if words & schema.keys()]
-        return found or None
+        given = [type for type, words in _OF_TYPES.items() if words & schema.keys()]
+        if not given:
+            return None
     types = given if isinstance(given, list) else [given]
     if not types or not all(isinstance(one, str) and one in _OF_TYPES for one in types):
         raise _fault(f"{place}/type", given, f"one or more of {', '.join(_OF_TYPES)}")
@@ -357,10 +540,10 @@ def _values(schema: Mapping[str, Any], place: str) -> Node:
     kept = [
         value
         for value in values
-        if (types is None or any(_IS_TYPE[type](value) for type in types))
+        if (types is None or any(IS_TYPE[type](value) for type in types))
         and ("const" not in schema or _same(value, schema["const"]))
     ]
-    texts = [_spelled(value).text for value in kept]
+    texts = [spelled(value).text for value in kept]
     return one_of(texts) if texts else Choice(())
 
 

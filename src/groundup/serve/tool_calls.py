@@ -19,7 +19,8 @@ from typing import Any
 
 from groundup.errors import UserError
 from groundup.generation.grammar import DONE, Choice, Concatenation, Literal, Node, Repeat, Table
-from groundup.generation.json_schema import ANY_OBJECT, BLANKS, json_grammar, object_grammar
+from groundup.generation.json_schema import ANY_OBJECT, json_grammar
+from groundup.generation.json_values import BLANKS, object_grammar
 from groundup.text.chat import encode_last_answer
 from groundup.text.rows import CALL, call_text
 from groundup.text.tokenizer import Tokenizer
