@@ -15,7 +15,9 @@ from groundup.generation.number_bounds import Bounds, bounded_number
 DECIMALS = st.integers(-1500, 1500).flatmap(
     lambda n: st.integers(0, 3).map(lambda places: Decimal(n).scaleb(-places))
 )
-MULTIPLES = st.sampled_from(["1", "3", "7", "10", "64", "0.5", "0.25", "1.5", "0.05", "0.01"])
+MULTIPLES = st.sampled_from(
+    ["1", "3", "7", "10", "64", "0.5", "0.25", "1.5", "0.05", "0.01", "1000"]
+)
 
 
 @settings(deadline=None, max_examples=300)
@@ -67,6 +69,21 @@ def test_numbers_below_a_bound_are_below_it_in_float64() -> None:
         text = "0." + "9" * count
         assert accepts(automaton, text) is (count < 15)
         assert count >= 15 or float(text) < 1
+
+
+@pytest.mark.parametrize("multiple", ["1000", "3600", "0.125", "2.5", "7e3"])
+@settings(deadline=None, max_examples=100)
+@given(factor=st.integers(-(10**9), 10**9), more=st.integers(0, 9999))
+def test_multiples(multiple: str, factor: int, more: int) -> None:
+    divisor = Decimal(multiple)
+    bounded = {kind: bounded_number(Bounds(kind, multiple_of=divisor)) for kind in (False, True)}
+    for number in (factor * divisor, factor * divisor + more, Decimal(more)):
+        is_multiple = number % divisor == 0
+        is_integer = number == number.to_integral_value()
+        text = f"{number.normalize():f}"
+        text = "0" if number == 0 else text
+        assert accepts(bounded[False], text) is is_multiple, text
+        assert accepts(bounded[True], text) is (is_multiple and is_integer), text
 
 
 def test_a_multiple_of_too_many_states_is_refused() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
-from groundup.generation.grammar import DONE, Automaton, Table, all_but, characters, table_of
+from groundup.generation.grammar import DONE, Automaton, Table, all_but, characters
 from groundup.generation.regular_expressions import Patterns
 
 
@@ -94,7 +94,7 @@ def test_the_table_of_a_set_accepts_only_its_characters(
     ranges: list[list[str]], more: list[str]
 ) -> None:
     those = all_but(characters((ord(first), ord(last)) for first, last in ranges))
-    automaton = Automaton([[(table_of(those), 1)], []], frozenset({1}))
+    automaton = Automaton([[(those, 1)], []], frozenset({1}))
     edges = [chr(ord(end) + by) for pair in ranges for end in pair for by in (-1, 0, 1) if ord(end)]
     for one in (*more, *edges, "\0", "\x7f", "\x80", "\u07ff", "\u0800", "\uffff", "\U00010000"):
         if not "\ud800" <= one <= "\udfff":
@@ -137,6 +137,8 @@ def test_strings_in_which_a_pattern_matches(pattern: str, good: list[str], bad: 
         ("a)", r"has an unmatched \)"),
         ("[a", "ends too early"),
         ("[]a]", "has an empty class"),
+        ("[[:alpha:]]", r"has \[ in a class, which dialects read differently"),
+        ("[a-z&&b]", "has && in a class"),
         ("[b-a]", "has a range that ends before it begins"),
         (r"[\d-z]", "has a range between classes"),
         ("*a", r"has \* with nothing before it"),

@@ -18,7 +18,7 @@ tokens of a state.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from heapq import heappop, heappush
 from itertools import takewhile
 from math import inf
@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int16
+from jaxtyping import Bool, Int16, Int64
 from torch import Tensor
 
 from groundup.errors import UserError
@@ -71,6 +71,9 @@ _TOO_OPEN = (
 # positions of an automaton take about the time and memory of one other part.
 _MAX_NODES, _POSITIONS_OF_A_PART = 100_000, 10
 
+# The number of code points of Unicode.
+_CODES = 0x110000
+
 # States.
 
 # A node, the position in it (the byte, row, part, repetition or state that comes next), the number
@@ -111,6 +114,7 @@ class Constraint:
             )
         self._heights = fixed_point(nodes, height)
         self._fewest = fixed_point(nodes, vocabulary.fewest)
+        self._fewest_array = cache(lambda node: np.array(self._fewest[node]))
         begin = self._state([(grammar, 0, 0, None)])
         if begin is None:
             raise UserError(
@@ -149,6 +153,12 @@ class Constraint:
                 if node.text[place] == byte:
                     is_read = place + 1 == len(node.text)
                     found.append(rest if is_read else (node, place + 1, depth, rest))
+                continue
+            if isinstance(node, Automaton):
+                for table, then in node.following(place):
+                    after = node, then, depth, rest
+                    if (row := table.rows[0].get(byte)) is not None:
+                        found.append(after if row == DONE else (table, row, depth, after))
                 continue
             assert isinstance(node, Table)
             row = node.rows[place].get(byte)
@@ -191,11 +201,8 @@ class Constraint:
                         count = place + 1 if node.most is not None else min(place + 1, node.least)
                         todo.append((node.item, 0, depth, (node, count, depth, rest)))
                 case Automaton():
+                    found[stack] = self._fewest_of(stack)
                     todo += [rest] if node.may_end(place) else []
-                    todo += [
-                        (table, 0, depth, (node, then, depth, rest))
-                        for table, then in node.following(place)
-                    ]
                 case Rule():
                     if depth + self._heights[node][0] <= _DEEPEST:
                         todo.append((node.body, 0, depth + node.nests, rest))
@@ -234,7 +241,9 @@ class Constraint:
         string = _string_at(state)
         for ids, after in self._walk(vocabulary.tree if string is None else vocabulary.rest, state):
             behind[ids] = min(after.fewest + 1, _VERY_MANY)
-        if string is not None:
+        if string is not None and isinstance(string[0], Automaton):
+            behind[vocabulary.texts] = self._behind_texts(string[0], string[1], string[3])
+        elif string is not None:
             # After a token of n plain characters the string continues, n characters longer.
             node, place, _, rest = string
             counts = np.arange(vocabulary.longest_text + 1) + place - 1
@@ -245,6 +254,24 @@ class Constraint:
                 fewest[counts > node.most] = _NEVER
             behind[vocabulary.texts] = fewest[vocabulary.lengths]
         return torch.from_numpy(behind)
+
+    def _behind_texts(
+        self, automaton: Automaton, position: int, rest: Stack
+    ) -> Int16[np.ndarray, " texts"]:
+        """`find_behind` of the tokens of plain characters, within a string of an automaton."""
+        size, lengths = len(automaton.states), self._vocabulary.lengths
+        count, state = divmod(position, size)
+        then = self._vocabulary.run(automaton, state)
+        most = automaton.least if automaton.most is None else automaton.most
+        counts = np.minimum(count + lengths, most)
+        fewest = self._fewest_array(automaton)[counts * size + np.maximum(then, 0)]
+        is_never = (then < 0) | (fewest == inf)
+        fewest = np.minimum(fewest + self._fewest_of(rest) + 1, _VERY_MANY)
+        fewest[is_never] = _NEVER
+        if automaton.most is not None:
+            fewest[count + lengths > most] = _NEVER
+        found: Int16[np.ndarray, " texts"] = fewest.astype(np.int16)
+        return found
 
     def _walk(self, tree: _Tree, state: State) -> Iterator[tuple[list[int], State]]:
         """The tokens of a tree that are allowed, and the state after each."""
@@ -266,10 +293,10 @@ class Constraint:
             place += 1
 
 
-def _string_at(state: State) -> tuple[Repeat, int, int, Stack] | None:
-    """The `Repeat` of a string's characters, if every next character belongs to this one string.
+def _string_at(state: State) -> tuple[Repeat | Automaton, int, int, Stack] | None:
+    """The characters of a string, if every next character belongs to this one string.
 
-    Its position counts the next character.
+    The position of a `Repeat` counts the next character, that of an `Automaton` does not.
     """
     found = None
     for stack in state.stacks:
@@ -280,9 +307,20 @@ def _string_at(state: State) -> tuple[Repeat, int, int, Stack] | None:
             if found is not None or rest is None or not isinstance(rest[0], Repeat):
                 return None
             found = rest
+        elif isinstance(node, Automaton):
+            if found is not None or not _is_quoted(rest):
+                return None
+            found = node, place, 0, rest
         elif not (isinstance(node, Literal) and node.text[place] in b'"\\'):
             return None
     return found
+
+
+def _is_quoted(rest: Stack) -> bool:
+    """Whether a quotation mark must come next."""
+    node, place = (None, 0) if rest is None else rest[:2]
+    node = node.parts[place] if isinstance(node, Concatenation) else node
+    return isinstance(node, Literal) and node.text.startswith(b'"')
 
 
 # The tokens of a model.
@@ -359,12 +397,19 @@ class Vocabulary:
             else:
                 rest[spelling] = tokens[spelling]
         self.tree, self.rest = _tree(tokens), _tree(rest)
-        self.texts = np.array([*texts], dtype=np.int64)
-        self.lengths = np.array([*texts.values()], dtype=np.int64)
+        # From the longest to the shortest, so that those with an n-th character come first.
+        self.texts = np.array(sorted(texts, key=lambda id: -texts[id]), dtype=np.int64)
+        self.lengths = np.array([texts[id] for id in self.texts], dtype=np.int64)
         self.longest_text = max(texts.values(), default=0)
+        spellings = [self.spelled[id].decode() for id in self.texts]
+        self._codes = [
+            np.array([ord(text[n]) for text in spellings if n < len(text)])
+            for n in range(self.longest_text)
+        ]
         self._tokens, self._longest = tokens, self.tree.height
         self.constraint = lru_cache(_GRAMMARS)(lambda grammar: Constraint(grammar, self))
         self.behind = lru_cache(_CACHED_STATES)(_behind)
+        self._edges = lru_cache(_GRAMMARS)(_edges)
 
     @classmethod
     def of(cls, config: ModelConfig, tokenizer: Tokenizer) -> Vocabulary:
@@ -374,6 +419,18 @@ class Vocabulary:
         if key not in known:
             known[key] = cls(config, tokenizer)
         return known[key]
+
+    def run(self, automaton: Automaton, state: int) -> Int64[np.ndarray, " texts"]:
+        """The state of an automaton after each token of `texts`; -1 if it does not accept it."""
+        edges, targets = self._edges(automaton)
+        found = np.full(len(self.texts), state)
+        alive = np.arange(len(self.texts))
+        for codes in self._codes:
+            alive = alive[: np.searchsorted(alive, len(codes))]
+            keys = found[alive] * _CODES + codes[alive]
+            found[alive] = then = targets[np.searchsorted(edges, keys, side="right") - 1]
+            alive = alive[then >= 0]
+        return found
 
     def fewest(self, node: Node, known: Known) -> list[float]:
         """The fewest tokens that complete a node from each of its positions."""
@@ -421,34 +478,44 @@ def _fewest_of_characters(automaton: Automaton, known: Known) -> list[float]:
 
     Source: Dijkstra 1959.
     """
-    moves = [[(known[table][0], then) for table, then in one] for one in automaton.states]
-    size = len(moves)
+    size = len(automaton.states)
     last = automaton.positions // size - 1
-    ends = [inf] * size
-    for state in automaton.ends:
-        ends[state] = 0
+    ends = np.full(size, inf)
+    ends[[*automaton.ends]] = 0
+    moves = [
+        (known[table][0], state, then)
+        for state, one in enumerate(automaton.tables)
+        for table, then in one
+    ]
     # Positions at the last count lead to each other or nowhere; all others lead to the next count.
     found = ends
     if automaton.most is None:
-        found, before = [inf] * size, [list[tuple[float, int]]() for _ in moves]
-        for state, one in enumerate(moves):
-            for tokens, then in one:
-                before[then].append((tokens, state))
-        todo = [(0.0, state) for state in sorted(automaton.ends)]
+        before = [list[tuple[float, int]]() for _ in range(size)]
+        for tokens, state, then in moves:
+            before[then].append((tokens, state))
+        shortest, todo = [inf] * size, [(0.0, state) for state in sorted(automaton.ends)]
         while todo:
             tokens, state = heappop(todo)
-            if tokens < found[state]:
-                found[state] = tokens
+            if tokens < shortest[state]:
+                shortest[state] = tokens
                 for more, earlier in before[state]:
-                    if tokens + more < found[earlier]:
+                    if tokens + more < shortest[earlier]:
                         heappush(todo, (tokens + more, earlier))
+        found = np.array(shortest)
     layers = [found]
-    for count in reversed(range(last)):
-        found = [min([more + found[then] for more, then in one], default=inf) for one in moves]
-        if count >= automaton.least:
-            found = [min(pair) for pair in zip(found, ends, strict=True)]
-        layers.append(found)
-    return [tokens for layer in reversed(layers) for tokens in layer]
+    if last:
+        # A move to nowhere for each state, so that none has no moves.
+        moves = sorted(
+            [*moves, *((inf, state, 0) for state in range(size))], key=lambda one: one[1]
+        )
+        costs, states, leads = (np.array(column) for column in zip(*moves, strict=True))
+        starts = np.searchsorted(states, np.arange(size))
+        for count in reversed(range(last)):
+            found = np.minimum.reduceat(costs + found[leads], starts)
+            if count >= automaton.least:
+                found = np.minimum(found, ends)
+            layers.append(found)
+    return [*map(float, np.concatenate(layers[::-1]))]
 
 
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[Any, Vocabulary]] = WeakKeyDictionary()
@@ -458,6 +525,17 @@ def _behind(constraint: Constraint, state: State) -> tuple[Int16[Tensor, " vocab
     """`find_behind` of a state, and its minimum."""
     behind = constraint.find_behind(state)
     return behind, int(behind.min())
+
+
+def _edges(automaton: Automaton) -> tuple[Int64[np.ndarray, " edges"], Int64[np.ndarray, " edges"]]:
+    """The moves of an automaton, sorted by state * _CODES + code point: where a move, or a gap
+    between moves, begins, and the state it leads to (-1: none)."""
+    edges, targets = [0], [-1]
+    for state, moves in enumerate(automaton.states):
+        for (first, last), then in sorted((pair, then) for those, then in moves for pair in those):
+            edges += [state * _CODES + first, state * _CODES + last + 1]
+            targets += [then, -1]
+    return np.array(edges), np.array(targets)
 
 
 def _characters(token: bytes) -> int:

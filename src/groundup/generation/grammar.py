@@ -15,7 +15,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from math import inf
 from typing import Final
@@ -24,6 +24,9 @@ from typing import Final
 
 DONE: Final = -1
 """The row of a `Table` that stands for its end."""
+
+Characters = tuple[tuple[int, int], ...]
+"""A set of characters: sorted ranges of code points, each with its first and last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +82,19 @@ class Rule:
 class Automaton:
     """A state machine over characters, which reads `least` to `most` of them (None: no limit).
 
-    Each state lists tables of one character and the states they lead to, from state 0. The node may
-    end in the states of `ends`. Source: Hopcroft and Ullman 1979, chapter 2.
+    Each state lists sets of characters and the states they lead to, from state 0. The node may end
+    in the states of `ends`. Source: Hopcroft and Ullman 1979, chapter 2.
     """
 
-    states: Sequence[Sequence[tuple[Table, int]]]
+    states: Sequence[Sequence[tuple[Characters, int]]]
     ends: frozenset[int]
     least: int = 0
     most: int | None = None
+
+    @cached_property
+    def tables(self) -> Sequence[Sequence[tuple[Table, int]]]:
+        """The states, with a table of one character for each set."""
+        return [[(table_of(those), then) for those, then in moves] for moves in self.states]
 
     @property
     def positions(self) -> int:
@@ -101,7 +109,7 @@ class Automaton:
             return []
         # Without a maximum, counts above the minimum are equivalent.
         after = min(count + 1, self.least) if self.most is None else count + 1
-        return [(table, after * len(self.states) + then) for table, then in self.states[state]]
+        return [(table, after * len(self.states) + then) for table, then in self.tables[state]]
 
     def may_end(self, position: int) -> bool:
         count, state = divmod(position, len(self.states))
@@ -152,9 +160,6 @@ CHARACTER = _character()
 
 # Sets of characters. A JSON string spells each character in one way: as UTF-8, or by its shortest
 # escape where JSON requires one. Surrogates (U+D800 to U+DFFF) are not characters.
-
-Characters = tuple[tuple[int, int], ...]
-"""Sorted ranges of code points, each with its first and last."""
 
 
 def characters(ranges: Iterable[tuple[int, int]]) -> Characters:
@@ -260,8 +265,8 @@ def _within(node: Node) -> Sequence[Node]:
             return [item]
         case Rule(body=body):
             return [body]
-        case Automaton(states):
-            return list(dict.fromkeys(table for rows in states for table, _ in rows))
+        case Automaton():
+            return list(dict.fromkeys(table for moves in node.tables for table, _ in moves))
     return []
 
 

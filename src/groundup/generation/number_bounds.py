@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from groundup.errors import UserError
-from groundup.generation.grammar import Automaton, Table, table_of
+from groundup.generation.grammar import Automaton, Characters, letters
 from groundup.generation.json_values import DIGITS
 
 # A state takes a tenth of a millisecond and 1 kB.
@@ -48,27 +48,22 @@ def bounded_number(bounds: Bounds) -> Automaton:
     Raises `UserError` for a divisor that takes too many states.
     """
     reader = _Reader(bounds)
-    rows, todo = list[list[tuple[Table, int]]](), deque([_BEGIN])
+    rows, todo = list[list[tuple[Characters, int]]](), deque([_BEGIN])
     known = {_BEGIN: 0}
     while todo:
-        row = dict[int, list[int]]()
+        row = dict[int, str]()
         for character, then in reader.following(todo.popleft()):
             if then not in known:
                 known[then] = len(known)
                 todo.append(then)
-            row.setdefault(known[then], []).append(ord(character))
-        rows.append([(_one_of(tuple(codes)), then) for then, codes in row.items()])
+            row[known[then]] = row.get(known[then], "") + character
+        rows.append([(letters(some), then) for then, some in row.items()])
         if len(known) > _MOST_STATES:
             raise UserError(
                 f"takes more than {_MOST_STATES:,} states; ask for a multiple of a number of fewer "
                 "digits"
             )
     return Automaton(rows, frozenset(known[one] for one in known if reader.may_end(one)))
-
-
-@lru_cache(1024)
-def _one_of(codes: tuple[int, ...]) -> Table:
-    return table_of(tuple((code, code) for code in codes))
 
 
 class _State(NamedTuple):
@@ -129,6 +124,9 @@ class _Reader:
                 self._shift = max(0, -int(exponent))
                 self._multiple = numerator * 10**self._shift // denominator
                 self._most_decimals = min(self._shift, DIGITS)
+        self._powers = [10**n for n in range(max(self._shift, len(str(self._multiple))) + 1)]
+        self._classes: dict[tuple[int, ...], int] = {}
+        self._residues: dict[int, int] = {}
         least, most = bounds.least, bounds.most
         positive = self._bounds(least, bounds.least_excluded, most, bounds.most_excluded)
         negative = self._bounds(
@@ -184,13 +182,26 @@ class _Reader:
                 state.is_zero and digit == 0,
                 least.compare(state.least, digit, place, is_decimal=is_decimal),
                 most.compare(state.most, digit, place, is_decimal=is_decimal),
-                (10 * state.remainder + digit) % self._multiple,
+                self._residue(10 * state.remainder + digit),
             )
             if is_decimal and (after.least < 0 or after.most > 0):
                 continue
             if most.compare_whole(after.most, after.whole) > 0 and not is_decimal:
                 continue
             yield str(digit), after
+
+    def _residue(self, number: int) -> int:
+        """A representative of the numbers that the same digits complete to a multiple.
+
+        For a multiple of 1000, these digits are "000" after 5 and after 15. Two numbers are
+        equivalent if for every n the same n digits (-1: none) complete them.
+        """
+        number %= self._multiple
+        if number not in self._residues:
+            rests = [(-number * power % self._multiple, power) for power in self._powers]
+            key = tuple(rest if rest < power else -1 for rest, power in rests)
+            self._residues[number] = self._classes.setdefault(key, number)
+        return self._residues[number]
 
     def may_end(self, state: _State) -> bool:
         bounds = self._of_sign[state.is_negative]

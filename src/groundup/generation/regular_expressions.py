@@ -27,11 +27,9 @@ from groundup.generation.grammar import (
     ALL,
     Automaton,
     Characters,
-    Table,
     all_but,
     characters,
     letters,
-    table_of,
 )
 
 # A short pattern may have very many states, and block all other requests: limits of the steps of
@@ -225,6 +223,11 @@ class _Parser:
         return _Class(all_but(characters(maybe)) if is_negated else characters(surely))
 
     def _class_part(self) -> tuple[Characters, Characters]:
+        # Rust reads sets of sets here, and Python warns that it will.
+        if found := self._match(r"\[|&&|--|~~"):
+            raise self._fault(
+                f"has {found[0]} in a class, which dialects read differently; escape it"
+            )
         letter = self._next()
         if letter == "\\":
             return (((8, 8),),) * 2 if self._accept("b") else self._escape()
@@ -368,7 +371,7 @@ class Patterns:
     def _determinize(self, automaton: _Nondeterministic) -> Automaton:
         """The deterministic automaton, each of whose states is a set of places."""
         bit_of, ranges = _bits(automaton)
-        states = list[list[tuple[Table, int]]]()
+        states = list[list[tuple[Characters, int]]]()
         known, ends = dict[tuple[frozenset[int], bool], int](), set[int]()
         todo, live = list[frozenset[int]](), automaton.live()
 
@@ -390,7 +393,7 @@ class Patterns:
         while len(states) < len(known):
             found = todo[len(states)]
             if not found:
-                states.append([(table_of(ALL), len(states))])
+                states.append([(ALL, len(states))])
                 continue
             by_mask = dict[int, set[int]]()
             for place in found:
@@ -404,9 +407,7 @@ class Patterns:
             for mask, thens in groups:
                 if (state := state_of(thens)) is not None:
                     leads[state] = leads.get(state, 0) | mask
-            states.append(
-                [(table_of(_of_bits(mask, ranges)), then) for then, mask in leads.items()]
-            )
+            states.append([(_of_bits(mask, ranges), then) for then, mask in leads.items()])
         return Automaton(states, frozenset(ends))
 
 
