@@ -62,6 +62,20 @@ def is_whole(state: State | None) -> bool:
     return state is not None and None in state.stacks
 
 
+def sampled(schema: Any, seed: int, left: int = 250) -> str:
+    """A text of tokens sampled from those that are allowed."""
+    dice, constraint = random.Random(seed), constrained(schema)
+    state, text = constraint.begin, b""
+    left += state.fewest
+    while not is_whole(state):
+        allowed = constraint.allowed(state, left).nonzero()[:, 0].tolist()
+        # Blanks would only use up the room.
+        id = dice.choice([one for one in allowed if TOKENS[one].strip()] or allowed)
+        left -= 1
+        text, state = text + TOKENS[id], constraint.after(state, id)
+    return text.decode()
+
+
 @settings(deadline=None, max_examples=150)
 @given(value=st.dictionaries(st.text(), ANY), indent=st.sampled_from([None, 0, 2, "\t"]))
 def test_every_object_is_read_to_its_end(value: dict[str, Any], indent: int | str | None) -> None:
@@ -244,6 +258,9 @@ SCHEMAS: dict[str, Any] = {
         "minItems": 1,
         "maxItems": 4,
     },
+    "a property of any value": {
+        "allOf": [{"properties": {"a": True}}, {"properties": {"b": {}}, "required": ["a"]}]
+    },
     "a closed tuple": {"prefixItems": [{"const": 1}, {"const": 2}], "items": False},
     "a set": {
         "type": "array",
@@ -251,6 +268,14 @@ SCHEMAS: dict[str, Any] = {
         "uniqueItems": True,
         "minItems": 1,
         "maxItems": 3,
+    },
+    "a set of strings": {"items": {"enum": ["a", 1], "type": "string"}, "uniqueItems": True},
+    "unknown formats": {
+        "anyOf": [
+            {"type": "integer", "format": "int32"},
+            {"enum": ["a"], "format": "letter"},
+            {"type": "array", "items": {"format": "any", "type": "null"}},
+        ]
     },
     "a map": {
         "type": "object",
@@ -301,6 +326,8 @@ def describes(schema: Any, value: Any, root: Any) -> bool:
         name = "Length" if isinstance(value, str) else "Items"
         least, most = schema.get(f"min{name}", 0), schema.get(f"max{name}", len(value))
         found.append(least <= len(value) <= most)
+    if isinstance(value, str):
+        found.append(re.search(schema.get("pattern", ""), value) is not None)
     if type(value) in (int, float):
         found.append(schema.get("minimum", value) <= value <= schema.get("maximum", value))
         found.append("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
@@ -380,6 +407,13 @@ def test_values_that_a_schema_describes(value: Any, is_one: bool) -> None:
         ("a set", '["b", "b"]', False),
         ("a set", "[1, 1.0]", False),
         ("a set", '["a", "b", 1, null]', False),
+        ("a set of strings", '["a"]', True),
+        ("a set of strings", "[1]", False),
+        ("a property of any value", '{"a": null, "b": [1]}', True),
+        ("a property of any value", '{"b": 1}', False),
+        ("unknown formats", '"a"', True),
+        ("unknown formats", "7", True),
+        ("unknown formats", "[null]", True),
         ("a map", '{"b": -3}', True),
         ("a map", '{"c": 3}', False),
         ("a map", '{"a": 30}', False),
@@ -390,6 +424,20 @@ def test_values_that_a_schema_describes(value: Any, is_one: bool) -> None:
 def test_combined_schemas(name: str, text: str, is_one: bool) -> None:
     assert describes(SCHEMAS[name], json.loads(text), SCHEMAS[name]) is is_one
     assert is_whole(after(text.encode(), SCHEMAS[name])) is is_one
+
+
+def test_schemas_that_are_merged_stay_distinct() -> None:
+    """Their rules are found by their ids, which Python would reuse."""
+
+    def within(leaf: Callable[[int], Any], depth: int = 3, n: int = 0) -> Any:
+        parts = {f"{i}": within(leaf, depth - 1, 5 * n + i) for i in range(5)} if depth else {}
+        return {"properties": parts} if depth else leaf(n)
+
+    bounds = within(lambda n: {"minimum": n})
+    schema = {"allOf": [within(lambda _: {"type": "integer"}), bounds]}
+    for n in range(125):
+        texts = [f'{{"{n // 25}": {{"{n // 5 % 5}": {{"{n % 5}": {n - m}}}}}}}' for m in (0, 1)]
+        assert [is_whole(after(text.encode(), schema)) for text in texts] == [True, False], n
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -414,6 +462,58 @@ def test_a_text_ends_within_its_limit_and_is_valid(name: str, seed: int, left: i
     assert describes(schema, value, schema), text
 
 
+# Schemas of random keywords and combinations; `a` and `b` name two of them.
+LEAVES: list[Any] = [
+    *(True, {"type": ["string", "null"]}, {"type": "boolean"}, {"type": "number"}, {"minimum": 2}),
+    *(
+        {"type": "integer", "maximum": 5},
+        {"multipleOf": 3},
+        {"const": 3},
+        {"enum": [3, "ab", True]},
+    ),
+    *({"type": "string", "maxLength": 3}, {"pattern": "^a", "minLength": 2}, {"$ref": "#/$defs/a"}),
+    *({"type": "array", "maxItems": 2}, {"items": {"$ref": "#/$defs/b"}}, {"$ref": "#/$defs/b"}),
+    {"type": "object", "properties": {"k": {"const": 1}, "v": {"$ref": "#/$defs/a"}}},
+    {"type": "object", "properties": {"k": {"const": 2}}, "required": ["k"]},
+    {"properties": {"k": {"type": "integer"}, "v": {}}, "additionalProperties": False},
+    {"type": "object", "additionalProperties": {"$ref": "#/$defs/b"}, "maxProperties": 1},
+]
+
+
+def combinations(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = st.lists(inner, min_size=1, max_size=3)
+    words = st.tuples(st.sampled_from(["anyOf", "oneOf", "allOf"]), several)
+    more = st.sampled_from([one for one in LEAVES if one is not True] + [{}] * 10)
+    return st.builds(lambda word, one: {word[0]: word[1], **one}, words, more) | st.builds(
+        lambda value, name: {"type": "object", "properties": {name: value}, "required": [name]},
+        inner,
+        st.sampled_from("kv"),
+    )
+
+
+COMBINED = st.recursive(st.sampled_from(LEAVES), combinations, max_leaves=6)
+# A reference to itself in a list or an object, as the oracle would not end without.
+NAMED = st.builds(lambda one: {"type": ["array", "string"], "items": one}, COMBINED) | st.builds(
+    lambda one: {"type": "object", "properties": {"v": one}}, COMBINED
+)
+VALUES = [None, True, 3, 4, 6, -2.5, "ab", "a", "b", "abcd", [], [3], ["ab", 4], [[]]]
+
+
+@settings(deadline=None, max_examples=200)
+@given(schema=st.fixed_dictionaries({"allOf": st.tuples(COMBINED)}), a=NAMED, b=NAMED)
+def test_combined_schemas_describe_what_is_written(schema: Any, a: Any, b: Any) -> None:
+    schema = {"allOf": [*schema["allOf"]], "$defs": {"a": a, "b": b}}
+    try:
+        texts = [sampled(schema, seed, 20) for seed in range(3)]
+    except UserError:
+        return
+    for text in texts:
+        assert describes(schema, json.loads(text), schema), text
+    for value in VALUES:
+        if is_whole(after(json.dumps(value).encode(), schema)):
+            assert describes(schema, value, schema), value
+
+
 def test_without_room_it_takes_the_shortest_way() -> None:
     constraint = constrained(PERSON)
     state, text = constraint.begin, b""
@@ -424,13 +524,22 @@ def test_without_room_it_takes_the_shortest_way() -> None:
     assert describes(PERSON, value, PERSON) and value.keys() == {"name", "tags", "friend"}
 
 
-@settings(deadline=None, max_examples=60)
-@given(texts=st.lists(st.text('ab"é€', max_size=7), max_size=6), most=st.integers(0, 9))
+@settings(deadline=None, max_examples=100)
+@given(
+    texts=st.lists(st.text('ab"é€', max_size=7), max_size=6),
+    most=st.none() | st.integers(0, 9),
+    pattern=st.sampled_from(
+        [None, "", "^a*[^b]", "é$", '^(ab|b)*[€"]?$', "^[^\\s]{2,5}$", "^(ab)*$"]
+    ),
+)
 def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
-    texts: list[str], most: int
+    texts: list[str], most: int | None, pattern: str | None
 ) -> None:
     """Found by their lengths within strings, they equal those of a walk byte by byte."""
-    schema = {"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": most + 2}}
+    items: dict[str, Any] = {"type": "string", "minLength": 2}
+    items |= {} if most is None else {"maxLength": most + 2}
+    items |= {} if pattern is None else {"pattern": pattern}
+    schema = {"type": "array", "items": items}
     constraint = constrained(schema)
     state: State | None = constraint.begin
     for byte in json.dumps(texts, ensure_ascii=False).encode()[:-1]:
@@ -438,7 +547,7 @@ def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
         if following is None:
             break
         state = following
-        for left in (3, 6, 100):
+        for left in (3, 6, 100, 10**6):
             allowed = constraint.allowed(state, left)
             for id, token in enumerate(TOKENS):
                 there: State | None = state if token and id != 1 else None
@@ -488,6 +597,7 @@ def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
         ({"type": "integer", "multipleOf": 10**9 + 7}, "takes more than 10,000 states"),
         ({"oneOf": {}}, "#/oneOf={} of the schema must be a list of schemas"),
         ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "#/oneOf .* options 0 and 1 may"),
+        ({"oneOf": [{"const": [1]}, {"const": [1.0]}]}, "#/oneOf .* options 0 and 1 may match"),
         ({"oneOf": [{}, {"type": "null"}]}, "#/oneOf .* options 0 and 1 may match the same"),
         ({"allOf": []}, r"#/allOf=\[\] of the schema must be a list of schemas"),
         ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, "#/pattern .* together with another one"),

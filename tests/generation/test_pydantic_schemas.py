@@ -9,7 +9,6 @@ import datetime
 import enum
 import ipaddress
 import json
-import random
 import uuid
 from typing import Annotated, Any, Literal, Optional
 
@@ -30,7 +29,7 @@ from pydantic import (
     TypeAdapter,
 )
 from tests.conftest import TinyModel
-from tests.generation.test_json_schema import TOKENIZER, TOKENS, after, constrained, is_whole
+from tests.generation.test_json_schema import TOKENIZER, after, is_whole, sampled
 
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -204,20 +203,6 @@ def test_valid_texts_are_accepted(model: type[BaseModel]) -> None:
         assert is_whole(after(dense.encode(), model.model_json_schema())), dense
 
 
-def sampled(schema: Any, seed: int, left: int = 250) -> str:
-    """A text of tokens sampled from those that are allowed."""
-    dice, constraint = random.Random(seed), constrained(schema)
-    state, text = constraint.begin, b""
-    left += state.fewest
-    while not is_whole(state):
-        allowed = constraint.allowed(state, left).nonzero()[:, 0].tolist()
-        # Blanks would only use up the room.
-        id = dice.choice([one for one in allowed if TOKENS[one].strip()] or allowed)
-        left -= 1
-        text, state = text + TOKENS[id], constraint.after(state, id)
-    return text.decode()
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_sampled_texts_are_valid(model: type[BaseModel]) -> None:
     texts = [sampled(model.model_json_schema(), seed) for seed in range(25)]
@@ -294,6 +279,35 @@ def test_a_url_has_a_maximum_length_and_any_scheme() -> None:
     longest = "https://a.example/" + "b" * (2083 - 18)
     assert is_whole(after(f'"{longest}"'.encode(), schema))
     assert not is_whole(after(f'"{longest}b"'.encode(), schema))
+
+
+@pytest.mark.parametrize(
+    ("format", "good", "bad"),
+    [
+        (
+            "hostname",
+            ["a", "a-b.c", ".".join(["a" * 30] * 6)],
+            ["a" * 64, ".".join(["a" * 60] * 5)],
+        ),
+        ("hostname", ["xn--a.org"], ["-a", "a-", "a..b", "1.2.3.4", ".a", ""]),
+        (
+            "email",
+            ["a.b@c.de", "a" * 32 + "@" + "b." * 5 + "c"],
+            ["a" * 65 + "@b.c", "a@b", "a..b@c.d"],
+        ),
+        (
+            "email",
+            [],
+            [".a@b.c", "a.@b.c", "a@" + "b" * 64 + ".c", "a@" + ("b" * 60 + ".") * 5 + "c"],
+        ),
+    ],
+)
+def test_names_of_hosts_keep_to_the_limits_of_their_standards(
+    format: str, good: list[str], bad: list[str]
+) -> None:
+    schema = {"type": "string", "format": format}
+    assert [is_whole(after(f'"{text}"'.encode(), schema)) for text in good] == [True] * len(good)
+    assert [is_whole(after(f'"{text}"'.encode(), schema)) for text in bad] == [False] * len(bad)
 
 
 def test_unknown_formats_are_annotations() -> None:

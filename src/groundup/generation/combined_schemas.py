@@ -30,16 +30,17 @@ def merge(schemas: Sequence[Keywords], place: str) -> Keywords | None:
     for schema in schemas:
         for word, value in schema.items():
             if word in found:
-                found[word] = _intersect(word, found[word], value, f"{place}/{word}")
-            else:
-                found[word] = value
+                value = _intersect(word, found[word], value, f"{place}/{word}")
+            if value is _NOTHING:
+                return None
+            found[word] = value
     if any(isinstance(one.get("properties"), dict) for one in schemas):
         found["properties"] = _merge_properties(schemas)
     if sum(1 for one in schemas if one.keys() & {"prefixItems", "items"}) > 1 and (
         "prefixItems" in found
     ):
         raise _unsupported(f"{place}/prefixItems", "items of another schema")
-    return None if any(value is _NOTHING for value in found.values()) else found
+    return found
 
 
 def _intersect(word: str, one: Any, other: Any, place: str) -> Any:

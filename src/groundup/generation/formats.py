@@ -4,7 +4,8 @@ r"""The string formats of JSON Schema's `format`, as regular expressions.
                             calendar days, an offset in every time, no leap seconds
     duration                RFC 3339, appendix A: P1Y2M, P3DT4H, PT5M6S, P7W
     uuid                    RFC 9562; uuid1 and uuid3 to uuid8 for one version (pydantic)
-    email, hostname         RFC 5321's dot-string at a hostname with a dot; RFC 1123's labels
+    email, hostname         RFC 5321's dot-string at a hostname with a dot; RFC 1123's labels, with
+                            limits of parts that keep the whole within the limits of these standards
     ipv4, ipv6              RFC 2673, RFC 4291; ipvanyaddress for either (pydantic)
     uri                     RFC 3986: a scheme with a path, or with a host (a name or an ipv4
                             address, optionally a port of up to four digits)
@@ -37,10 +38,10 @@ _DURATION = (
     rf"{_COUNT}Y({_COUNT}M({_COUNT}D)?)?)({_OF_DAY})?)"
 )
 _HEX = "[0-9a-fA-F]"
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# The last label begins with a letter, so that no IPv4 address is a name.
-_LAST = r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = rf"({_LABEL}\.)*{_LAST}"
+# Six labels of at most 30 characters: a name has at most 253 characters, an address 254. The last
+# label begins with a letter, so that no IPv4 address is a name.
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,28}[A-Za-z0-9])?"
+_LAST = r"[A-Za-z]([A-Za-z0-9-]{0,28}[A-Za-z0-9])?"
 _BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = rf"{_BYTE}(\.{_BYTE}){{3}}"
 _GROUP = rf"{_HEX}{{1,4}}"
@@ -62,7 +63,8 @@ _IPV6 = "|".join(
         ),
     ]
 )
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+# At most 63 characters before the @; the standard allows 64.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 _LETTER = rf"([A-Za-z0-9._~!$&'()*+,;=:@-]|%{_HEX}{_HEX})"
 _PATH, _QUERY = f"({_LETTER}|/)*", rf"({_LETTER}|[/?])*"
 # Labels of a uri's host have no maximum length: counting would multiply the states by maxLength.
@@ -77,8 +79,8 @@ FORMATS = {
     "date-time": f"{_DATE}T{_TIME}",
     "duration": _DURATION,
     "uuid": rf"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}",
-    "email": rf"{_ATOM}(\.{_ATOM})*@({_LABEL}\.)+{_LAST}",
-    "hostname": _HOST,
+    "email": rf"{_ATOM}(\.?{_ATOM}){{0,31}}@({_LABEL}\.){{1,5}}{_LAST}",
+    "hostname": rf"({_LABEL}\.){{0,5}}{_LAST}",
     "ipv4": _IPV4,
     "ipv6": _IPV6,
     "ipvanyaddress": f"{_IPV4}|{_IPV6}",

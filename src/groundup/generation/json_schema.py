@@ -235,7 +235,8 @@ class _Compiler:
         properties = [one.get("properties") for one in keywords]
         size = sum(len(one) for one in (*keywords, *properties) if isinstance(one, dict))
         self._spend(size * len(parts), place)
-        return merge(keywords, place)
+        self._made.append(found := merge(keywords, place))
+        return found
 
     def _merged(self, schema: Any, place: str) -> Mapping[str, Any] | None:
         """The keywords of a schema and of its references; None if no value matches."""
@@ -247,7 +248,8 @@ class _Compiler:
             if word in keywords:
                 return self._of_options(word, keywords, place)
         if "const" in keywords or "enum" in keywords:
-            return _values(keywords, place)
+            texts = [spelled(value).text for value in _values(keywords, place)]
+            return one_of(texts) if texts else Choice(())
         types = _types(keywords, place)
         if types is None:
             return ANY
@@ -331,9 +333,9 @@ class _Compiler:
         for name, value in (("pattern", pattern), ("format", format)):
             if name in schema and not isinstance(value, str):
                 raise _fault(f"{place}/{name}", value, "a string")
-        if format not in FORMATS and pattern is None:
+        if format is None and pattern is None:
             return string_grammar(least, most)
-        if format in FORMATS and pattern is not None:
+        if format is not None and pattern is not None:
             raise UserError(
                 f"{place}/pattern of the schema is not supported next to format={format}; leave "
                 "one of them out"
@@ -387,14 +389,16 @@ class _Compiler:
         if not isinstance(is_set, bool):
             raise _fault(f"{place}/uniqueItems", is_set, "true or false")
         if is_set and (most is None or most > 1):
-            keywords = None if first else self._merged(schema.get("items", True), f"{place}/items")
-            values = None if keywords is None else _listed_values(keywords)
+            items = None if first else self._merged(schema.get("items", True), f"{place}/items")
+            values = None
+            if items is not None and items.keys() & {"enum", "const"}:
+                values = {canonical(one): one for one in _values(items, f"{place}/items")}
             if values is None or len(values) > _MOST_UNIQUE:
                 raise UserError(
                     f"{place}/uniqueItems of the schema is supported only for items of an enum of "
                     f"at most {_MOST_UNIQUE} values; leave it out, and remove duplicates yourself"
                 )
-            texts = [spelled(value) for value in {canonical(one): one for one in values}.values()]
+            texts = [spelled(value) for value in values.values()]
             self._spend(len(texts) << len(texts), place)
             return set_grammar(texts, least, most)
         item = self._compiled(schema.get("items", True), f"{place}/items")
@@ -457,6 +461,8 @@ def _own_keywords(schema: Mapping[str, Any]) -> dict[str, Any]:
     names = _DESCRIBES | {"$ref", "allOf"}
     if not schema.keys().isdisjoint(("anyOf", "oneOf")):
         names = names - {"discriminator"}
+    if isinstance(schema.get("format"), str) and schema["format"] not in FORMATS:
+        names |= {"format"}
     return {
         name: value
         for name, value in schema.items()
@@ -530,26 +536,19 @@ def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
     return [one for one in types if one != "integer" or "number" not in types]
 
 
-def _values(schema: Mapping[str, Any], place: str) -> Node:
-    """One of the values of `enum` or `const`."""
+def _values(schema: Mapping[str, Any], place: str) -> list[Any]:
+    """The values that `enum`, `const` and `type` allow."""
     _alone("enum", schema, place, {"type", "const"})
     values = schema.get("enum", [schema.get("const")])
     if not isinstance(values, list) or not values:
         raise _fault(f"{place}/enum", values, "a list of values, at least one")
     types = _types({"type": schema["type"]} if "type" in schema else {}, place)
-    kept = [
+    return [
         value
         for value in values
         if (types is None or any(IS_TYPE[type](value) for type in types))
-        and ("const" not in schema or _same(value, schema["const"]))
+        and ("const" not in schema or canonical(value) == canonical(schema["const"]))
     ]
-    texts = [spelled(value).text for value in kept]
-    return one_of(texts) if texts else Choice(())
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON; True differs from 1."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _bounds(
