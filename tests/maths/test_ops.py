@@ -801,6 +801,7 @@ def ones(*shape: int) -> Tensor:
         (lambda: cat([ones(2, 3), ones(3, 2)]), ["(2, 3)", "(3, 2)"]),
         (lambda: cat([ones(2, 3), ones(3)], 1), ["(2, 3)", "(3,)"]),
         (lambda: cat([ones(2, 3), ones(2, 3)], 2), ["(2, 3)"]),
+        (lambda: cat([Tensor(1.0), ones(3)]), ["()", "(3,)"]),
         (lambda: cat([]), ["at least one"]),
         (lambda: stack([ones(2), ones(3)]), ["2", "3"]),
         (lambda: einsum("ij,jk->ik", ones(2, 3), ones(4, 5)), ["(2, 3)", "(4, 5)", "'j'"]),

@@ -694,8 +694,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     ends = np.cumsum(lengths, dtype=int).tolist()
 
     def slice_of(start: int, end: int) -> Rule:
-        axis = dim % tensors[0].ndim
-        return lambda g, _: g[(slice(None),) * axis + (slice(start, end),)]
+        return lambda g, _: g[(slice(None),) * (dim % g.ndim) + (slice(start, end),)]
 
     rules = tuple(slice_of(start, end) for start, end in zip([0, *ends], ends, strict=False))
     return tensors[0].apply(
