@@ -378,6 +378,7 @@ def test_a_copy_of_an_adapted_model_is_independent(folder: Path) -> None:
         ({"name": "there"}, r"already has an adapter called 'there'; .* other than there"),
         ({"name": "v1.5"}, r"'v1.5' cannot be an adapter's name; .*without dots"),
         ({"name": "keys"}, r"'keys' cannot be an adapter's name"),
+        ({"name": "training"}, r"'training' cannot be an adapter's name"),
         ({"name": ""}, r"'' cannot be an adapter's name"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -91,7 +91,7 @@ def _check_name(model: nn.Module, name: str) -> None:
             f"{', '.join(known)}"
         )
     # Names become parts of parameter paths and keys of an nn.ModuleDict.
-    if not name or "." in name or hasattr(nn.ModuleDict, name):
+    if not name or "." in name or hasattr(nn.ModuleDict(), name):
         raise UserError(
             f"{name!r} cannot be an adapter's name; choose a name without dots that is no "
             "attribute of nn.ModuleDict, such as 'default'"
