@@ -50,6 +50,16 @@ def may_mount() -> bool:
 
 
 @contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """A folder where nobody may write, not even root; only where `may_mount`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _mounted(folder, 2**16):
+        words = ["mount", "-o", "remount,ro", str(folder)]
+        subprocess.run(words, check=True, capture_output=True)
+        yield folder
+
+
+@contextlib.contextmanager
 def _mounted(folder: Path, size: int) -> Iterator[None]:
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     subprocess.run(words, check=True, capture_output=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch  # noqa: F401 (as experiments with models have it)
 
-from full_disks import small_disk
+from full_disks import may_mount, read_only, small_disk
 from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
@@ -210,6 +210,26 @@ def test_a_file_is_rejected_and_a_new_or_empty_folder_is_accepted(tmp_path: Path
     (tmp_path / "empty").mkdir()
     check_folder(tmp_path / "empty", "heights")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not may_mount(), reason="root may write anywhere else")
+@pytest.mark.parametrize("inside", ["", "new", "new/deeper"])
+def test_a_place_that_is_not_writable_is_refused_before_any_work(
+    tmp_path: Path, inside: str
+) -> None:
+    with (
+        read_only(tmp_path / "disk") as disk,
+        pytest.raises(UserError, match=rf"cannot be written: {re.escape(str(disk))} is read-only"),
+    ):
+        check_folder(disk / inside, "heights")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_below_what_is_none_is_refused_before_any_work(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=f"needs a folder, and .*{kind} is none"):
+        check_folder(tmp_path / kind / "new", "heights")
 
 
 def test_cells() -> None:

@@ -42,6 +42,7 @@ from groundup.runs.files import (
     is_number,
     is_sealed,
     read_json_object,
+    require_writable_folder,
     temporary_folder,
     write_bytes,
     write_json,
@@ -77,10 +78,11 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
 
     `pieces` are names of files that a stopped experiment may have left to continue from. Returns
     whether there are any results or pieces. Raises `UserError` for a file, another experiment's
-    folder, and other files.
+    folder, other files, and a place that is not writable.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, but an experiment needs a folder; choose another out")
+    require_writable_folder(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     there = _previous(folder).get("experiment")

@@ -309,6 +309,19 @@ def writable(
         )
 
 
+def require_writable_folder(folder: Path) -> None:
+    """Check, before any work, that `folder` can be written, or created where it does not exist.
+
+    Creates nothing. Raises `UserError` if it cannot: a file or a link to nowhere is in the way, or
+    the folder, or the nearest one above it, is not writable.
+    """
+    existing = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not existing.is_dir():
+        raise UserError(f"--out={folder} needs a folder, and {existing} is none; name another one")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"--out={folder} cannot be written: {existing} is read-only; name another")
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths name the same file, links included."""
     try:

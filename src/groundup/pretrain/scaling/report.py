@@ -26,7 +26,12 @@ from groundup.report.plots import COLORS, GREY, titled
 from groundup.report.table import Cell, Table, decimals, number, short_number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
-from groundup.runs.files import read_json_object, temporary_folder, write_json
+from groundup.runs.files import (
+    read_json_object,
+    require_writable_folder,
+    temporary_folder,
+    write_json,
+)
 
 _KIND = "scaling fit"
 _CURVES = 200
@@ -86,9 +91,11 @@ def fit_table(
 
 
 def check_folder(out: Path) -> None:
-    """Refuse, before any work, a folder with other files. Raises `UserError`."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file; name a folder")
+    """Refuse, before any work, a folder with other files or that cannot be written.
+
+    Raises `UserError`.
+    """
+    require_writable_folder(out)
     if not out.is_dir() or not any(out.iterdir()):
         return
     with contextlib.suppress(UserError):
