@@ -186,6 +186,21 @@ def test_help_of_a_number_has_its_unit_and_default(
         assert "(default: " in told, option
 
 
+def test_help_names_an_option_as_it_is_typed() -> None:
+    for stage in (*STAGES.values(), *EXPERIMENTS.values()):
+        fields = stage.config.model_fields
+        for name, field in fields.items():
+            said = {*re.findall(r"\w+", field.description or "")}
+            assert not {one for one in fields if "_" in one} & said, (stage.name, name)
+
+
+def test_help_says_what_force_does_to_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--help"]) == 0
+    assert "--force write into a folder that holds other files" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_help_says_which_commands_continue_after_a_stop(capsys: pytest.CaptureFixture[str]) -> None:
     training = [one.command for one in STAGES.values() if issubclass(one.config, TrainingConfig)]
     assert "pretrain" in training

@@ -512,7 +512,7 @@ class BestOfNConfig(StageConfig):
     across_prompts_except: tuple[str, ...] = Field(
         (),
         description="prompts of these sources, such as harm-*, and pairs of their answers take no "
-        "part in across_prompts",
+        "part in --across-prompts",
     )
     min_reward: Bound | None = Field(
         None,

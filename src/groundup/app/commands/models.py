@@ -246,7 +246,7 @@ def export(
     out: Annotated[
         Path | None, Parameter(help="folder to write (default: next to the model)")
     ] = None,
-    force: Force = False,
+    force: Annotated[Force, Parameter(help="write into a folder that holds other files")] = False,
 ) -> None:
     """Write a model in a format that other programs read, and check that it is the same."""
     from groundup.formats.export import export as write
