@@ -149,6 +149,8 @@ def test_no_time_is_reported_if_an_earlier_start_did_part_of_it(tmp_path: Path) 
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "cells").mkdir()
     assert check_folder(tmp_path / "left", "heights", ["cells"])
+    (tmp_path / "killed" / ".partial").mkdir(parents=True)
+    assert not check_folder(tmp_path / "killed", "heights")
 
 
 def test_markdown_rows_have_a_cell_for_each_column() -> None:

@@ -7,7 +7,10 @@ import fcntl
 import json
 import os
 import random
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from groundup.runs.files import (
     errors_naming,
     is_count,
     is_number,
+    is_unused,
     lock,
     os_error,
     read_json_object,
@@ -118,6 +122,31 @@ def test_files_that_belong_together_appear_together(tmp_path: Path) -> None:
     with temporary_folder(folder, replaces=["a", "model*"]) as aside:
         write_text(aside / "a", "new")
     assert names(folder) == {"a", "mine"} and (folder / "a").read_text() == "new"
+
+
+def test_one_process_at_a_time_writes_files_that_belong_together(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with folder_aside(folder) as aside:
+        write_text(aside / "a", "first")
+        with pytest.raises(UserError, match=r"is writing to .*out; wait"), folder_aside(folder):
+            pytest.fail("both write to one place")
+        write_text(aside / "b", "first")
+    assert names(folder) == {"a", "b"} and (folder / "a").read_text() == "first"
+
+
+def test_a_folder_where_a_process_was_killed_while_writing_is_unused(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    killed = (
+        "import os, sys; from pathlib import Path; from groundup.runs.files import folder_aside\n"
+        "with folder_aside(Path(sys.argv[1])) as aside:\n"
+        "    (aside / 'a').write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(folder)])
+    assert done.returncode == -signal.SIGKILL and names(folder) > set()
+    assert is_unused(folder) and is_unused(tmp_path / "new")
+    with folder_aside(folder) as aside:
+        write_text(aside / "b", "whole")
+    assert names(folder) == {"b"} and not is_unused(folder)
 
 
 def numpy_file(path: Path) -> None:

@@ -35,7 +35,13 @@ from groundup.formats.modelfile import modelfile, written
 from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.verify import opened_by_transformers
 from groundup.runs.console import say
-from groundup.runs.files import read_json_object, same_file, temporary_folder, write_text
+from groundup.runs.files import (
+    is_unused,
+    read_json_object,
+    same_file,
+    temporary_folder,
+    write_text,
+)
 
 # The file that identifies an earlier export.
 _HF_MARK = ".groundup-export"
@@ -87,7 +93,7 @@ def _refuse_other_files(out: Path, found: StoredModel, to: str, force: bool) -> 
         raise UserError(f"--out={out} is the folder of the model itself; give another folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is a file; give a folder")
-    if not out.is_dir() or not any(out.iterdir()):
+    if is_unused(out):
         return
     if (out / "run.json").exists():
         raise UserError(f"--out={out} holds the files of a run; give another folder")

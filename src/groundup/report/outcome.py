@@ -40,7 +40,7 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
     is_number,
-    is_sealed,
+    is_unused,
     read_json_object,
     require_writable_folder,
     temporary_folder,
@@ -83,7 +83,7 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, but an experiment needs a folder; choose another out")
     require_writable_folder(folder)
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if is_unused(folder):
         return False
     there = _previous(folder).get("experiment")
     if there is None and {one.name for one in folder.iterdir()} <= set(pieces):

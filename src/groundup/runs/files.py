@@ -39,6 +39,8 @@ _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+), kind: |\[Er
 # Errors of disks, never of networks.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _SEAL = "sha256"
+# The files of `temporary_folder` while it writes; they remain if it is killed.
+_PARTIAL, _PARTIAL_LOCK = ".partial", ".partial.lock"
 
 
 # Errors.
@@ -204,8 +206,12 @@ def locked(path: Path, option: str = "--out") -> Iterator[None]:
     try:
         yield
     finally:
-        Path(taken.lock_file).unlink(missing_ok=True)
-        taken.release()
+        _release(taken)
+
+
+def _release(taken: FileLock) -> None:
+    Path(taken.lock_file).unlink(missing_ok=True)
+    taken.release()
 
 
 @contextlib.contextmanager
@@ -217,14 +223,18 @@ def temporary_folder(
     When the block ends, all files are synced, files in `folder` that match a pattern of `replaces`
     are removed, and the new files are renamed into place: `first` before the others, because it
     announces them, and `last` after them, because it completes them. When the block fails, the new
-    files are removed, and `folder` too if it did not exist before.
+    files are removed, and `folder` too if it did not exist before. Raises `UserError` while another
+    process does the same in `folder`.
     """
     new = not folder.is_dir()
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder / _PARTIAL
+    with errors_naming(folder, partial):
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = lock(folder / _PARTIAL_LOCK, f"writing to {folder}")
     try:
         with errors_naming(folder, partial):
-            partial.mkdir(parents=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
             yield partial
             names = sorted(os.listdir(partial), key=lambda name: (name == last, name != first))
             for name in names:
@@ -238,10 +248,17 @@ def temporary_folder(
             sync_folder(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        _release(taken)
         if new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+    _release(taken)
+
+
+def is_unused(folder: Path) -> bool:
+    """Whether a folder is missing, empty, or has only the files of a killed `temporary_folder`."""
+    return not folder.is_dir() or {*os.listdir(folder)} <= {_PARTIAL, _PARTIAL_LOCK}
 
 
 def _sync_and_set_mode(path: Path, target: Path, sync: bool) -> None:

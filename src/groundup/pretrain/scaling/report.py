@@ -27,6 +27,7 @@ from groundup.report.table import Cell, Table, decimals, number, short_number, t
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
+    is_unused,
     read_json_object,
     require_writable_folder,
     temporary_folder,
@@ -96,7 +97,7 @@ def check_folder(out: Path) -> None:
     Raises `UserError`.
     """
     require_writable_folder(out)
-    if not out.is_dir() or not any(out.iterdir()):
+    if is_unused(out):
         return
     with contextlib.suppress(UserError):
         if read_json_object(out / RESULT).get("kind") == _KIND:
