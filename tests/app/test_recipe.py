@@ -18,7 +18,7 @@ from groundup.app.recipe import Recipe, read_recipe, shipped
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
-from groundup.runs.folder import read_run
+from groundup.runs.folder import Run, read_run
 from groundup.tune.config import SFTConfig
 from miniature import RECIPE, write_miniature
 
@@ -747,6 +747,11 @@ def test_an_invalid_model_is_named(tmp_path: Path) -> None:
         find_model(mine)
     with pytest.raises(UserError, match="no model folder"):
         find_model(tmp_path / "nowhere")
+    for stage, told in (("sft", "has no model yet; rerun"), ("tokenizer", "contains no model")):
+        out = tmp_path / f"{stage} that was stopped"
+        Run.open(out, stage, SFTConfig(model=mine, data=mine, out=out)).close()
+        with pytest.raises(UserError, match=told):
+            find_model(out)
 
 
 def test_a_named_model_is_not_downloaded_by_reading(

@@ -12,6 +12,7 @@ from groundup.app.stages import STAGES, Stage
 from groundup.data.packs.manifest import HUB, MODELS, PACK
 from groundup.errors import UserError, nearest
 from groundup.formats.locate import holds_model, is_gguf, locate
+from groundup.runs.folder import read_run
 from groundup.train.ranges import check_text
 
 FILE = "recipe.toml"
@@ -79,6 +80,11 @@ def find_model(path: Path | str, of_data: str = "give data with --data") -> Path
 
         if is_stage(path):
             raise UserError(f"{str(path)!r} is a folder of data; give the folder of a model here")
+        if _is_run_of_model(path):
+            raise UserError(
+                f"the run in {str(path)!r} has no model yet; "
+                "rerun the command that started it to continue"
+            )
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
         raise UserError(f"the folder {str(path)!r} contains no model (config.json); {remedy}")
@@ -93,6 +99,14 @@ def find_model(path: Path | str, of_data: str = "give data with --data") -> Path
             "rerun the command that started it to continue"
         )
     return path / max(models)[2]
+
+
+def _is_run_of_model(path: Path) -> bool:
+    """Whether a stage that makes a model has begun in a folder."""
+    with suppress(UserError):  # no run, or a damaged one
+        stage = STAGES.get(str(read_run(path).get("stage")))
+        return stage is not None and stage.makes == "model"
+    return False
 
 
 def _suggestion(path: Path) -> str:
