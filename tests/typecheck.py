@@ -1,25 +1,31 @@
 """Run-time checks of shapes and types in tests.
 
 In the default suite `check_shapes` checks the functions and dataclasses that have a shape in their
-annotations, by jaxtyping; `mypy` checks the other types. `make test-typed` checks every function by
-jaxtyping's own import hook, which takes several times as long. The checker of both is beartype,
-where an int may stand for a float (PEP 484).
+annotations, by jaxtyping; `mypy` checks the other types. Each function is checked once for the same
+dtypes and shapes, since a check takes longer than many a small function. `make test-typed` checks
+every call of every function by jaxtyping's own import hook, which takes several times as long. The
+checker of both is beartype, where an int may stand for a float (PEP 484).
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import functools
 import re
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from threading import Lock
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar, get_args
 
 import jaxtyping
+import numpy as np
+import torch
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 
@@ -49,9 +55,65 @@ def shaped(thing: Any) -> Any:
     """`thing`, a function or a class, checked if its annotations have a shape."""
     values = vars(sys.modules[thing.__module__])
     words = re.findall(r"\w+", " ".join(map(str, getattr(thing, "__annotations__", {}).values())))
-    if any(_has_shape(values.get(word)) for word in words):
-        return jaxtyping.jaxtyped(thing, typechecker=checker)
+    if not any(_has_shape(values.get(word)) for word in words):
+        return thing
+    if not isinstance(thing, type):
+        return _checked_once(thing)
+    if dataclasses.is_dataclass(thing) and "__init__" in vars(thing):
+        thing.__init__ = _checked_once(thing.__init__)
     return thing
+
+
+def _checked_once(function: Any) -> Callable[..., Any]:
+    """`function` with a check of each combination of dtypes and shapes that it has not met.
+
+    A check depends on nothing else of tensors. Of other values it depends on their types.
+    """
+    returned, lock = list[Any](), Lock()
+
+    def known(*args: Any, **named: Any) -> Any:
+        return returned[-1]
+
+    # The annotations of the function are strings, which its globals resolve.
+    known = FunctionType(known.__code__, function.__globals__, closure=known.__closure__)
+    check_call = jaxtyping.jaxtyped(function, typechecker=checker)
+    check_result = jaxtyping.jaxtyped(functools.wraps(function)(known), typechecker=checker)
+    met = set[Hashable]()
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling() or jaxtyping.config.jaxtyping_disable:
+            return function(*args, **named)
+        given = (*map(_kind, args), *((name, _kind(value)) for name, value in named.items()))
+        if given not in met:
+            result = check_call(*args, **named)
+            met.add(given)
+        else:
+            result = function(*args, **named)
+            if (given, _kind(result)) in met:
+                return result
+            with lock:
+                returned[:] = [result]
+                check_result(*args, **named)
+                returned.clear()
+        met.add((given, _kind(result)))
+        return result
+
+    return call
+
+
+def _kind(value: Any) -> Hashable:
+    """What a check of this value depends on."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return type(value), value.dtype, value.shape
+    if isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        types = frozenset(map(type, items))
+        return type(value), types if types <= _PLAIN else tuple(map(_kind, items))
+    return type(value)
+
+
+_PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 def _has_shape(annotation: object) -> bool:
