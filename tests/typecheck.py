@@ -1,9 +1,9 @@
 """Run-time checks of shapes and types in tests.
 
 In the default suite `check_shapes` checks the functions and dataclasses that have a shape in their
-annotations, by jaxtyping; `mypy` checks the other types. Each function is checked once for the same
-dtypes and shapes, since a check takes longer than many a small function. `make test-typed` checks
-every call of every function by jaxtyping's own import hook, which takes several times as long. The
+annotations, by jaxtyping; `mypy` checks the other types. It checks calls with the same dtypes and
+shapes once, since a check takes longer than many a small function. `make test-typed` checks every
+call of every function by jaxtyping's own import hook, which takes several times as long. The
 checker of both is beartype, where an int may stand for a float (PEP 484).
 """
 
@@ -65,38 +65,38 @@ def shaped(thing: Any) -> Any:
 
 
 def _checked_once(function: Any) -> Callable[..., Any]:
-    """`function` with a check of each combination of dtypes and shapes that it has not met.
+    """`function`, whose arguments and result are checked after each call of a new kind.
 
-    A check depends on nothing else of tensors. Of other values it depends on their types.
+    A check depends on nothing of a tensor but its dtype and shape, and of other values on their
+    types.
     """
-    returned, lock = list[Any](), Lock()
+    returned, lock, met = list[Any](), Lock(), set[Hashable]()
 
-    def known(*args: Any, **named: Any) -> Any:
-        return returned[-1]
+    @functools.cache  # once, and not for functions that no test calls
+    def checked() -> Callable[..., Any]:
+        def known(*args: Any, **named: Any) -> Any:
+            return returned[0]
 
-    # The annotations of the function are strings, which its globals resolve.
-    known = FunctionType(known.__code__, function.__globals__, closure=known.__closure__)
-    check_call = jaxtyping.jaxtyped(function, typechecker=checker)
-    check_result = jaxtyping.jaxtyped(functools.wraps(function)(known), typechecker=checker)
-    met = set[Hashable]()
+        # The function's annotations are strings, which are names of its own module.
+        known = FunctionType(known.__code__, function.__globals__, closure=known.__closure__)
+        return jaxtyping.jaxtyped(functools.wraps(function)(known), typechecker=checker)
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
+        result = function(*args, **named)
         if torch.compiler.is_compiling() or jaxtyping.config.jaxtyping_disable:
-            return function(*args, **named)
-        given = (*map(_kind, args), *((name, _kind(value)) for name, value in named.items()))
-        if given not in met:
-            result = check_call(*args, **named)
-            met.add(given)
-        else:
-            result = function(*args, **named)
-            if (given, _kind(result)) in met:
-                return result
+            return result
+        kind = (
+            _kind(result),
+            *map(_kind, args),
+            *((name, _kind(one)) for name, one in named.items()),
+        )
+        if kind not in met:
             with lock:
                 returned[:] = [result]
-                check_result(*args, **named)
+                checked()(*args, **named)
                 returned.clear()
-        met.add((given, _kind(result)))
+            met.add(kind)
         return result
 
     return call
