@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from groundup.text.rows import RefusalPrompt
 from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
 from pages import assert_self_contained
+from preloaded import Process
 
 # In every harmful text of the data below; must appear nowhere else.
 HARM = "vile deed"
@@ -90,11 +89,9 @@ def said(config: EvalConfig) -> str:
     words = [sys.executable, "-m", "groundup", "eval", "report"]
     words += [str(model) for model in config.models]
     words += ["--data", str(config.data), "--out", str(config.out), "--dtype", "float32"]
-    done = subprocess.run(
-        [*words, "--threads", "1"], capture_output=True, text=True, env=os.environ, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    code, said = Process([*words, "--threads", "1"]).communicate()
+    assert code == 0, said
+    return said
 
 
 @pytest.fixture(scope="module")
