@@ -116,9 +116,11 @@ def test_every_number_of_a_command_has_both_bounds() -> None:
     assert few <= seen
 
 
+@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))])
 @pytest.mark.parametrize("words", list(words_of()), ids=" ".join)
 def test_hostile_numbers_end_in_one_sentence(
     words: tuple[str, ...],
+    part: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -160,12 +162,13 @@ def test_hostile_numbers_end_in_one_sentence(
         "learn predict": ["1.2", "a"],
         "scaling fit": ["x.jsonl"],
     }
-    for name, (one, *_) in numbers(words).items():
+    for place, (name, (one, *_)) in enumerate(numbers(words).items()):
         more = needed.get(" ".join(words), [])
         assert one.most is not None
-        # A setting that commands share is tried by all that is hostile in the first of them.
-        all_of_them = [*HOSTILE, str(below(one))]
-        some = all_of_them if words == first_with(name, one) else HOSTILE[:1]
+        # A setting that commands share is tried by all that is hostile in the first of them, by
+        # another third of it in each part.
+        third = [*HOSTILE[(place + part) % 3 :: 3], str(below(one))]
+        some = third if words == first_with(name, one) else HOSTILE[:1]
         for value in [*some, str(one.most * 2 + 1)]:
             assert main([*words, *more, f"{name}={value}"]) == 2, (name, value)
             said = capsys.readouterr().err
