@@ -40,6 +40,7 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
     is_number,
+    is_sealed,
     is_unused,
     read_json_object,
     require_writable_folder,
