@@ -126,9 +126,9 @@ def test_files_that_belong_together_appear_together(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time_writes_files_that_belong_together(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    with folder_aside(folder) as aside:
+    with temporary_folder(folder) as aside:
         write_text(aside / "a", "first")
-        with pytest.raises(UserError, match=r"is writing to .*out; wait"), folder_aside(folder):
+        with pytest.raises(UserError, match=r"is writing to .*out; wait"), temporary_folder(folder):
             pytest.fail("both write to one place")
         write_text(aside / "b", "first")
     assert names(folder) == {"a", "b"} and (folder / "a").read_text() == "first"
@@ -137,14 +137,15 @@ def test_one_process_at_a_time_writes_files_that_belong_together(tmp_path: Path)
 def test_a_folder_where_a_process_was_killed_while_writing_is_unused(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     killed = (
-        "import os, sys; from pathlib import Path; from groundup.runs.files import folder_aside\n"
-        "with folder_aside(Path(sys.argv[1])) as aside:\n"
+        "import os, sys; from pathlib import Path\n"
+        "from groundup.runs.files import temporary_folder\n"
+        "with temporary_folder(Path(sys.argv[1])) as aside:\n"
         "    (aside / 'a').write_text('half'); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", killed, str(folder)])
     assert done.returncode == -signal.SIGKILL and names(folder) > set()
     assert is_unused(folder) and is_unused(tmp_path / "new")
-    with folder_aside(folder) as aside:
+    with temporary_folder(folder) as aside:
         write_text(aside / "b", "whole")
     assert names(folder) == {"b"} and not is_unused(folder)
 
