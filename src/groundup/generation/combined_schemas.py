@@ -17,8 +17,8 @@ from groundup.errors import UserError
 
 Keywords = Mapping[str, Any]
 _NOTHING, _OBJECT = object(), frozenset({"object"})
-_LEAST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
-_MOST = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
+_LOWER_LIMITS = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
+_UPPER_LIMITS = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
 
 
 def merge(schemas: Sequence[Keywords], place: str) -> Keywords | None:
@@ -48,8 +48,8 @@ def _intersect(word: str, one: Any, other: Any, place: str) -> Any:
     if canonical(one) == canonical(other):
         return one
     match one, other:
-        case int() | float(), int() | float() if word in _LEAST | _MOST:
-            return max(one, other) if word in _LEAST else min(one, other)
+        case int() | float(), int() | float() if word in _LOWER_LIMITS | _UPPER_LIMITS:
+            return max(one, other) if word in _LOWER_LIMITS else min(one, other)
         case list(), list() if word == "required":
             return [*one, *(name for name in other if name not in one)]
         case list(), list() if word == "enum":

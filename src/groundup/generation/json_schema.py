@@ -37,7 +37,6 @@ from urllib.parse import unquote
 
 from groundup.errors import UserError, shorten
 from groundup.generation.combined_schemas import Outline, canonical, discriminators, merge
-from groundup.generation.formats import FORMATS, format_automaton
 from groundup.generation.grammar import Automaton, Choice, Concatenation, Node, Rule
 from groundup.generation.json_values import (
     ANY,
@@ -57,6 +56,7 @@ from groundup.generation.json_values import (
 )
 from groundup.generation.number_bounds import Bounds, bounded_number
 from groundup.generation.regular_expressions import Patterns
+from groundup.generation.string_formats import FORMATS, format_automaton
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """The schema of any JSON object: OpenAI's json_object."""
@@ -66,7 +66,7 @@ _LONGEST = 10**9
 _MAX_CHARACTERS = 200_000
 _GRAMMARS = 32
 # An array of unique items has a rule for each set of values.
-_MOST_UNIQUE = 8
+_MAX_UNIQUE = 8
 
 Schema = Mapping[str, Any] | bool
 _DESCRIBES = {
@@ -393,10 +393,10 @@ class _Compiler:
             values = None
             if items is not None and items.keys() & {"enum", "const"}:
                 values = {canonical(one): one for one in _values(items, f"{place}/items")}
-            if values is None or len(values) > _MOST_UNIQUE:
+            if values is None or len(values) > _MAX_UNIQUE:
                 raise UserError(
                     f"{place}/uniqueItems of the schema is supported only for items of an enum of "
-                    f"at most {_MOST_UNIQUE} values; leave it out, and remove duplicates yourself"
+                    f"at most {_MAX_UNIQUE} values; leave it out, and remove duplicates yourself"
                 )
             texts = [spelled(value) for value in values.values()]
             self._spend(len(texts) << len(texts), place)

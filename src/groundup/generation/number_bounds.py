@@ -26,7 +26,7 @@ from groundup.generation.grammar import Automaton, Characters, letters
 from groundup.generation.json_values import DIGITS
 
 # A state takes a tenth of a millisecond and 1 kB.
-_MOST_STATES = 10_000
+_MAX_STATES = 10_000
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def bounded_number(bounds: Bounds) -> Automaton:
                 todo.append(then)
             row[known[then]] = row.get(known[then], "") + character
         rows.append([(letters(some), then) for then, some in row.items()])
-        if len(known) > _MOST_STATES:
+        if len(known) > _MAX_STATES:
             raise UserError(
-                f"takes more than {_MOST_STATES:,} states; ask for a multiple of a number of fewer "
+                f"takes more than {_MAX_STATES:,} states; ask for a multiple of a number of fewer "
                 "digits"
             )
     return Automaton(rows, frozenset(known[one] for one in known if reader.may_end(one)))

@@ -34,8 +34,8 @@ from groundup.generation.grammar import (
 
 # A short pattern may have very many states, and block all other requests: limits of the steps of
 # one schema (some tenths of a second), of the positions in an expression and of its classes.
-_MOST_STEPS: Final = 200_000
-_MOST_POSITIONS, _MOST_RANGES = 20_000, 2_000
+_MAX_STEPS: Final = 200_000
+_MAX_POSITIONS, _MAX_RANGES = 20_000, 2_000
 
 # Character classes.
 
@@ -330,7 +330,7 @@ class _Nondeterministic:
 class Patterns:
     """The automata of one schema's patterns, and the steps that are left for compiling it."""
 
-    def __init__(self, steps: int = _MOST_STEPS) -> None:
+    def __init__(self, steps: int = _MAX_STEPS) -> None:
         self._left = steps
         self._known = dict[str, Automaton]()
 
@@ -354,10 +354,10 @@ class Patterns:
 
     def _compile(self, pattern: str) -> Automaton:
         expression = _Parser(pattern).parse()
-        if _size(expression) > _MOST_POSITIONS:
+        if _size(expression) > _MAX_POSITIONS:
             raise UserError(
                 f"has {_size(expression):,} positions with its repeats; at most "
-                f"{_MOST_POSITIONS:,} are supported"
+                f"{_MAX_POSITIONS:,} are supported"
             )
         automaton = _Nondeterministic()
         start, end = automaton.new(), automaton.new()
@@ -430,8 +430,8 @@ def _bits(automaton: _Nondeterministic) -> tuple[dict[Characters, int], list[tup
     """
     sets = list(dict.fromkeys(those for moves in automaton.moves for those, _ in moves))
     edges = sorted({edge for one in sets for first, last in one for edge in (first, last + 1)})
-    if len(edges) > _MOST_RANGES:
-        raise UserError(f"has classes of more than {_MOST_RANGES:,} ranges")
+    if len(edges) > _MAX_RANGES:
+        raise UserError(f"has classes of more than {_MAX_RANGES:,} ranges")
     ranges = [(first, last - 1) for first, last in pairwise(edges)]
     place = {first: i for i, (first, _) in enumerate(ranges)} | {0x110000: len(ranges)}
     found = dict[Characters, int]()
