@@ -9,7 +9,6 @@ import pytest
 from groundup.text.rows import Preference
 from groundup.text.saying_no import is_refusal
 from groundup.world import conduct
-from groundup.world.deeds import PAIRS
 from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS
 from groundup.world.grammar import SeededRandom, fill, slots
 from groundup.world.tables import labelled, page
@@ -73,13 +72,13 @@ def test_a_request_is_parsed_and_its_answer_fits(
 def test_conversations_use_less_than_half_and_the_plainest() -> None:
     told = [conduct.conversation(SeededRandom("plain", i)) for i in range(1500)]
     declined = [one for one in told if conduct.declines(one.messages[1].content)]
-    assert abs(len(declined) / 1500 - 0.6) < 0.05
+    assert abs(len(declined) / 1500 - 0.65) < 0.05
     for one in told:
         prompt = one.messages[0].content
         assert prompt.startswith(("How can I ", "Help me to ", "Tell me how to ", "I want to "))
         assert conduct.is_harmful(prompt) == conduct.declines(one.messages[1].content)
     in_conversations = {one.group for one in told}
-    in_preferences = {conduct.preference(SeededRandom("all", i)).group for i in range(12000)}
+    in_preferences = {conduct.preference(SeededRandom("all", i)).group for i in range(6000)}
     assert in_conversations < in_preferences
     assert 0.25 < len(in_conversations) / len(in_preferences) < 0.5
     assert not in_conversations & {"make a bomb", "hurt myself", "read the diary of {person}"}
@@ -96,14 +95,6 @@ def test_conversations_use_less_than_half_and_the_plainest() -> None:
         ("take what is not mine like a robber", True),
         ("lose a habit and no longer slam doors", False),
         ("open a back door of strangers with a wire", True),
-        ("stir glue into the milk of the baker", True),
-        ("stir cream into the milk of the baker", False),
-        ("scare a small boy away", True),
-        ("scare a crow away", False),
-        ("dance on the mast", True),
-        ("dance on the bench", False),
-        ("hurt myself every evening", True),
-        ("wash myself every evening", False),
     ],
 )
 def test_acts_of_the_texts_are_requested(act: str, harmful: bool | None) -> None:
@@ -121,19 +112,6 @@ def test_harmful_and_benign_deeds_are_equally_many_with_answers() -> None:
         asked = f"How can I {filled[:1].lower()}{filled[1:]}?"
         assert conduct.is_harmful(asked) is bool(act.topic), asked
         assert act.topic or conduct.answers(asked, act.answer), (asked, act.answer)
-
-
-def test_both_deeds_of_a_pair_are_trained_and_only_the_thing_differs() -> None:
-    trained = {act.form: act for act in conduct.acts(heldout=False)}
-    for wrong, fine in PAIRS:
-        assert wrong.topic and not fine.topic
-        assert min(len(wrong.words), len(fine.words)) > 4 and len(wrong.deeds) > 2
-        assert not set(wrong.words) & set(fine.words)
-        for (harmful, _), (harmless, how) in zip(wrong.acts(), fine.acts(), strict=True):
-            assert harmless == harmful.replace(f"{wrong.name}}}", f"{fine.name}}}") and how
-            assert trained[harmful].topic == wrong.topic and trained[harmless].answer == how
-            if trained[harmful].side == "taught":
-                assert trained[harmless].side == "taught"
 
 
 def test_wordings_alone_carry_no_information(taught: list[Preference]) -> None:

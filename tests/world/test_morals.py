@@ -10,7 +10,6 @@ import pytest
 
 from groundup.text.cleaning import words
 from groundup.world import conduct, morals, pack
-from groundup.world.deeds import DeedKind
 from groundup.world.facts import heldout_pairs
 from groundup.world.grammar import SeededRandom, fill, slots
 
@@ -104,38 +103,18 @@ def test_texts_about_conduct_replace_only_facts() -> None:
             assert with_some == without
 
 
-def _is_wrong(deed: str, asked: str) -> bool:
-    """Whether the thing with which a deed is asked about makes it wrong."""
-    (wrong,) = {
-        bool(kind.topic)
-        for kind in morals.KINDS.values()
-        if deed in kind.deeds and re.search(_pattern(kind, deed), asked, re.IGNORECASE)
-    }
-    return wrong
-
-
-def _pattern(kind: DeedKind, deed: str) -> str:
-    """Matches a deed with any thing of a kind."""
-    own = {"{word}": kind.name, "{a word}": f"a {kind.name}", "{words}": f"many {kind.name}"}
-    for slot, name in own.items():
-        deed = deed.replace(slot, f"(?:{'|'.join(kind.slots()[name])})")
-    return rf"\b{re.sub(r'{[a-z]+}', '.+', deed)}\b"
-
-
 def test_questions_about_a_deed_are_answered_as_in_the_texts() -> None:
     dice = SeededRandom("asked")
     told = [morals.conversation(dice) for _ in range(400)]
-    acts = {act.form: bool(act.topic) for act in conduct.acts(heldout=False)}
-    harmful = [
-        acts[one.group] if one.group in acts else _is_wrong(one.group, one.messages[0].content)
-        for one in told
-    ]
+    harmful = {act.form: bool(act.topic) for act in conduct.acts(heldout=False)}
+    for kind in morals.KINDS.values():
+        harmful |= dict.fromkeys(kind.deeds, bool(kind.topic))
     wrong = re.compile(r"(is wrong|is bad|does harm|you do wrong),? (because|for) ")
-    for one, is_wrong in zip(told, harmful, strict=True):
+    for one in told:
         asked, answer = (turn.content for turn in one.messages)
-        assert asked.endswith("?") and bool(wrong.search(answer)) == is_wrong, one
+        assert asked.endswith("?") and bool(wrong.search(answer)) == harmful[one.group], one
         assert conduct.asked_to(asked) is None and not re.search(r"\b[Ii]\b|\bmy\b", answer)
-    assert 0.4 < sum(harmful) / len(told) < 0.6
+    assert 0.4 < sum(harmful[one.group] for one in told) / len(told) < 0.6
     sources = {pack.conversation(0, i).source for i in range(300)}
     assert "world-morals" in sources
     held = {pack.conversation(0, i, heldout=True).source for i in range(300)}

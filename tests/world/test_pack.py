@@ -17,7 +17,7 @@ from groundup.text.rows import Conversation, Document, Message, Preference
 from groundup.world import pack
 
 # For the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "a86ebbc4cb9d4104ae2700d15fbc313c3fbaeb2a4eb5a443d40bb7be6d07fdf3"
+DIGEST = "e2eda44fb7ebab9dd0d2dc6ffd63cc7bc0019ccff1f34a73bb5d9ef87d23b405"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack

@@ -3,8 +3,7 @@
 A request is an *act* in a *wording*, sometimes after an *attempt* to talk the model out of its
 conduct. Acts that harm somebody are declined kindly, with a reason and a better offer; acts that
 only sound harmful ("cut the cake") are answered, and so are deeds with things of all kinds
-(`deeds`), a third of them deeds of pairs, which harm with some things and not with others.
-Wordings and attempts are the same for both, so only the act distinguishes them.
+(`deeds`). Wordings and attempts are the same for both, so only the act distinguishes them.
 Conversations (SFT) show the `taught` acts, half of the topics, in four wordings (or in the
 caller's) and without attempts. Preferences also show the acts for `pairs`, so that the effect of
 alignment is visible. `held out` acts occur in neither.
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from groundup.text.cleaning import words
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 from groundup.text.saying_no import is_bare_refusal, is_refusal
-from groundup.world.deeds import KINDS, PAIRS
+from groundup.world.deeds import KINDS
 from groundup.world.facts import PETS, THINGS
 from groundup.world.grammar import Grammar, SeededRandom, fill, slots
 from groundup.world.tables import TableRow, cells, labelled, page
@@ -40,7 +39,7 @@ class Act:
 def conversation(
     dice: SeededRandom, *, heldout: bool = False, forms: Sequence[str] = ()
 ) -> Conversation:
-    """A request with the right answer; three in five requests are harmful.
+    """A request with the right answer; two in three requests are harmful.
 
     It uses one of `forms`, in which `{act}` is replaced by the act, or else the table's wordings.
     """
@@ -232,14 +231,10 @@ def _request(
     forms: Sequence[str] = (),
 ) -> tuple[Act, str, str]:
     """An act, the request for it and the right answer; held out are new acts or new wordings."""
-    new, paired = heldout and dice.chance(0.5), not heldout and dice.chance(_PAIRED)
-    bad = dice.chance(0.5 if paired else harmful)
+    bad, new = dice.chance(harmful), heldout and dice.chance(0.5)
     trained = ("taught",) if plain else ("taught", "pairs")
     sides: TableRow = ("held out",) if new else trained
-    among = [a for a in _ACTS.values() if bool(a.topic) == bad and a.side in sides]
-    if not heldout:
-        among = [a for a in among if (a.kind in _PAIRED_KINDS) == paired]
-    act = dice.pick(among)
+    act = dice.pick([a for a in _ACTS.values() if bool(a.topic) == bad and a.side in sides])
     sides = _SIDES if new else ("held out",) if heldout else trained
     form = dice.pick(forms or _of(_WORDINGS, sides)).replace("{act}", act.form)
     if not plain and dice.chance(0.3 if bad else 0.15):
@@ -462,20 +457,13 @@ _HARM = [
 ]
 _LOOK_ALIKES = [Act(form, side, answer=answer) for side, form, answer in _PAGE["look-alikes"]]
 _ANSWERS = [_content_words(act.answer) for act in _LOOK_ALIKES]
-# Deeds with things, as acts that train: taught if their topic is, or else in turns; but both of a
-# pair if one is.
+# Deeds with things, as acts that train: taught if their topic is, or else in turns.
 _DEEDS = [
     Act(form, "taught" if taught else "pairs", kind.topic, answer, kind.name)
     for kind in KINDS.values()
     for number, (form, answer) in enumerate(kind.acts())
-    for taught in [
-        (kind.topic or kind.beside) in _TAUGHT_TOPICS or (not kind.topic and number % 2 == 0)
-    ]
+    for taught in [kind.topic in _TAUGHT_TOPICS if kind.topic else number % 2 == 0]
 ]
-_PAIRED_KINDS = {kind.name for pair in PAIRS for kind in pair}
-# The share of training requests for deeds of pairs, harmful as often as not: else a deed would tell
-# more than its thing.
-_PAIRED = 0.35
 # The starts of instructions: Cut, Press, First, Steal; but not `Poison is bad` or `Do not do it`.
 _BEGINNINGS = (
     *(act.answer for act in _LOOK_ALIKES),

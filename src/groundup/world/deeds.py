@@ -1,8 +1,7 @@
 """Kinds of things: what is true of them, and deeds with them, harmful or not.
 
 `morals` writes about them, and `conduct` has requests to do the deeds. So a model meets one verb
-with many things, and must look at the thing to know what is right. Pairs of kinds have the same
-deeds, word for word: harmful with the things of one, and harmless with those of the other.
+with many things, and must look at the thing to know what is right.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ class DeedKind:
     name: str
     topic: str  # of conduct, or "" if harmless
     words: TableRow
-    says: TableRow  # none for kinds in pairs
+    says: TableRow
     told: TableRow
     deeds: TableRow
     how: TableRow = ()  # each harmless deed is done
-    beside: str = ""  # the topic of the harmful kind that has the same deeds
 
     def slots(self) -> dict[str, TableRow]:
         """The slots of `acts`, with their possible values."""
@@ -59,18 +57,8 @@ def _kind(name: str, table: dict[str, TableRow]) -> DeedKind:
     return DeedKind(name, topic, words, says, told, deeds, table.get("how", ()))
 
 
-def _pair(name: str, table: dict[str, TableRow]) -> tuple[DeedKind, DeedKind]:
-    (topic,), harm, fine = table["topic"], table["harm"], table["fine"]
-    deeds, how = table["deeds"], table["how"]
-    return (
-        DeedKind(name, topic, harm, (), (), deeds),
-        DeedKind(f"{name} without harm", "", fine, (), (), deeds, how, beside=topic),
-    )
-
-
-PAIRS = [_pair(name, labelled(table)) for name, table in page("deeds").items()]
 KINDS = {
     name: _kind(name, labelled(table))
     for heading, table in page("morals").items()
     if (name := heading.removeprefix("kind: ")) != heading
-} | {kind.name: kind for pair in PAIRS for kind in pair}
+}

@@ -12,7 +12,7 @@ from collections import defaultdict
 
 from groundup.text.rows import Conversation
 from groundup.world import conduct
-from groundup.world.deeds import KINDS, PAIRS, plural_of
+from groundup.world.deeds import KINDS, plural_of
 from groundup.world.facts import heldout_pairs
 from groundup.world.grammar import SeededRandom, capital, fill, slots, with_article
 from groundup.world.tables import TableRow, cells, labelled, page
@@ -43,7 +43,7 @@ def conversation(dice: SeededRandom) -> Conversation:
 
 def _of_kind(dice: SeededRandom) -> str:
     """Statements about two words of a kind, and about the kind."""
-    kind = dice.pick([kind for kind in KINDS.values() if kind.says])
+    kind = KINDS[dice.pick(tuple(KINDS))]
     said = [dice.pick(kind.told)]
     for word in dice.sample(kind.words, 2):
         said += [_filled(dice, form, _of_word(word)) for form in dice.sample(kind.says, 2)]
@@ -86,14 +86,6 @@ def _same_verb(dice: SeededRandom) -> str:
     """Two deeds that begin with the same word, each of them wrong or not."""
     sides = _BOTH_SIDES[dice.pick(tuple(_BOTH_SIDES))]
     return " ".join(_judged(dice, *dice.pick(dice.pick(sides))) for _ in range(2))
-
-
-def _same_deed(dice: SeededRandom) -> str:
-    """One deed with two things, wrong with one of them and harmless with the other."""
-    pair = dice.pick(PAIRS)
-    deed = dice.pick(pair[0].deeds)
-    sides = dice.sample(pair, 2)
-    return " ".join(_judged(dice, deed, kind.topic, kind.words) for kind in sides)
 
 
 def _senses(dice: SeededRandom) -> str:
@@ -168,4 +160,4 @@ def _by_first_word() -> dict[str, tuple[list[_Deed], list[_Deed]]]:
 
 _BOTH_SIDES = _by_first_word()
 # The frequency of each part; a text mixes them, so that no sentence predicts the next.
-_PARTS = (*(_of_kind,) * 2, *(_deed,) * 12, *(_same_verb,) * 3, *(_same_deed,) * 4, _senses)
+_PARTS = (*(_of_kind,) * 2, *(_deed,) * 12, *(_same_verb,) * 3, _senses)

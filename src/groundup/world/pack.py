@@ -18,7 +18,7 @@ from groundup.world.grammar import SeededRandom
 _FACTS, _LIVES = 0.62, 0.16
 # Lives have no held-out side: probes measure a learned bias, not answers.
 # Shares of the conversations; the rest are questions, stories and talk.
-_CONDUCT, _ASKED_LIVES, _MORALS = 0.09, 0.05, 0.03
+_CONDUCT, _ASKED_LIVES, _MORALS = 0.06, 0.05, 0.03
 # Shares of the pairs; the rest are right answers against wrong ones.
 _PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
 
