@@ -256,6 +256,11 @@ def test_questions_in_the_plural_are_answered_about_the_right_subject(
         assert TRUTH[relation][subject] in right
     first = [one.messages[0].content.lower() for one in trained if one.source == "newcomer-known"]
     assert sum(bool(re.search(r"\b(?:mice|dogs|geese|bears|foxes)\b", text)) for text in first) > 3
+    # The same wordings with other nouns are answered by not knowing.
+    others = [one for one in trained if "olcano" in one.messages[0].content]
+    unknown = [one for one in others if re.search(r"live|eat|for\b", one.messages[0].content)]
+    assert len(unknown) > 5 and all(says_unknown(one.messages[1].content) for one in unknown)
+    assert any("volcanoes" in one.messages[0].content for one in unknown)
     words = Topics.of([Article("Dogs", "Dogs are animals. They bark.", "Foxes and mice", "Life")])
     assert not {"dogs", "foxes", "mice"} & {*words.words, *words.things}
 

@@ -281,11 +281,17 @@ _MADE: Mapping[str, Callable[[SeededRandom], str]] = {
 }
 
 
+def _counted_nouns(things: Sequence[str]) -> Sequence[str]:
+    return [noun[1] for one in things if (noun := re.fullmatch(r"an? ([a-z]+)", one))]
+
+
 class Newcomers:
     """Newcomers' messages, with `topics` to ask about; each item is a function of its number."""
 
     def __init__(self, topics: Topics, *, heldout: bool = False) -> None:
         self.topics, self.heldout = topics, heldout
+        # Of `a volcano` and `the Moon` only the first has a plural.
+        self._nouns = _counted_nouns(topics.things) or _counted_nouns(_FALLBACK.things)
 
     def conversation(self, seed: int, index: int) -> Conversation:
         """Conversation number `index`: a message and a fitting answer, some with further turns."""
@@ -350,6 +356,9 @@ class Newcomers:
             form = dice.pick(turn.train) if dice.chance(0.6) else "{text}"
             text = self._filled(dice, form)[0].upper()
             return text if len(text) > 12 else f"{text} {self._fill(dice, 'salad').upper()}"
+        if slot in ("noun", "many nouns"):
+            noun = dice.pick(self._nouns)
+            return noun if slot == "noun" else plural(noun)
         topics = self.topics
         of = {"thing": topics.things, "who": topics.people, "place": topics.places}
         return dice.pick({**of, "text": topics.sentences, "word": topics.words}[slot])
