@@ -230,7 +230,7 @@ def test_a_place_that_is_not_writable_is_refused_before_any_work(
 def test_a_folder_below_what_is_none_is_refused_before_any_work(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=f"needs a folder, and .*{kind} is none"):
+    with pytest.raises(UserError, match=f"needs a folder, but .*{kind} is none"):
         check_folder(tmp_path / kind / "new", "heights")
 
 

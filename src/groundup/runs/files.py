@@ -334,7 +334,7 @@ def require_writable_folder(folder: Path) -> None:
     """
     existing = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     if not existing.is_dir():
-        raise UserError(f"--out={folder} needs a folder, and {existing} is none; name another one")
+        raise UserError(f"--out={folder} needs a folder, but {existing} is none; name another")
     if not os.access(existing, os.W_OK):
         raise UserError(f"--out={folder} cannot be written: {existing} is read-only; name another")
 
