@@ -210,7 +210,7 @@ from pathlib import Path
 
 from groundup.align.config import PPOConfig
 from groundup.align.ppo import ActorCritic, Drift, PPORollouts, ppo_loss
-from rollouts import joined, length_reward, online, small_config, small_policy
+from rollouts import concatenated, length_reward, online, small_config, small_policy
 
 policy = small_policy()
 model = ActorCritic(policy)
@@ -219,7 +219,7 @@ model.train()
 config, drift = small_config(PPOConfig, Path("x"), critic_warmup=0), Drift()
 rollouts = PPORollouts(config, online(config, policy, length_reward), drift, 100)
 found = []
-for batch in joined(rollouts.roll(0, 0, model)):
+for batch in concatenated(rollouts.roll(0, 0, model)):
     loss = ppo_loss(model, batch, config, drift)
     loss.total.backward()
     found.append([loss.metrics["moved_kl"][0], loss.metrics["clipped"][0]])
