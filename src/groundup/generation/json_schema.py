@@ -8,7 +8,7 @@
                             minProperties of 0 or 1
     arrays                  items, prefixItems, minItems, maxItems; uniqueItems of an enum
     strings                 minLength, maxLength; pattern (see `regular_expressions`) or format (see
-                            `formats`)
+                            `string_formats`)
     numbers                 minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (see
                             `number_bounds`)
     values                  enum, const; $ref to a place in the schema, also recursive

@@ -52,9 +52,8 @@ def plural_of(thing: str) -> str:
 
 
 def _kind(name: str, table: dict[str, TableRow]) -> DeedKind:
-    (topic,) = table.get("topic", ("",))
-    words, says, told, deeds = (table[label] for label in ("words", "says", "told", "deeds"))
-    return DeedKind(name, topic, words, says, told, deeds, table.get("how", ()))
+    topic = table.pop("topic", ("",))[0]
+    return DeedKind(name, topic, **table)
 
 
 KINDS = {
