@@ -168,6 +168,9 @@ data = "labels"
 )
 
 
+ANSWERS = "n = 4\nmax_new_tokens = 96\n"
+
+
 @pytest.mark.parametrize("more", ["", "width = 64\n"])
 def test_a_plan_says_how_to_change_it_in_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: str
@@ -196,9 +199,11 @@ def test_passes_over_the_runs_own_pairs_take_the_pairs_time(
     found = {}
     kept = 'epochs = 1\nptx = 1\nptx_data = "data"'
     told_of = {"share": "", "once": "epochs = 1", "thrice": "epochs = 3", "kept": kept}
+    # So few that even a busy machine has the time for them.
+    few = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\nquestions = 60\n{ANSWERS}')
     for name, told in told_of.items():
         (tmp_path / name).mkdir()
-        lengths(tmp_path / name, monkeypatch, COMPARED + told, 5)
+        lengths(tmp_path / name, monkeypatch, few + told, 5)
         found[name] = written(tmp_path / name / "out")
         assert 270 < sum(found[name]["seconds"].values()) <= 300.001
     settings = found["once"]["settings"]
@@ -216,7 +221,7 @@ def test_passes_in_a_too_short_plan_take_the_time_of_the_models_speed(
     anyway."""
     # Wide enough to be slower than the fixed seconds of a pair tell.
     text = COMPARED.replace("context = 32\n", "context = 32\ndepth = 2\nwidth = 128\n")
-    text = text.replace('reward = "sum"\n', 'reward = "sum"\nn = 4\nmax_new_tokens = 96\n')
+    text = text.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}')
     lengths(tmp_path, monkeypatch, text + 'epochs = 3\nptx = 1\nptx_data = "data"\n', 1)
     found = written(tmp_path / "out")
     prompts, speed = found["settings"]["labels"]["questions"], found["tokens_per_second"]["dpo"]
@@ -226,6 +231,27 @@ def test_passes_in_a_too_short_plan_take_the_time_of_the_models_speed(
     whole = sum(found["seconds"].values())
     assert found["whole_seconds"] == whole
     assert f"it will take about {whole / 60:.1f} minutes" in capsys.readouterr().out
+
+
+def test_answers_and_pairs_take_longer_with_a_slow_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they take is taken from the other stages, and the plan keeps its minutes."""
+    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\nquestions = 500\n{ANSWERS}')
+    found = {}
+    for speed in (4_000.0, 8_000.0, 1e6):
+        monkeypatch.setattr(plan, "_speed", lambda *given, speed=speed: speed)
+        out = tmp_path / f"{speed:.0f}"
+        out.mkdir()
+        lengths(out, monkeypatch, text + "epochs = 2\n", 10)
+        found[speed] = written(out / "out")["seconds"]
+        assert sum(found[speed].values()) == pytest.approx(600)
+    slow, faster, fast = found.values()
+    for name in ("labels", "dpo"):
+        assert slow[name] > faster[name] > fast[name]
+        assert slow[name] - 12 == pytest.approx(2 * (faster[name] - 12))
+    assert slow["dpo"] == pytest.approx(12 + 2 * 500 * 115 / 4_000)
+    assert slow["base"] < faster["base"] < fast["base"]
 
 
 def test_a_model_is_planned_for_its_vocabulary(tmp_path: Path) -> None:
@@ -366,6 +392,26 @@ def test_a_stage_uses_the_speed_of_the_last_one(
     # A later start reads what was planned last.
     again = plan_recipe(read_recipe(out.parent / "mine.toml"), out, 5)
     assert named(again, "sft").settings == table.settings
+
+
+def test_a_slower_model_needs_more_time_for_answers_and_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which fine-tuning gives up, since they come after it."""
+    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\nquestions = 500\n{ANSWERS}')
+    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
+    lengths(tmp_path, monkeypatch, text + "epochs = 2\n", 10)
+    out = tmp_path / "out"
+    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 10)
+    planned = written(out)["seconds"]
+    finish(out, "base", (planned["base"] - 12) / 0.8)
+    elapsed = 600 - sum(planned.values()) + as_planned(out, "data", "tokenizer", "base")
+    table = replan(recipe, out, named(recipe, "sft"), elapsed)
+    more = (planned["labels"] + planned["dpo"] - 24) * 0.25
+    left = (planned["sft"] - 12 - more) / (planned["sft"] - 12)
+    first = named(recipe, "sft").settings["steps"]
+    assert 0.5 < 0.8 * left < 0.79
+    assert table.settings["steps"] == pytest.approx(0.8 * left * first, abs=1)
 
 
 def test_lost_time_is_taken_from_later_stages(journey: tuple[Recipe, Path]) -> None:

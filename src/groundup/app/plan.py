@@ -65,11 +65,13 @@ _COMPILE_SECONDS = 30.0
 _EVAL_SECONDS = {"float32": 140.0, "bfloat16": 100.0}
 _EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
 # Prompts whose answers are compared, per minute on such a machine; the seconds to answer one, and
-# to learn once from its pairs; and the seconds to read the fine-tuning data mixed in.
+# to learn once from its pairs, on any machine; and to read the fine-tuning data mixed in.
 _COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
-# The tokens of one prompt's pairs, each of two answers with the prompt.
-_PAIRS_TOKENS = 360
+# On a slow machine, the tokens that training reads in the time of answering one prompt and of
+# learning once from its pairs. A model that has hardly trained answers at full length and seldom
+# twice the same, so its pairs have more tokens.
+_ANSWERS_TOKENS, _PAIRS_TOKENS, _UNTRAINED_PAIRS_TOKENS = 360, 115, 360
 # The factor by which pairs across prompts increase the number of pairs.
 _ACROSS_PROMPTS = 1.3
 # Vocabulary sizes below these minutes: each embedding must be seen often enough to be learned, and
@@ -160,9 +162,10 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     if table.name in trained:
         seconds = planned[table.name] - _STAGE_SECONDS
         training = sum(planned[name] - _STAGE_SECONDS for name in trained if name in rest)
-        wanted = seconds + spare * seconds / training
         before = [name for name in trained if name not in rest]
         pace = _since_planned(recipe, out, table, plan, seconds, before)
+        spare -= _more_seconds(recipe, out, plan, rest, pace[0])
+        wanted = seconds + spare * seconds / training
         lines = _other_steps(table, plan, wanted, pace)
         new = old | _settings(lines).get(table.name, {})
         # Seconds at the planned speed, from which the next stage computes the actual speed.
@@ -185,6 +188,16 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     plan["reasons"] |= {f"{line.table}.{line.setting}": line.reason for line in lines}
     write_sealed(out / "plan.json", plan)
     return replace(table, settings={**new, **own})
+
+
+def _more_seconds(
+    recipe: Recipe, out: Path, plan: Mapping[str, Any], rest: list[str], faster: float
+) -> float:
+    """How much longer `rest` takes, apart from its steps, at `faster` times the planned speed."""
+    speeds = plan.get("tokens_per_second", {})
+    actual = {name: speed * faster for name, speed in speeds.items()}
+    before, now = (_fixed_seconds(recipe, out, plan["minutes"], by) for by in (speeds, actual))
+    return sum(now[name] - before[name] for name in rest)
 
 
 def _since_planned(
@@ -299,44 +312,41 @@ def _lines(
     sizes = _Sizes.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
     recipe = _filled(recipe, _settings(lines))
-    passes = {table.name: _passes_seconds(table, recipe, sizes) for table in recipe.tables}
-    fixed = {
-        table.name: _fixed_seconds(table, out, minutes, sizes) + passes[table.name]
-        for table in recipe.tables
-    }
-    training = [
-        table for table in recipe.tables if _traits(table).share > 0 and not passes[table.name]
-    ]
+    fixed = _fixed_seconds(recipe, out, minutes, {})
+    training = [t for t in recipe.tables if _traits(t).share > 0 and not _passes(t, recipe)]
     if not training:
         return lines, fixed, {}
-    left = minutes * 60 - sum(fixed.values())
     compute = _compute(training[0], out, minutes)
-    if compute.compile:
-        left -= _COMPILE_SECONDS
+    whole = minutes * 60 - (_COMPILE_SECONDS if compute.compile else 0.0)
     least = _MIN_STAGE_SECONDS * len(training)
-    is_short, left = left < least, max(left, least)
-    whole = sum(_traits(table).share for table in training)
-    seconds = {table.name: left * _traits(table).share / whole for table in training}
-    # The speed of each table's model, if this recipe trains it from scratch.
-    speeds = dict[str, float]()
+    shares = {table.name: _traits(table).share for table in training}
+    all_shares = sum(shares.values())
+    left = max(whole - sum(fixed.values()), least)
+    # The size and speed of each table's model, if this recipe trains it from scratch.
+    shape_lines, speeds = dict[str, list[Line]](), dict[str, float]()
     for table in recipe.tables:
         speed = next((speeds[name] for name in _models(table) if name in speeds), None)
-        if table in training:
-            config = cast(TrainingConfig, table.config(out))
-            lines.append(_compile_line(table, compute))
-            if isinstance(config, PretrainConfig):
-                shape_lines, speed = _model_lines(
-                    table, config, compute, recipe, out, seconds[table.name], machine
-                )
-                lines += shape_lines
-            lines += _length_lines(table, config, speed, seconds[table.name], whole)
+        config = table.config(out)
+        if isinstance(config, PretrainConfig) and table in training:
+            seconds = left * shares[table.name] / all_shares
+            shape_lines[table.name], speed = _model_lines(
+                table, config, compute, recipe, out, seconds, machine
+            )
         if speed is not None:
             speeds[table.name] = speed
-            if is_short:
-                # Training already has its minimum, so a better estimate changes no other length.
-                more = _passes_seconds(table, recipe, sizes, speed) - passes[table.name]
-                fixed[table.name] += more
-    return lines, {name: own + seconds.get(name, 0.0) for name, own in fixed.items()}, speeds
+    # At these speeds the other tables take longer on a slow machine.
+    fixed = _fixed_seconds(recipe, out, minutes, speeds)
+    left = whole - sum(fixed.values())
+    if left < least:
+        left, fixed = least, _fixed_seconds(recipe, out, minutes, speeds, _UNTRAINED_PAIRS_TOKENS)
+    for table in training:
+        config = cast(TrainingConfig, table.config(out))
+        seconds = left * shares[table.name] / all_shares
+        lines.append(_compile_line(table, compute))
+        lines += shape_lines.get(table.name, [])
+        lines += _length_lines(table, config, speeds.get(table.name), seconds, all_shares)
+        fixed[table.name] += seconds
+    return lines, fixed, speeds
 
 
 def _models(table: Table) -> tuple[str, ...]:
@@ -352,35 +362,60 @@ def _world_flops(machine: Machine) -> float:
     return max(machine.float32_flops, machine.bfloat16_flops)
 
 
-def _fixed_seconds(table: Table, out: Path, minutes: float, sizes: _Sizes) -> float:
-    if table.stage.name == "data":
-        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * sizes.megabytes
-    if table.stage.name == "eval":
-        return _eval_seconds(table, out) * _eval_scale(minutes) + _STAGE_SECONDS
-    if table.stage.name == "best-of-n":
-        return _STAGE_SECONDS + _compared_seconds(table, sizes)
-    return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
+def _fixed_seconds(
+    recipe: Recipe,
+    out: Path,
+    minutes: float,
+    speeds: Mapping[str, float],
+    pairs_tokens: int = _PAIRS_TOKENS,
+) -> dict[str, float]:
+    """The seconds of each table that do not depend on how long it trains.
 
-
-def _compared_seconds(table: Table, sizes: _Sizes, each: float = _PROMPT_SECONDS) -> float:
-    """Seconds of answering in a best-of-n stage; measured at 4 answers of at most 96 tokens."""
-    config = {name: field.default for name, field in table.stage.config.model_fields.items()}
-    config |= {"questions": sizes.prompts, **table.settings}
-    answers = config["questions"] * config["n"] / 4
-    return float(each * answers * config["max_new_tokens"] / 96)
-
-
-def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes, speed: float = math.inf) -> float:
-    """Seconds of a table that trains for some epochs on a best-of-n table's pairs; else 0.
-
-    `speed` is the maximum speed of its model in tokens per second.
+    `speeds` are the training speeds of the tables' models in tokens per second, where known.
     """
-    compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
-    if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
+    found = dict[str, float]()
+    for table in recipe.tables:
+        speed = speeds.get(table.name, math.inf)
+        if table.stage.name == "data":
+            megabytes = table.settings.get("world_megabytes", 0.0)
+            found[table.name] = _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * megabytes
+        elif table.stage.name == "eval":
+            found[table.name] = _STAGE_SECONDS + _eval_seconds(table, out) * _eval_scale(minutes)
+        elif table.stage.name == "tokenizer":
+            found[table.name] = _TOKENIZER_SECONDS
+        else:
+            found[table.name] = _STAGE_SECONDS + _passes_seconds(table, recipe, speed, pairs_tokens)
+            if table.stage.name == "best-of-n":
+                each = max(_PROMPT_SECONDS, _ANSWERS_TOKENS / speed)
+                found[table.name] += each * _answered_prompts(table)
+    return found
+
+
+def _answered_prompts(table: Table) -> float:
+    """The prompts of a best-of-n stage, in units of 4 answers of at most 96 tokens."""
+    config = {name: field.default for name, field in table.stage.config.model_fields.items()}
+    config |= table.settings
+    return float(config["questions"] * config["n"] / 4 * config["max_new_tokens"] / 96)
+
+
+def _passes(table: Table, recipe: Recipe) -> Table | None:
+    """The best-of-n table on whose pairs a table trains for some epochs; None without one."""
+    if "epochs" not in table.settings:
+        return None
+    compared = (one for one in recipe.tables if one.name == table.inputs.get("data"))
+    return next((one for one in compared if one.stage.name == "best-of-n"), None)
+
+
+def _passes_seconds(
+    table: Table, recipe: Recipe, speed: float, pairs_tokens: int = _PAIRS_TOKENS
+) -> float:
+    """Seconds of a table's epochs on a best-of-n table's pairs; 0 if it has none."""
+    compared = _passes(table, recipe)
+    if compared is None:
         return 0.0
-    each = max(_PAIRS_SECONDS, _PAIRS_TOKENS / speed)
-    seconds = float(table.settings["epochs"]) * _compared_seconds(compared[0], sizes, each)
-    if compared[0].settings.get("across_prompts"):
+    each = max(_PAIRS_SECONDS, pairs_tokens / speed)
+    seconds = float(table.settings["epochs"]) * _answered_prompts(compared) * each
+    if compared.settings.get("across_prompts"):
         seconds *= _ACROSS_PROMPTS
     # A step reads the same number of rows of fine-tuning data.
     return 2 * seconds + _PTX_SECONDS if table.settings.get("ptx") else seconds
@@ -428,10 +463,7 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
             if name not in table.settings
         ]
     if table.stage.name == "best-of-n" and "questions" not in table.settings:
-        seconds = _compared_seconds(table, sizes)
-        reason = (
-            f"prompts whose answers are compared; takes about {seconds:.0f} s; set it in the recipe"
-        )
+        reason = "prompts whose answers are compared; set it in the recipe"
         return [Line(table.name, "questions", sizes.prompts, reason)]
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
         for least, vocab_size in _VOCABULARIES.items():
