@@ -497,6 +497,7 @@ def test_extremes_of_nan_are_nan(name: str):
     formula = method(name, -1)
     pick = (lambda on, x: formula(on, x).values) if name in ("max", "min") else formula
     first_order(pick, np.array([[1.0, nan, 2.0], [3.0, 1.0, 3.0]]))
+    first_order(method(name), np.array([[1.0, nan, 2.0], [nan, 1.0, 3.0]]))
 
 
 @pytest.mark.parametrize(

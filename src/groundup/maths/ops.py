@@ -313,9 +313,19 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return _extremum("amin", np.min, x, dim, keepdim)
 
 
-def _extremum(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+def _extremum(
+    name: str,
+    best: Callable[..., Any],
+    x: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    nans_are_equal: bool = False,
+) -> Tensor:
     def shared(g: Tensor, y: Tensor) -> Tensor:
-        equal = x.data == _with_dims(y, x, dim).data
+        value = _with_dims(y, x, dim).data
+        equal = x.data == value
+        if nans_are_equal:
+            equal |= np.isnan(x.data) & np.isnan(value)
         share: Array = equal / equal.sum(axis=_axes(x, dim), keepdims=True)
         return _with_dims(g, x, dim) * share.astype(x.dtype)
 
@@ -333,13 +343,23 @@ class Extreme(NamedTuple):
 
 
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The largest value, or along `dim` the values and their indices, of equal ones the first."""
-    return amax(x) if dim is None else _extreme("max", argmax, x, dim, keepdim)
+    """The largest value, or along `dim` the values and their indices, of equal ones the first.
+
+    Without `dim`, equal values share the gradient equally, and so do NaNs, unlike those of `amax`.
+    """
+    if dim is None:
+        return _extremum("amax", np.max, x, nans_are_equal=True)
+    return _extreme("max", argmax, x, dim, keepdim)
 
 
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The smallest value, or along `dim` the values and their indices, of equal ones the first."""
-    return amin(x) if dim is None else _extreme("min", argmin, x, dim, keepdim)
+    """The smallest value, or along `dim` the values and their indices, of equal ones the first.
+
+    Without `dim`, equal values share the gradient equally, and so do NaNs, unlike those of `amin`.
+    """
+    if dim is None:
+        return _extremum("amin", np.min, x, nans_are_equal=True)
+    return _extreme("min", argmin, x, dim, keepdim)
 
 
 def _extreme(
