@@ -284,6 +284,27 @@ SCHEMAS: dict[str, Any] = {
         "minProperties": 1,
         "maxProperties": 2,
     },
+    "values within bounds": {
+        "anyOf": [
+            {"enum": [1, 2.5, 4, 8, "1", None], "minimum": 2, "exclusiveMaximum": 8},
+            {"enum": ["a", "ab", "éé", "abc"], "type": "string", "minLength": 2, "maxLength": 2},
+            {"enum": ["red", "dark red", 7], "pattern": "^[a-z]*$"},
+            {"enum": [3, 6, 9, 10], "allOf": [{"multipleOf": 3}], "anyOf": [{"minimum": 6}]},
+            {"const": False, "maximum": 0, "pattern": "a", "items": {}, "properties": {}},
+        ]
+    },
+    "two or three of four": {
+        "properties": {name: {"type": "null"} for name in "abcd"},
+        "required": ["b"],
+        "minProperties": 2,
+        "maxProperties": 3,
+        "additionalProperties": False,
+    },
+    "at least one of two": {
+        "properties": {"a": {"const": 1}, "b": {"const": 2}},
+        "minProperties": 1,
+        "additionalProperties": False,
+    },
 }
 IS: dict[str, Callable[[Any], bool]] = {
     "object": lambda one: isinstance(one, dict),
@@ -419,6 +440,29 @@ def test_values_that_a_schema_describes(value: Any, is_one: bool) -> None:
         ("a map", '{"a": 30}', False),
         ("a map", '{"a": 4}', False),
         ("a map", "{}", False),
+        ("values within bounds", "1", False),
+        ("values within bounds", "2.5", True),
+        ("values within bounds", "8", False),
+        ("values within bounds", '"1"', True),
+        ("values within bounds", "null", True),
+        ("values within bounds", '"a"', False),
+        ("values within bounds", '"éé"', True),
+        ("values within bounds", '"abc"', False),
+        ("values within bounds", '"red"', True),
+        ("values within bounds", '"dark red"', False),
+        ("values within bounds", "7", True),
+        ("values within bounds", "3", False),
+        ("values within bounds", "9", True),
+        ("values within bounds", "10", False),
+        ("values within bounds", "false", True),
+        ("two or three of four", '{"b": null}', False),
+        ("two or three of four", '{"a": null, "c": null}', False),
+        ("two or three of four", '{"b": null, "d": null}', True),
+        ("two or three of four", '{"a": null, "b": null, "c": null}', True),
+        ("two or three of four", '{"a": null, "b": null, "c": null, "d": null}', False),
+        ("at least one of two", "{}", False),
+        ("at least one of two", '{"b": 2}', True),
+        ("at least one of two", '{"a": 1, "b": 2}', True),
     ],
 )
 def test_combined_schemas(name: str, text: str, is_one: bool) -> None:
@@ -569,7 +613,12 @@ def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
             "#/properties/a/items/minimun of the schema is not supported",
         ),
         ({"anyOf": [{"if": {}}]}, "#/anyOf/0/if of the schema is not supported"),
-        ({"enum": [1], "minimum": 0}, "#/minimum of the schema is not supported next to enum"),
+        (
+            {"enum": [[1], "a"], "minItems": 0},
+            "#/minItems of the schema is not supported next to enum",
+        ),
+        ({"const": {}, "required": []}, "#/required of the schema is not supported next to enum"),
+        ({"enum": ["a"], "maxLength": -1}, "#/maxLength=-1 of the schema must be a whole number"),
         ({"type": "string", "maxItems": 2}, "#/maxItems .* is not supported next to type"),
         ({"type": "text"}, "#/type='text' of the schema must be one or more of object, array"),
         ({"type": []}, r"#/type=\[\] of the schema must be"),
@@ -608,7 +657,7 @@ def test_allowed_tokens_in_a_string_are_those_that_can_be_completed(
             "#/uniqueItems .* only for items of an enum",
         ),
         ({"type": "object", "minProperties": 2}, "#/minProperties=2 of the schema must be 0 or 1"),
-        ({"properties": {"a": {}}, "minProperties": 1}, "#/minProperties .* next to properties"),
+        ({"properties": {"a": {}}, "propertyNames": {}}, "#/propertyNames .* next to properties"),
         ({"patternProperties": {"a": {}, "b": {}}}, "#/patternProperties=.* an object of one"),
         ({"enum": [float("nan")]}, "is not JSON"),
         ({"const": "\ud800"}, "is not JSON"),
@@ -621,7 +670,16 @@ def test_unsupported_keywords_are_rejected_with_their_place(schema: Any, why: st
 
 def test_unsatisfiable_schemas_are_rejected() -> None:
     child = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
-    for schema in (child, {"$ref": "#"}, False, {"enum": [1], "type": "string"}):
+    for schema in (
+        child,
+        {"$ref": "#"},
+        False,
+        {"enum": [1], "type": "string"},
+        {"enum": [1, 2], "minimum": 3},
+        {"enum": ["a", "é"], "type": "string", "minLength": 2},
+        {"properties": {"a": {}, "b": {}}, "minProperties": 3},
+        {"properties": {"a": {}, "b": {}}, "required": ["a", "b"], "maxProperties": 1},
+    ):
         with pytest.raises(UserError, match="no text satisfies this schema"):
             constrained(schema)
 
@@ -696,6 +754,8 @@ def nested_twice(depth: int) -> dict[str, Any]:
         ({"pattern": "^(a|b)+$", "maxLength": 10**6}, "too many states"),
         ({"prefixItems": [{"pattern": f"^(a|b)*a(a|b){{{n}}}$"} for n in range(99)]}, "too many"),
         (nested_twice(30), "too many states"),
+        ({"enum": [*range(9999)], "anyOf": [{"minimum": n} for n in range(99)]}, "too many states"),
+        ({"properties": {f"{n}": {} for n in range(999)}, "minProperties": 99**9}, "too many stat"),
         # Each option is merged with the keywords next to it, without end.
         ({"type": "object", "anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, "too many states"),
         ({"oneOf": [{"const": n} for n in range(1000)]}, "too many states"),

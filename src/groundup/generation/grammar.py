@@ -115,6 +115,21 @@ class Automaton:
         count, state = divmod(position, len(self.states))
         return state in self.ends and count >= self.least
 
+    def matches(self, text: str) -> bool:
+        """Whether the automaton reads the whole text. At most one move reads each character."""
+        state = 0
+        for code in map(ord, text):
+            moves = (
+                then
+                for those, then in self.states[state]
+                if any(first <= code <= last for first, last in those)
+            )
+            if (after := next(moves, None)) is None:
+                return False
+            state = after
+        within = self.most is None or len(text) <= self.most
+        return state in self.ends and self.least <= len(text) and within
+
 
 Node = Literal | Table | Concatenation | Choice | Repeat | Rule | Automaton
 

@@ -3,15 +3,16 @@
     Request(prompt="The ship as JSON: ", schema={"type": "object", "properties": {…}})
 
     type (one or several)   object, array, string, number, integer, boolean, null
-    objects                 properties, in their order; required; additionalProperties; without
-                            properties: propertyNames, patternProperties, maxProperties,
-                            minProperties of 0 or 1
+    objects                 properties, in their order; required; additionalProperties;
+                            minProperties, maxProperties; without properties: propertyNames,
+                            patternProperties, and minProperties only of 0 or 1
     arrays                  items, prefixItems, minItems, maxItems; uniqueItems of an enum
     strings                 minLength, maxLength; pattern (see `regular_expressions`) or format (see
                             `string_formats`)
     numbers                 minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (see
                             `number_bounds`)
-    values                  enum, const; $ref to a place in the schema, also recursive
+    values                  enum, const, also next to the keywords of strings and numbers, which
+                            exclude values; $ref to a place in the schema, also recursive
     combinations            anyOf; allOf; oneOf of options that differ in their types, values,
                             names, or in a property's values (see `combined_schemas`)
 
@@ -37,7 +38,7 @@ from urllib.parse import unquote
 
 from groundup.errors import UserError, shorten
 from groundup.generation.combined_schemas import Outline, canonical, discriminators, merge
-from groundup.generation.grammar import Automaton, Choice, Concatenation, Node, Rule
+from groundup.generation.grammar import ALL, Automaton, Choice, Concatenation, Node, Rule
 from groundup.generation.json_values import (
     ANY,
     BLANKS,
@@ -68,6 +69,8 @@ _GRAMMARS = 32
 # An array of unique items has a rule for each set of values.
 _MAX_UNIQUE = 8
 
+_ANY_TEXT = Automaton([[(ALL, 0)]], frozenset([0]))
+
 Schema = Mapping[str, Any] | bool
 _DESCRIBES = {
     *("title", "description", "default", "examples", "example", "$schema", "$id", "$comment"),
@@ -75,9 +78,10 @@ _DESCRIBES = {
     *("contentMediaType", "contentEncoding", "contentSchema"),
 }
 _OF_NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
-_OF_MAPS = {"propertyNames", "patternProperties", "minProperties", "maxProperties"}
+_OF_MAPS = {"propertyNames", "patternProperties"}
+_COUNTS = {"minProperties", "maxProperties"}
 _OF_TYPES = {
-    "object": {"properties", "required", "additionalProperties", *_OF_MAPS},
+    "object": {"properties", "required", "additionalProperties", *_COUNTS, *_OF_MAPS},
     "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"},
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": _OF_NUMBERS,
@@ -248,7 +252,7 @@ class _Compiler:
             if word in keywords:
                 return self._of_options(word, keywords, place)
         if "const" in keywords or "enum" in keywords:
-            texts = [spelled(value).text for value in _values(keywords, place)]
+            texts = [spelled(value).text for value in self._values(keywords, place)]
             return one_of(texts) if texts else Choice(())
         types = _types(keywords, place)
         if types is None:
@@ -329,56 +333,86 @@ class _Compiler:
 
     def _of_string(self, schema: Mapping[str, Any], place: str) -> Node:
         least, most = _bounds(schema, place, "minLength", "maxLength")
+        automaton = self._automaton(schema, place)
+        if automaton is None:
+            return string_grammar(least, most)
+        key = automaton, least, most
+        if key not in self._strings:
+            within = replace(automaton, least=least, most=most)
+            self._spend(within.positions // 4, place)
+            self._strings[key] = quoted(within)
+        return self._strings[key]
+
+    def _automaton(self, schema: Mapping[str, Any], place: str) -> Automaton | None:
+        """The automaton of a pattern or format; None without either."""
         pattern, format = schema.get("pattern"), schema.get("format")
         for name, value in (("pattern", pattern), ("format", format)):
             if name in schema and not isinstance(value, str):
                 raise _fault(f"{place}/{name}", value, "a string")
-        if format is None and pattern is None:
-            return string_grammar(least, most)
         if format is not None and pattern is not None:
             raise UserError(
                 f"{place}/pattern of the schema is not supported next to format={format}; leave "
                 "one of them out"
             )
-        word = "format" if pattern is None else "pattern"
+        if pattern is None:
+            return None if format is None else format_automaton(format)
         try:
-            found = (
-                format_automaton(str(format))
-                if pattern is None
-                else self._patterns.automaton(pattern)
-            )
-            key = found, least, most
-            if key not in self._strings:
-                within = replace(found, least=least, most=most)
-                self._patterns.spend(within.positions // 4)
-                self._strings[key] = quoted(within)
+            return self._patterns.automaton(pattern)
         except UserError as error:
-            value = shorten(schema[word])
-            raise UserError(f"{place}/{word}={value} of the schema {error}") from None
-        return self._strings[key]
+            said = f"{place}/pattern={shorten(pattern)} of the schema {error}"
+            raise UserError(said) from None
 
     def _of_number(self, type: str, schema: Mapping[str, Any], place: str) -> Node:
-        least, least_excluded = _limit(schema, place, "minimum", "exclusiveMinimum", max)
-        most, most_excluded = _limit(schema, place, "maximum", "exclusiveMaximum", min)
-        multiple = _decimal(schema, place, "multipleOf")
-        if multiple is not None and multiple <= 0:
-            raise _fault(f"{place}/multipleOf", schema["multipleOf"], "more than 0")
-        for bound in (least, None if most is None else most.copy_negate()):
+        bounds = _number_bounds(schema, place, is_integer=type == "integer")
+        for bound in (bounds.least, None if bounds.most is None else bounds.most.copy_negate()):
             if bound is not None and bound >= 10**DIGITS:
                 raise UserError(
                     f"{place} of the schema: no number of at most {DIGITS} digits is within its "
                     "bounds; make them wider"
                 )
         try:
-            found = bounded_number(
-                Bounds(type == "integer", least, most, least_excluded, most_excluded, multiple)
-            )
+            found = bounded_number(bounds)
             if found not in self._numbers:
                 self._patterns.spend(5 * len(found.states))
                 self._numbers.add(found)
         except UserError as error:
             raise UserError(f"{place}, a number of the schema, {error}") from None
         return found
+
+    def _values(self, schema: Mapping[str, Any], place: str) -> list[Any]:
+        """The values of `enum` and `const` that match the keywords next to them."""
+        values = schema.get("enum", [schema.get("const")])
+        if not isinstance(values, list) or not values:
+            raise _fault(f"{place}/enum", values, "a list of values, at least one")
+        # A large enum may stand next to many options.
+        self._spend(5 * len(values), place)
+        types = _types({"type": schema["type"]} if "type" in schema else {}, place)
+        values = [
+            value
+            for value in values
+            if (types is None or any(IS_TYPE[type](value) for type in types))
+            and ("const" not in schema or canonical(value) == canonical(schema["const"]))
+        ]
+        # A type's keywords do not apply to values of other types.
+        for type in ("object", "array", "string", "number"):
+            holds = IS_TYPE[type]
+            if _OF_TYPES[type] & schema.keys() and any(map(holds, values)):
+                allows = self._condition(type, schema, place)
+                self._spend(sum(len(one) for one in values if isinstance(one, str)), place)
+                values = [value for value in values if not holds(value) or allows(value)]
+        return values
+
+    def _condition(self, type: str, schema: Mapping[str, Any], place: str) -> Callable[[Any], bool]:
+        """Whether the keywords of a type allow a value of this type."""
+        if type == "string":
+            least, most = _bounds(schema, place, "minLength", "maxLength")
+            automaton = self._automaton(schema, place) or _ANY_TEXT
+            return replace(automaton, least=least, most=most).matches
+        if type == "number":
+            bounds = _number_bounds(schema, place)
+            return lambda number: bounds.allow(Decimal(repr(number)))
+        _alone("enum", schema, place, schema.keys() - _OF_TYPES[type])
+        return lambda _: True
 
     def _of_array(self, schema: Mapping[str, Any], place: str) -> Node:
         least, most = _bounds(schema, place, "minItems", "maxItems")
@@ -392,7 +426,7 @@ class _Compiler:
             items = None if first else self._merged(schema.get("items", True), f"{place}/items")
             values = None
             if items is not None and items.keys() & {"enum", "const"}:
-                values = {canonical(one): one for one in _values(items, f"{place}/items")}
+                values = {canonical(one): one for one in self._values(items, f"{place}/items")}
             if values is None or len(values) > _MAX_UNIQUE:
                 raise UserError(
                     f"{place}/uniqueItems of the schema is supported only for items of an enum of "
@@ -427,9 +461,15 @@ class _Compiler:
             (name, self._compiled(one, f"{place}/properties/{name}"), name in required)
             for name, one in properties.items()
         ]
+        least, most = _bounds(schema, place, "minProperties", "maxProperties")
+        # A rule for each member and number of members before it.
+        counted = max(least, most or 0) if _COUNTS & schema.keys() else 0
+        self._spend(len(members) * min(counted, len(members)), place)
         # A value may follow blanks.
         return object_grammar(
-            [(name, Concatenation([BLANKS, value]), must) for name, value, must in members]
+            [(name, Concatenation([BLANKS, value]), must) for name, value, must in members],
+            least,
+            most,
         )
 
     def _of_map(self, schema: Mapping[str, Any], others: Any, place: str) -> Node:
@@ -521,6 +561,15 @@ def _limit(
     return found, found == exclusive
 
 
+def _number_bounds(schema: Mapping[str, Any], place: str, *, is_integer: bool = False) -> Bounds:
+    least, least_excluded = _limit(schema, place, "minimum", "exclusiveMinimum", max)
+    most, most_excluded = _limit(schema, place, "maximum", "exclusiveMaximum", min)
+    multiple = _decimal(schema, place, "multipleOf")
+    if multiple is not None and multiple <= 0:
+        raise _fault(f"{place}/multipleOf", schema["multipleOf"], "more than 0")
+    return Bounds(is_integer, least, most, least_excluded, most_excluded, multiple)
+
+
 def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
     """The types that a schema names or that its other keywords imply; None: any."""
     given = schema.get("type")
@@ -534,21 +583,6 @@ def _types(schema: Mapping[str, Any], place: str) -> list[str] | None:
     types = list(dict.fromkeys(types))
     # Every integer is a number as well.
     return [one for one in types if one != "integer" or "number" not in types]
-
-
-def _values(schema: Mapping[str, Any], place: str) -> list[Any]:
-    """The values that `enum`, `const` and `type` allow."""
-    _alone("enum", schema, place, {"type", "const"})
-    values = schema.get("enum", [schema.get("const")])
-    if not isinstance(values, list) or not values:
-        raise _fault(f"{place}/enum", values, "a list of values, at least one")
-    types = _types({"type": schema["type"]} if "type" in schema else {}, place)
-    return [
-        value
-        for value in values
-        if (types is None or any(IS_TYPE[type](value) for type in types))
-        and ("const" not in schema or canonical(value) == canonical(schema["const"]))
-    ]
 
 
 def _bounds(

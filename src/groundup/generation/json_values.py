@@ -61,16 +61,28 @@ def string_grammar(least: int = 0, most: int | None = None) -> Node:
     return quoted(Repeat(CHARACTER, least, most))
 
 
-def object_grammar(members: Sequence[tuple[str, Node, bool]]) -> Node:
-    """The grammar of objects with these members in this order: name, value, whether required."""
-    first: Node = _literal("}")
-    later: Node = first
+def object_grammar(
+    members: Sequence[tuple[str, Node, bool]], least: int = 0, most: int | None = None
+) -> Node:
+    """The grammar of objects with `least` to `most` of these members in this order: name, value,
+    whether required."""
+    if least > len(members):
+        return Choice(())
+    is_limited = most is not None and most < len(members)
+    top = most if most is not None and is_limited else max(least, 1)
+    # What may follow, by the number of members so far. Without a maximum, numbers above `top` are
+    # equivalent to it.
+    rest: list[Node] = [_literal("}") if n >= least else Choice(()) for n in range(top + 1)]
     for name, value, is_required in reversed(members):
-        parts: list[Node] = [spelled(name), BLANKS, _literal(":"), value, BLANKS, later]
-        begun, continued = Concatenation(parts), Concatenation([_literal(","), BLANKS, *parts])
-        first = begun if is_required else Choice([begun, first])
-        later = continued if is_required else Choice([continued, later])
-    return _bracketed("{", first)
+        parts: list[Node] = [spelled(name), BLANKS, _literal(":"), value, BLANKS]
+        after, rest = rest, []
+        for n, skipped in enumerate(after):
+            comma: list[Node] = [_literal(","), BLANKS] if n else []
+            taken = Concatenation([*comma, *parts, after[min(n + 1, top)]])
+            options: list[Node] = [] if n == top and is_limited else [taken]
+            options += [] if is_required else [skipped]
+            rest.append(options[0] if len(options) == 1 else Choice(options))
+    return _bracketed("{", rest[0])
 
 
 def array_grammar(item: Node, least: int = 0, most: int | None = None) -> Node:

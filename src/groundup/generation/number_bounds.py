@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -39,6 +40,15 @@ class Bounds:
     least_excluded: bool = False
     most_excluded: bool = False
     multiple_of: Decimal | None = None
+
+    def allow(self, number: Decimal) -> bool:
+        """Whether a number is within the bounds and a multiple of the divisor."""
+        least, most, multiple = self.least, self.most, self.multiple_of
+        return (
+            (least is None or number > least or (number == least and not self.least_excluded))
+            and (most is None or number < most or (number == most and not self.most_excluded))
+            and (multiple is None or (Fraction(number) / Fraction(multiple)).denominator == 1)
+        )
 
 
 @lru_cache(64)
