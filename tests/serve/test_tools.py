@@ -17,7 +17,8 @@ from tests.serve.conftest import GREEDY, Serve
 from torch.nn.functional import cross_entropy
 
 from groundup.generation.json_schema import json_grammar
-from groundup.serve.protocol import ChatCompletionRequest
+from groundup.serve.admission import BadRequest
+from groundup.serve.protocol import ChatCompletionRequest, parsed
 from groundup.serve.tool_calls import (
     HERMES,
     CallFormat,
@@ -281,6 +282,54 @@ def test_a_strict_function_is_called_by_its_schema_or_not_at_all(
         assert call.function.name == "wait"
         assert json.loads(call.function.arguments) in ({"days": 1}, {"days": 2})
     assert "weather" not in (message.content or "") or not message.tool_calls
+
+
+@pytest.mark.parametrize(
+    ("tool", "path"),
+    [
+        (3, "tools[1]"),
+        ({"function": {"name": "f"}}, "tools[1].type"),
+        ({"type": "function"}, "tools[1].function"),
+        ({"type": "function", "function": {}}, "tools[1].function.name"),
+        ({"type": "function", "function": {"name": 3}}, "tools[1].function.name"),
+        ({"type": "function", "function": {"name": "f"}, "a": 1}, "tools[1].a"),
+        (
+            {
+                "type": "function",
+                "function": {"name": "f", "strict": True, "parameters": {"not": {}}},
+            },
+            "tools[1].function.parameters",
+        ),
+    ],
+    ids=str,
+)
+def test_an_error_in_a_tool_has_its_path(
+    serve: Serve, tiny_model: TinyModel, text_tokenizer: Tokenizer, tool: Any, path: str
+) -> None:
+    client = serve(random_model(tiny_model, text_tokenizer)).client
+    with pytest.raises(openai.BadRequestError) as found:
+        client.chat.completions.create(model="tiny", messages=ASKED, tools=[*TOOLS, tool])
+    assert found.value.param == path
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"stop": ["a", 3]}, "stop"),
+        ({"tool_choice": {"type": "function", "function": {}}}, "tool_choice"),
+        ({"tool_choice": "any"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+         "response_format.json_schema.schema"),
+        ({"stream_options": {"usage": True}}, "stream_options.usage"),
+        ({"temperature": "hot"}, "temperature"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_error_in_a_field_has_its_path(given: dict[str, Any], path: str) -> None:
+    """That of a field of several types ends at the field."""
+    with pytest.raises(BadRequest) as found:
+        parsed(ChatCompletionRequest, json.dumps({"messages": ASKED, **given}).encode())
+    assert found.value.param == path
 
 
 def test_tool_grammars_are_cached(tiny_model: TinyModel, text_tokenizer: Tokenizer) -> None:

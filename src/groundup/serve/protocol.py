@@ -274,7 +274,7 @@ class ChatCompletionRequest(GenerationRequest):
             raise BadRequest(str(error), "messages") from None
         if tools and omits_tools(served.tokenizer, [Conversation(turns, "", "")]):
             raise BadRequest(
-                f"tools={shorten([one.function.name for one in self.tools])}: {NO_TOOLS}"
+                f"tools={shorten([one.function.name for one in self.tools])}: {NO_TOOLS}", "tools"
             )
         longest = served.longest or served.model.config.max_position_embeddings
         form = self.response_format
@@ -305,17 +305,21 @@ class ChatCompletionRequest(GenerationRequest):
                 'an unknown format; use tool_choice="auto", without strict, or ask for the call in '
                 "words"
             )
-        called = self.tools
-        if isinstance(self.tool_choice, NamedTool):
-            name = self.tool_choice.function.name
-            called = [tool for tool in called if tool.function.name == name]
+        only = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
         tools = tuple(
-            (one.function.name, arguments_grammar(one.function.model_dump())) for one in called
+            (one.function.name, _arguments_grammar(one.function, f"tools[{place}].function"))
+            for place, one in enumerate(self.tools)
+            if only in (None, one.function.name)
         )
-        several = self.parallel_tool_calls is not False and not isinstance(
-            self.tool_choice, NamedTool
-        )
+        several = self.parallel_tool_calls is not False and only is None
         return calls_grammar(format, tools, must=self.must_call, several=several)
+
+
+def _arguments_grammar(function: Function, place: str) -> Node:
+    try:
+        return arguments_grammar(function.model_dump())
+    except UserError as error:
+        raise BadRequest(str(error), f"{place}.parameters") from None
 
 
 class CompletionRequest(GenerationRequest):
@@ -413,7 +417,20 @@ def _bad_request(
     if rule is None:
         is_number = bounds is not None and isinstance(value[name], int | float)
         rule = bounds.rule(value[name]) if bounds and is_number else fault["msg"]
-    return BadRequest(f"{name}={shorten(value[name])} must be {rule}", name)
+    path = _path(fault["loc"], value, is_missing=fault["type"] == "missing")
+    return BadRequest(f"{name}={shorten(value[name])} must be {rule}", path)
+
+
+def _path(loc: Sequence[int | str], value: Any, *, is_missing: bool) -> str:
+    """The path of an error in a body, as OpenAI writes it: tools[0].function.name."""
+    path = ""
+    for place, part in enumerate(loc, 1):
+        if isinstance(part, int) and isinstance(value, list):
+            path, value = f"{path}[{part}]", value[part]
+        elif isinstance(value, Mapping) and (part in value or (is_missing and place == len(loc))):
+            path, value = f"{path}.{part}" if path else str(part), value.get(part)
+        # Other parts are pydantic's names for the types of a union.
+    return path
 
 
 _TYPES = {
