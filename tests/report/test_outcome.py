@@ -13,13 +13,14 @@ import pytest
 import torch  # noqa: F401 (as experiments with models have it)
 
 from full_disks import may_mount, read_only, small_disk
+from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot, image
-from groundup.report.outcome import begin, check_folder, over_seeds, write
+from groundup.report.outcome import begin, check_folder, over_seeds, working_in, write
 from groundup.report.plots import panels
 from groundup.report.table import markdown, number, percent, text_table
 
@@ -151,6 +152,41 @@ def test_no_time_is_reported_if_an_earlier_start_did_part_of_it(tmp_path: Path) 
     assert check_folder(tmp_path / "left", "heights", ["cells"])
     (tmp_path / "killed" / ".partial").mkdir(parents=True)
     assert not check_folder(tmp_path / "killed", "heights")
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with working_in(folder, "heights", ["cells"]) as resumed:
+        assert not resumed
+        with (
+            pytest.raises(UserError, match=r"another process is working in .*out; wait"),
+            working_in(folder, "heights"),
+        ):
+            pytest.fail("both work in one folder")
+        (folder / "cells").mkdir()
+        outcome(folder, pieces=["cells"])
+    assert not (folder / ".lock").exists()
+    with working_in(folder, "heights") as resumed:
+        assert resumed
+    with pytest.raises(ValueError), working_in(tmp_path / "new", "heights"):
+        raise ValueError
+    assert not (tmp_path / "new").exists()
+    # A killed process leaves the lock's file.
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".lock").touch()
+    with working_in(tmp_path / "killed", "heights") as resumed:
+        assert not resumed
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_refuses_a_folder_in_use(tmp_path: Path, name: str) -> None:
+    config = EXPERIMENTS[name].config
+    parents = {n: tmp_path for n, one in config.model_fields.items() if one.is_required()}
+    with (
+        working_in(tmp_path / "out", name),
+        pytest.raises(UserError, match=r"another process is working in .*out; wait"),
+    ):
+        EXPERIMENTS[name].run(config(**parents | {"out": tmp_path / "out", "quick": True}))
 
 
 def test_markdown_rows_have_a_cell_for_each_column() -> None:

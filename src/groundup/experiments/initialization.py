@@ -29,7 +29,7 @@ from groundup.nn.init import LayerStatistics, activation_statistics
 from groundup.nn.layers import Linear
 from groundup.nn.module import Module, Sequential
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, over_seeds, write
+from groundup.report.outcome import over_seeds, working_in, write
 from groundup.report.plots import BASELINE, look, panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import counted
@@ -74,25 +74,25 @@ def run(config: InitializationConfig) -> Path:
 
     Raises `UserError` for a folder with other files.
     """
-    check_folder(config.out, NAME)
-    begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
-    measured = [
-        LayerResults(
-            initialization,
-            [measure(initialization, width, config, turn) for turn in range(config.seeds)],
+    with working_in(config.out, NAME):
+        begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
+        measured = [
+            LayerResults(
+                initialization,
+                [measure(initialization, width, config, turn) for turn in range(config.seeds)],
+            )
+            for initialization in INITIALIZATIONS
+        ]
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=[table(measured, width)],
+            plots=[plot(measured)],
+            remarks=[one.remark() for one in measured],
+            data={one.initialization.name: one.numbers() for one in measured},
+            seconds=perf_counter() - begun,
         )
-        for initialization in INITIALIZATIONS
-    ]
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=[table(measured, width)],
-        plots=[plot(measured)],
-        remarks=[one.remark() for one in measured],
-        data={one.initialization.name: one.numbers() for one in measured},
-        seconds=perf_counter() - begun,
-    )
 
 
 def measure(

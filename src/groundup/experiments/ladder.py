@@ -47,7 +47,7 @@ from groundup.nn.module import Module
 from groundup.nn.optim import AdamW
 from groundup.nn.schedule import cosine, linear_warmup
 from groundup.nn.training import History, train
-from groundup.report.outcome import check_folder
+from groundup.report.outcome import working_in
 from groundup.runs.console import say
 from groundup.text.rows import Document
 
@@ -142,29 +142,29 @@ def run(config: LadderConfig) -> Path:
 
     Raises `UserError` for text that is not available, and for a folder with other files.
     """
-    check_folder(config.out, NAME)
-    begun = time.perf_counter()
-    size = MINIATURE if config.quick else FULL
-    found = corpus(config.data)
-    documents = excerpts(found.train, size.train) if size.train else found.train
-    results: list[Result] = []
-    for vocabulary, rungs in (
-        (characters(documents), size.of_characters),
-        (bpe_tokens(documents, config.vocab_size), size.of_tokens),
-    ):
-        parts = (excerpts(found.heldout, part) for part in (size.heldout, size.glance))
-        heldout, glance = (HeldOut.of(part, vocabulary) for part in parts)
-        continue_prompt = partial(
-            sample,
-            vocabulary=vocabulary,
-            prompt=config.prompt,
-            size=size.sample,
-            seed=config.seed,
-        )
-        stream = vocabulary.stream(documents)
-        text = Text(vocabulary, documents, stream, heldout, glance, continue_prompt)
-        results += climb(text, rungs, config, size.glances)
-    return write_report(config, NAME, results, time.perf_counter() - begun)
+    with working_in(config.out, NAME):
+        begun = time.perf_counter()
+        size = MINIATURE if config.quick else FULL
+        found = corpus(config.data)
+        documents = excerpts(found.train, size.train) if size.train else found.train
+        results: list[Result] = []
+        for vocabulary, rungs in (
+            (characters(documents), size.of_characters),
+            (bpe_tokens(documents, config.vocab_size), size.of_tokens),
+        ):
+            parts = (excerpts(found.heldout, part) for part in (size.heldout, size.glance))
+            heldout, glance = (HeldOut.of(part, vocabulary) for part in parts)
+            continue_prompt = partial(
+                sample,
+                vocabulary=vocabulary,
+                prompt=config.prompt,
+                size=size.sample,
+                seed=config.seed,
+            )
+            stream = vocabulary.stream(documents)
+            text = Text(vocabulary, documents, stream, heldout, glance, continue_prompt)
+            results += climb(text, rungs, config, size.glances)
+        return write_report(config, NAME, results, time.perf_counter() - begun)
 
 
 def climb(

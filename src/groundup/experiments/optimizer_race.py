@@ -31,7 +31,7 @@ from groundup.nn.module import Sequential
 from groundup.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from groundup.nn.training import minibatches, train
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, over_seeds, write
+from groundup.report.outcome import over_seeds, working_in, write
 from groundup.report.plots import BASELINE, looks, panels, smoothed
 from groundup.report.table import Cell, Table, listing, number, percent, text_table
 from groundup.runs.console import counted, say
@@ -76,20 +76,20 @@ def run(config: OptimizerRaceConfig) -> Path:
 
     Raises `UserError` for a folder with other files, and without the pack digits.
     """
-    check_folder(config.out, NAME)
-    begun, plan = perf_counter(), QUICK if config.quick else FULL
-    data = digits.load(config.seed)
-    sweeps = [swept(name, make, data, plan, config) for name, make in OPTIMIZERS.items()]
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=[table(sweeps, plan)],
-        plots=[course_plot(sweeps), sweep_plot(sweeps)],
-        remarks=remarks(sweeps),
-        data={sweep.name: sweep.numbers() for sweep in sweeps},
-        seconds=perf_counter() - begun,
-    )
+    with working_in(config.out, NAME):
+        begun, plan = perf_counter(), QUICK if config.quick else FULL
+        data = digits.load(config.seed)
+        sweeps = [swept(name, make, data, plan, config) for name, make in OPTIMIZERS.items()]
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=[table(sweeps, plan)],
+            plots=[course_plot(sweeps), sweep_plot(sweeps)],
+            remarks=remarks(sweeps),
+            data={sweep.name: sweep.numbers() for sweep in sweeps},
+            seconds=perf_counter() - begun,
+        )
 
 
 # One training: one optimizer, one rate, one seed.

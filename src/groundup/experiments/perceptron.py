@@ -25,7 +25,7 @@ from groundup.experiments.plane import (
     watch,
 )
 from groundup.experiments.reading import digit_plots, digit_remarks, digits_table, read
-from groundup.report.outcome import check_folder, write
+from groundup.report.outcome import working_in, write
 
 NAME = "perceptron"
 QUESTION = (
@@ -51,24 +51,24 @@ def run(config: PerceptronConfig) -> Path:
 
     Raises `UserError` for a folder with other files, and without the pack digits.
     """
-    check_folder(config.out, NAME)
-    begun, plan = perf_counter(), QUICK if config.quick else FULL
-    data = digits.load(config.seed)
-    planes = [
-        watch("moons", two_moons, plan.schedule, config),
-        watch("spirals", two_spirals, plan.schedule, config),
-    ]
-    readings = read(data, plan.passes, config)
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=[plane_table(planes), digits_table(readings, data)],
-        plots=[*map(boundary_plot, planes), *digit_plots(readings, data.test)],
-        remarks=[*map(plane_remark, planes), *digit_remarks(readings, data.test)],
-        data={
-            "planes": {plane.name: plane.numbers() for plane in planes},
-            "digits": {reading.name: reading.numbers(data.test) for reading in readings},
-        },
-        seconds=perf_counter() - begun,
-    )
+    with working_in(config.out, NAME):
+        begun, plan = perf_counter(), QUICK if config.quick else FULL
+        data = digits.load(config.seed)
+        planes = [
+            watch("moons", two_moons, plan.schedule, config),
+            watch("spirals", two_spirals, plan.schedule, config),
+        ]
+        readings = read(data, plan.passes, config)
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=[plane_table(planes), digits_table(readings, data)],
+            plots=[*map(boundary_plot, planes), *digit_plots(readings, data.test)],
+            remarks=[*map(plane_remark, planes), *digit_remarks(readings, data.test)],
+            data={
+                "planes": {plane.name: plane.numbers() for plane in planes},
+                "digits": {reading.name: reading.numbers(data.test) for reading in readings},
+            },
+            seconds=perf_counter() - begun,
+        )

@@ -44,7 +44,7 @@ from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.claim import MIN_GROUPS
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, write
+from groundup.report.outcome import working_in, write
 from groundup.report.plots import GREY, legend, look, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
@@ -170,35 +170,35 @@ def run(config: QuantizationConfig) -> Path:
 
     Raises `UserError` for a model that cannot be used and a folder with other files.
     """
-    check_folder(config.out, NAME)
-    begun = perf_counter()
-    torch.set_num_threads(config.threads or usable_cores())
-    path = locate(config.model)
-    model, tokenizer = load(path)
-    if is_quantized(model):
-        raise UserError(
-            f"{config.model} is already quantized, so there is no full model to compare with; give "
-            "the model that it was made from"
+    with working_in(config.out, NAME):
+        begun = perf_counter()
+        torch.set_num_threads(config.threads or usable_cores())
+        path = locate(config.model)
+        model, tokenizer = load(path)
+        if is_quantized(model):
+            raise UserError(
+                f"{config.model} is already quantized, so there is no full model to compare with; "
+                "give the model that it was made from"
+            )
+        if not linear_layers(model):
+            raise UserError(
+                f"{config.model} is a recurrent network ({model.config.model_type}), whose blocks "
+                "have no linear layer to quantize; give a transformer"
+            )
+        if adapter_names(model):
+            merge(model)
+        model.float().eval()
+        found, types = outcomes(model, *texts(config, model, tokenizer)), shipped_types(path)
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=[table(found, short_name(config.model, path), types)],
+            plots=[plot(found)],
+            remarks=remarks(found, types),
+            data={one.name: numbers(one, found[0]) for one in found},
+            seconds=perf_counter() - begun,
         )
-    if not linear_layers(model):
-        raise UserError(
-            f"{config.model} is a recurrent network ({model.config.model_type}), whose blocks have "
-            "no linear layer to quantize; give a transformer"
-        )
-    if adapter_names(model):
-        merge(model)
-    model.float().eval()
-    found, types = outcomes(model, *texts(config, model, tokenizer)), shipped_types(path)
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=[table(found, short_name(config.model, path), types)],
-        plots=[plot(found)],
-        remarks=remarks(found, types),
-        data={one.name: numbers(one, found[0]) for one in found},
-        seconds=perf_counter() - begun,
-    )
 
 
 # The text, and a model's results on it.

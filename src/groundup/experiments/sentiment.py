@@ -65,7 +65,7 @@ from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate, ratio
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, threads_of_runs, write
+from groundup.report.outcome import threads_of_runs, working_in, write
 from groundup.report.plots import BASELINE, looks, panels
 from groundup.report.table import Mark, Table, text_table
 from groundup.runs.console import say
@@ -433,38 +433,38 @@ def run(config: SentimentConfig) -> Path:
     After a stop it resumes. Raises `UserError` for an invalid model and a folder with other files.
     """
     pieces = (*_TRAINING, _POOL)  # also those that are not requested this time
-    resumed = check_folder(config.out, NAME, pieces)
-    runs = [config.out / name for name in _TRAINING]
-    finished = all(is_finished(config.out / name) for name in config.methods)
-    threads = threads_of_runs(config.out, config.threads, runs, finished=finished)
-    config = config.model_copy(update={"threads": threads})
-    begun = perf_counter()
-    use_threads(TrainingConfig(out=config.out, threads=config.threads))
-    measuring = _measuring(config)
-    pools = _pools(config, measuring)
-    histories: dict[str, History] = {}
-    for method in config.methods:
-        say(f"{NAME}  {method}")
-        folder = _TRAINING[method](config, pools, measuring)
-        histories[method] = History.of(folder)
-    best = {n: _best(pools, n) for n in powers_of_two(_GROUP)}
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=[table(histories, best, config)],
-        plots=[plot(histories, best)],
-        remarks=remarks(histories, best),
-        data={
-            "methods": {name: vars(history) for name, history in histories.items()},
-            _POOL: {
-                str(n): {"kl": kl_bound(n), "reward": one.to_json()} for n, one in best.items()
+    with working_in(config.out, NAME, pieces) as resumed:
+        runs = [config.out / name for name in _TRAINING]
+        finished = all(is_finished(config.out / name) for name in config.methods)
+        threads = threads_of_runs(config.out, config.threads, runs, finished=finished)
+        config = config.model_copy(update={"threads": threads})
+        begun = perf_counter()
+        use_threads(TrainingConfig(out=config.out, threads=config.threads))
+        measuring = _measuring(config)
+        pools = _pools(config, measuring)
+        histories: dict[str, History] = {}
+        for method in config.methods:
+            say(f"{NAME}  {method}")
+            folder = _TRAINING[method](config, pools, measuring)
+            histories[method] = History.of(folder)
+        best = {n: _best(pools, n) for n in powers_of_two(_GROUP)}
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=[table(histories, best, config)],
+            plots=[plot(histories, best)],
+            remarks=remarks(histories, best),
+            data={
+                "methods": {name: vars(history) for name, history in histories.items()},
+                _POOL: {
+                    str(n): {"kl": kl_bound(n), "reward": one.to_json()} for n, one in best.items()
+                },
             },
-        },
-        texts=_texts(histories),
-        pieces=pieces,
-        seconds=None if resumed else perf_counter() - begun,
-    )
+            texts=_texts(histories),
+            pieces=pieces,
+            seconds=None if resumed else perf_counter() - begun,
+        )
 
 
 def _measuring(config: SentimentConfig) -> Measuring:

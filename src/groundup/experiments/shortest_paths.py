@@ -37,7 +37,7 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, write
+from groundup.report.outcome import working_in, write
 from groundup.report.plots import BASELINE, looks, panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import counted, say
@@ -320,40 +320,40 @@ def run(config: ShortestPathsConfig) -> Path:
 
     Raises `UserError` for a folder with other files.
     """
-    check_folder(config.out, NAME)
-    begun = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
-        try:
-            found = [_tried(config, Path(scratch), turn) for turn in range(config.graphs)]
-        except Interrupted as stopped:
-            raise Interrupted(
-                "stopped; this experiment keeps nothing, and the same command starts it over",
-                stopped.number,
-            ) from None
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=[table(found, config)],
-        plots=[plot(found, config)],
-        remarks=remarks(found, config),
-        data={
-            "graphs": [
-                {
-                    name: {
-                        "before": history.before,
-                        "after": history.after,
-                        "seconds": history.seconds,
-                        "reward": history.reward.tolist(),
-                        "kl": history.kl.tolist(),
+    with working_in(config.out, NAME):
+        begun = perf_counter()
+        with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
+            try:
+                found = [_tried(config, Path(scratch), turn) for turn in range(config.graphs)]
+            except Interrupted as stopped:
+                raise Interrupted(
+                    "stopped; this experiment keeps nothing, and the same command starts it over",
+                    stopped.number,
+                ) from None
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=[table(found, config)],
+            plots=[plot(found, config)],
+            remarks=remarks(found, config),
+            data={
+                "graphs": [
+                    {
+                        name: {
+                            "before": history.before,
+                            "after": history.after,
+                            "seconds": history.seconds,
+                            "reward": history.reward.tolist(),
+                            "kl": history.kl.tolist(),
+                        }
+                        for name, history in {**one.histories, "dear": one.high_kl_coef}.items()
                     }
-                    for name, history in {**one.histories, "dear": one.high_kl_coef}.items()
-                }
-                for one in found
-            ]
-        },
-        seconds=perf_counter() - begun,
-    )
+                    for one in found
+                ]
+            },
+            seconds=perf_counter() - begun,
+        )
 
 
 def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> GraphResults:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -39,17 +40,19 @@ from groundup.report.table import Table, markdown
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
+    LOCK,
     is_number,
     is_sealed,
     is_unused,
     read_json_object,
+    release,
     require_writable_folder,
     temporary_folder,
     write_bytes,
     write_json,
     write_text,
 )
-from groundup.runs.folder import Run, environment_facts, read_run, utc_now
+from groundup.runs.folder import Run, environment_facts, lock_folder, read_run, utc_now
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -87,7 +90,7 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
     if is_unused(folder):
         return False
     there = _previous(folder).get("experiment")
-    if there is None and {one.name for one in folder.iterdir()} <= set(pieces):
+    if there is None and {one.name for one in folder.iterdir()} <= {LOCK, *pieces}:
         return True
     if isinstance(there, str):
         there = there.replace("isation", "ization")  # the spelling of earlier releases
@@ -101,6 +104,25 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
             f"{folder} holds the experiment {there!r}, not {name!r}; choose another out"
         )
     return True
+
+
+@contextmanager
+def working_in(folder: Path, name: str, pieces: Collection[str] = ()) -> Iterator[bool]:
+    """Hold the lock of an experiment's folder while the block works there.
+
+    Yields what `check_folder` returns. Raises `UserError` like it, and while another process works
+    in the folder.
+    """
+    found, is_new = check_folder(folder, name, pieces), not folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = lock_folder(folder)
+    try:
+        yield found
+    finally:
+        release(taken)
+        if is_new:
+            with suppress(OSError):  # it has an outcome
+                folder.rmdir()
 
 
 def begin(folder: Path, name: str) -> None:

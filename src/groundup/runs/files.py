@@ -41,6 +41,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _SEAL = "sha256"
 # The files of `temporary_folder` while it writes; they remain if it is killed.
 _PARTIAL, _PARTIAL_LOCK = ".partial", ".partial.lock"
+LOCK = ".lock"
+"""The file in a folder whose lock the process that works there holds."""
 
 
 # Errors.
@@ -206,10 +208,11 @@ def locked(path: Path, option: str = "--out") -> Iterator[None]:
     try:
         yield
     finally:
-        _release(taken)
+        release(taken)
 
 
-def _release(taken: FileLock) -> None:
+def release(taken: FileLock) -> None:
+    """Release a lock and remove its file."""
     Path(taken.lock_file).unlink(missing_ok=True)
     taken.release()
 
@@ -248,17 +251,18 @@ def temporary_folder(
             sync_folder(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        _release(taken)
+        release(taken)
         if new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-    _release(taken)
+    release(taken)
 
 
 def is_unused(folder: Path) -> bool:
-    """Whether a folder is missing, empty, or has only the files of a killed `temporary_folder`."""
-    return not folder.is_dir() or {*os.listdir(folder)} <= {_PARTIAL, _PARTIAL_LOCK}
+    """Whether a folder is missing, empty, or has only a lock or what a killed `temporary_folder`
+    left."""
+    return not folder.is_dir() or {*os.listdir(folder)} <= {_PARTIAL, _PARTIAL_LOCK, LOCK}
 
 
 def _sync_and_set_mode(path: Path, target: Path, sync: bool) -> None:

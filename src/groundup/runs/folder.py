@@ -35,6 +35,7 @@ from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
 from groundup.runs.files import (
+    LOCK,
     errors_naming,
     file_hash,
     is_number,
@@ -131,7 +132,7 @@ class Run:
         described = folder / "run.json"
         if folder.is_dir() and any(folder.iterdir()) and not is_sealed(described):
             # A first start that was killed here leaves at most these files.
-            ours = {".lock", "..run.json.copy.partial", ".run.json.partial"}
+            ours = {LOCK, "..run.json.copy.partial", ".run.json.partial"}
             left = [path.name for path in folder.iterdir() if path.name not in ours]
             if left:
                 raise UserError(
@@ -139,7 +140,7 @@ class Run:
                     "choose another --out or empty it yourself"
                 )
         # Another program's run.json may hold anything; ours has a lock file next to it.
-        known = (folder / ".lock").exists()
+        known = (folder / LOCK).exists()
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, wanted["stage"], lock_folder(folder))
         try:
@@ -353,7 +354,7 @@ def _parts(folder: Path) -> dict[str, int]:
 
 
 # The files of a start that failed before doing any work, for example on bad data.
-_OF_A_START = frozenset({".lock", ".run.json.copy", "run.json", "status.json", "data.json"})
+_OF_A_START = frozenset({LOCK, ".run.json.copy", "run.json", "status.json", "data.json"})
 
 
 def has_begun(folder: Path) -> bool:
@@ -463,7 +464,7 @@ def refuse_broken_link(folder: Path) -> None:
 
 def lock_folder(folder: Path) -> FileLock:
     """Lock the folder for this process; the kernel releases the lock however the process ends."""
-    return lock(folder / ".lock", f"working in {folder}")
+    return lock(folder / LOCK, f"working in {folder}")
 
 
 def _continues(

@@ -48,7 +48,7 @@ from groundup.pretrain.scaling.report import (
     law_table,
 )
 from groundup.pretrain.scaling.table import Runs
-from groundup.report.outcome import RESULT, check_folder, threads_of_runs, write
+from groundup.report.outcome import RESULT, threads_of_runs, working_in, write
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
@@ -67,59 +67,58 @@ def run(config: ScalingLawConfig) -> Path:
 
     Raises `UserError` for a folder with other files or other settings.
     """
-    resumed = check_folder(config.out, NAME, _PIECES)
-    runs, finished = config.out.glob("runs/*"), (config.out / RESULT).is_file()
-    threads = threads_of_runs(config.out, config.threads, runs, finished=finished)
-    config = config.model_copy(update={"threads": threads})
-    begun = perf_counter()
-    config.out.mkdir(parents=True, exist_ok=True)
-    source = Source.drawn(config.seed)
-    flops = _planned(config, source)
-    ratio, found = FIRST_RATIO, list[Trial]()
-    for number, budget in enumerate(flops[:-1]):
-        trials = budget_runs(config, source, number, budget, ratio)
-        ratio = best_ratio(trials)
-        found += trials
-        best = min(trials, key=lambda one: one.loss)
-        say(f"{budget:.2g} FLOPs: best {best.depth} x {best.width}, loss {best.loss:.4f}")
-    used = past_plateau(found, source)
-    waiting = [one for one in found if one not in used]
-    try:
-        fit, isoflop = fitted(config, used)
-    except UserError:  # too few runs are left
-        used = found
-        fit, isoflop = fitted(config, used)
-    size, predicted = prediction(config, fit, flops[-1])
-    say(f"predicted for {flops[-1]:.2g} FLOPs, before it is run: {_words(predicted)}")
-    last = train(config, source, len(flops) - 1, size, flops[-1])
-    said = remarks(fit, isoflop, predicted, last, source) + left_out(fit, used)
-    said += on_plateau(waiting, len(found), source, left_out=len(used) < len(found))
-    tables = [tests_table(fit, predicted, last, source), law_table(fit, isoflop)]
-    plots = [fit_plot(fit), frontier_plot(fit, isoflop)]
-    if isoflop is not None:
-        tables.append(budget_table(isoflop))
-        plots.insert(0, isoflop_plot(fit, isoflop))
-    return write(
-        config,
-        NAME,
-        QUESTION,
-        tables=tables,
-        plots=plots,
-        remarks=said,
-        data={
-            "entropy": source.entropy,
-            "of_one_token": source.of_one_token,
-            "budgets": flops,
-            "runs": [one.to_json() for one in found],
-            "fit": fit.to_json(),
-            "isoflop": None if isoflop is None else isoflop.to_json(),
-            "predicted": predicted,
-            "last": last.to_json(),
-        },
-        pieces=_PIECES,
-        seconds=None if resumed else perf_counter() - begun,
-        planned_by_clock=not config.quick,
-    )
+    with working_in(config.out, NAME, _PIECES) as resumed:
+        runs, finished = config.out.glob("runs/*"), (config.out / RESULT).is_file()
+        threads = threads_of_runs(config.out, config.threads, runs, finished=finished)
+        config = config.model_copy(update={"threads": threads})
+        begun = perf_counter()
+        source = Source.drawn(config.seed)
+        flops = _planned(config, source)
+        ratio, found = FIRST_RATIO, list[Trial]()
+        for number, budget in enumerate(flops[:-1]):
+            trials = budget_runs(config, source, number, budget, ratio)
+            ratio = best_ratio(trials)
+            found += trials
+            best = min(trials, key=lambda one: one.loss)
+            say(f"{budget:.2g} FLOPs: best {best.depth} x {best.width}, loss {best.loss:.4f}")
+        used = past_plateau(found, source)
+        waiting = [one for one in found if one not in used]
+        try:
+            fit, isoflop = fitted(config, used)
+        except UserError:  # too few runs are left
+            used = found
+            fit, isoflop = fitted(config, used)
+        size, predicted = prediction(config, fit, flops[-1])
+        say(f"predicted for {flops[-1]:.2g} FLOPs, before it is run: {_words(predicted)}")
+        last = train(config, source, len(flops) - 1, size, flops[-1])
+        said = remarks(fit, isoflop, predicted, last, source) + left_out(fit, used)
+        said += on_plateau(waiting, len(found), source, left_out=len(used) < len(found))
+        tables = [tests_table(fit, predicted, last, source), law_table(fit, isoflop)]
+        plots = [fit_plot(fit), frontier_plot(fit, isoflop)]
+        if isoflop is not None:
+            tables.append(budget_table(isoflop))
+            plots.insert(0, isoflop_plot(fit, isoflop))
+        return write(
+            config,
+            NAME,
+            QUESTION,
+            tables=tables,
+            plots=plots,
+            remarks=said,
+            data={
+                "entropy": source.entropy,
+                "of_one_token": source.of_one_token,
+                "budgets": flops,
+                "runs": [one.to_json() for one in found],
+                "fit": fit.to_json(),
+                "isoflop": None if isoflop is None else isoflop.to_json(),
+                "predicted": predicted,
+                "last": last.to_json(),
+            },
+            pieces=_PIECES,
+            seconds=None if resumed else perf_counter() - begun,
+            planned_by_clock=not config.quick,
+        )
 
 
 def _planned(config: ScalingLawConfig, source: Source) -> list[float]:
