@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -403,6 +406,29 @@ def test_an_export_that_was_killed_is_made_by_the_same_command(
     (out / ".partial" / "model.safetensors").write_text("half")
     export(folder, to, out=out)
     assert not (out / ".partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "last"), [("gguf", "sea.q8_0.gguf"), ("hf", "config.json"), ("hf", "model.safetensors")]
+)
+def test_an_export_may_be_killed_between_its_files(
+    folder: Path, tmp_path: Path, to: str, last: str
+) -> None:
+    killed = (
+        "import os, sys; from pathlib import Path; from groundup.formats.export import export\n"
+        "out, last, replace = Path(sys.argv[3]), sys.argv[4], os.replace\n"
+        "def rename(source, target):\n"
+        "    replace(source, target)\n"
+        "    if Path(target) == out / last: os.kill(os.getpid(), 9)\n"
+        "os.replace = rename\n"
+        "export(Path(sys.argv[1]), sys.argv[2], out=out)"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", killed, str(folder), to, str(out), last]
+    assert subprocess.run(command).returncode == -signal.SIGKILL and (out / last).exists()
+    made = export(folder, to, out=out)
+    whole = export(folder, to, out=tmp_path / "whole")
+    assert {path.name for path in made.iterdir()} == {path.name for path in whole.iterdir()}
 
 
 def test_a_foreign_stop_token_adds_no_line_to_the_modelfile(tokenizer: Tokenizer) -> None:

@@ -146,7 +146,7 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
             "both"
         )
     with temporary_folder(
-        out, last="Modelfile", replaces=[glob.escape(one) for one in stale]
+        out, first="Modelfile", replaces=[glob.escape(one) for one in stale]
     ) as aside:
         save_gguf(
             aside / file, model, tokenizer, type, name=name, license=license, sampling=sampling
@@ -185,8 +185,10 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
     model, tokenizer = merge_and_dequantize(found.model(), torch.float32), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     card, sampling = _card(found, name), _sampling(found)
-    save_model(out, model, tokenizer, card=card, dtype=dtype, sampling=sampling)
+    # First, so that the same command finds its own folder when it was killed.
+    out.mkdir(parents=True, exist_ok=True)
     write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may overwrite it.\n")
+    save_model(out, model, tokenizer, card=card, dtype=dtype, sampling=sampling)
     # Compared even if transformers cannot open the files.
     return [*compared_with_folder(model, tokenizer, out, dtype), opened_by_transformers(out)]
 
