@@ -74,6 +74,26 @@ def test_a_bad_line_is_set_aside_with_its_number_and_reason(
     assert "line 7" in str(bad)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ('{"prompt": "p", "completion": "c", "prompt": "q"}', "prompt"),
+        ('{"messages": [{"role": "user", "content": "a", "role": "system"}]}', "role"),
+    ],
+)
+def test_a_row_with_a_repeated_key_is_set_aside(
+    tmp_path: Path, suffix: str, row: str, name: str
+) -> None:
+    rows = [*['{"prompt": "p", "completion": "c"}'] * 12, row]
+    path = tmp_path / f"a{suffix}"
+    path.write_text("\n".join(rows) if suffix == ".jsonl" else f"[{', '.join(rows)}]")
+    found = records.read_conversations(path)
+    (bad,) = found.bad
+    assert len(found.rows) == 12 and bad.line == 13
+    assert bad.reason == f"the key {name!r} stands more than once in an object; keep one of them"
+
+
 def test_a_file_with_too_many_bad_lines_is_rejected(tmp_path: Path) -> None:
     path = _lines(tmp_path / "pairs.jsonl", *[GOOD] * 17, b"x", b"y", b"z")
     with pytest.raises(UserError, match=r"3 of 20 lines .* line 18: not JSON"):

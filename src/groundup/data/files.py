@@ -10,13 +10,13 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import UserError, installing, nearest
+from groundup.errors import UserError, installing, nearest, shorten
 from groundup.runs.files import atomic_write, read_json_object, require_file
 from groundup.runs.folder import is_finished, read_run
 from groundup.text.rows import BadRow, Json
@@ -88,7 +88,17 @@ def _refuse_single_value(content: bytes, path: Path) -> None:
 def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
     """One big list, the usual form of Alpaca and ShareGPT data."""
     try:
-        rows = json.loads(content.decode("utf-8"))
+        repeated = dict[int, BadRow]()
+        objects = list[Json]()  # kept, as they are found by their ids
+
+        def read(pairs: list[tuple[str, Any]]) -> Json:
+            found = dict(pairs)
+            if len(found) < len(pairs):
+                objects.append(found)
+                repeated[id(found)] = _repeated_key(pairs)
+            return found
+
+        rows = json.loads(content.decode("utf-8"), object_pairs_hook=read)
     except RecursionError:
         raise UserError(f"{str(path)!r} is not JSON: nested too deeply") from None
     except ValueError as error:
@@ -96,15 +106,46 @@ def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
             f"{str(path)!r} is not JSON ({_json_error(error)}); fix it, or write it as JSON Lines "
             "with one row per line, where a bad row does not affect the others"
         ) from None
-    return [_object(row) for row in rows]
+    return [(_fault_within(row, repeated) if repeated else None) or _object(row) for row in rows]
+
+
+def _fault_within(row: Any, faults: Mapping[int, BadRow]) -> BadRow | None:
+    """The fault of one of the objects in a row, by the object's id."""
+    todo = [row]
+    while todo:
+        one = todo.pop()
+        if id(one) in faults:
+            return faults[id(one)]
+        if isinstance(one, dict | list):
+            todo.extend(one.values() if isinstance(one, dict) else one)
+    return None
+
+
+def _repeated_key(pairs: Sequence[tuple[str, Any]]) -> BadRow:
+    names = [name for name, _ in pairs]
+    name = next(one for one in names if names.count(one) > 1)
+    return BadRow(f"the key {shorten(name)} stands more than once in an object; keep one of them")
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _repeated_key(pairs)
+    return found
+
+
+# Python alone would keep the last of several values.
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
 
 
 def _parse_line(line: bytes) -> Json | BadRow:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = _DECODER.decode(line.decode("utf-8"))
         if isinstance(row, list):
             return BadRow("must be a JSON object, not list; call a file that is one list .json")
         return _object(row)
+    except BadRow as reason:
+        return reason
     except UnicodeDecodeError as error:
         return BadRow(f"not UTF-8 at byte {error.start} of the line")
     except RecursionError:
