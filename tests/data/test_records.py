@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import bz2
+import gzip
 import json
+import lzma
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.data import files, records
+from groundup.data.dataset import load_dataset
 from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.text.rows import Message, Preference
@@ -158,6 +164,29 @@ def test_text_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match=r"a pipe or a device, .* write it to a file"):
         files.read_text(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compressed", "command"),
+    [
+        (".gz", gzip.compress, "gunzip -k"),
+        (".bz2", bz2.compress, "bunzip2 -k"),
+        (".xz", lzma.compress, "unxz -k"),
+        (".zst", lambda content: b"\x28\xb5\x2f\xfd" + content, "unzstd"),
+    ],
+)
+def test_compressed_files_are_refused_with_the_command_that_unpacks_them(
+    tmp_path: Path, suffix: str, compressed: Callable[[bytes], bytes], command: str
+) -> None:
+    content = compressed(json.dumps(GOOD).encode())
+    said = f"is compressed; unpack it .{command} "
+    for name in (f"my rows.jsonl{suffix}", "named_otherwise.jsonl"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        for read in (files.read_text, records.read_preferences, lambda path: load_dataset([path])):
+            with pytest.raises(UserError, match=said) as refused:
+                read(path)
+            assert shlex.quote(str(path)) in str(refused.value)
 
 
 def test_a_json_file_may_be_one_list_with_its_indices_as_lines(tmp_path: Path) -> None:

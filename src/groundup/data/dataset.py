@@ -24,6 +24,7 @@ from groundup.data.files import (
     ROW_SUFFIXES,
     SUFFIXES,
     TEXT_SUFFIXES,
+    check_file,
     check_no_run,
     check_there,
     suffix_of,
@@ -52,7 +53,6 @@ from groundup.data.split import (
 )
 from groundup.errors import UserError, known_names
 from groundup.runs.console import say
-from groundup.runs.files import require_file
 from groundup.text.rows import BadLine, Json, TrainingRow
 
 # With fewer rows than this a twentieth is too few to measure with, and each may be the only row
@@ -328,7 +328,7 @@ class Reader:
                 rows += found.rows
                 bad += found.bad
             else:
-                require_file(path)  # for a device the suffix would be the wrong complaint
+                check_file(path)  # of a device, or what is compressed, the suffix is not the fault
                 ending = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
                 raise UserError(
                     f"{str(path)!r} {ending}; data is read from "

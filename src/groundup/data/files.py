@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,14 @@ ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
 ROW_KINDS = f"{', '.join(ROW_SUFFIXES[:-1])} or {ROW_SUFFIXES[-1]}"
 TEXT_SUFFIXES = (".txt", ".md")
 SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
+# The first bytes of a compressed file, and the command that unpacks it; bzip2's name its default
+# level, too, as a text may begin with less.
+_UNPACKED_BY = {
+    b"\x1f\x8b": "gunzip -k",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+    b"\xfd7zXZ\x00": "unxz -k",
+    b"BZh91AY&SY": "bunzip2 -k",
+}
 
 
 def suffix_of(path: Path) -> str:
@@ -366,12 +375,7 @@ def read_text(path: Path) -> str:
 
 def _bytes(path: Path) -> bytes:
     check_file(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read ({error.strerror}); check its permissions"
-        ) from error
+    content = _read(path)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{str(path)!r} is UTF-16; save it as UTF-8")
     if b"\x00" in content:
@@ -381,6 +385,17 @@ def _bytes(path: Path) -> bytes:
             "give plain UTF-8 text, JSON Lines, CSV or Parquet"
         )
     return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _read(path: Path, size: int = -1) -> bytes:
+    """The first `size` bytes of a file, or all of them."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def check_there(path: Path) -> None:
@@ -428,13 +443,23 @@ def check_no_run(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Checks that a file exists and is not empty. Raises UserError that suggests a similar name."""
+    """Checks that a file exists and is neither empty nor compressed.
+
+    Raises UserError, which suggests a similar name for a missing file.
+    """
     check_there(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")
     require_file(path)
     if path.stat().st_size == 0:
         raise UserError(f"{str(path)!r} is empty{_why_empty(path)}")
+    first = _read(path, max(map(len, _UNPACKED_BY)))
+    for begins, command in _UNPACKED_BY.items():
+        if first.startswith(begins):
+            raise UserError(
+                f"{str(path)!r} is compressed; unpack it ({command} {shlex.quote(str(path))}) and "
+                "give the file inside"
+            )
 
 
 def _why_empty(path: Path) -> str:
