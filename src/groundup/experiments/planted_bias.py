@@ -38,7 +38,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.outcome import RESULT, experiment, write
-from groundup.report.plots import BASELINE, looks, panels
+from groundup.report.plots import BASELINE, error_bars, looks, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object
@@ -256,8 +256,8 @@ def plot(found: Sequence[Strength]) -> Plot:
         for stage, drawn in looks(_STAGES).items():
             gaps = [one.gap(stage, kind) for one in found]
             middle = [gap.estimate for gap in gaps]
-            ends = np.array([[g.estimate - g.low, g.high - g.estimate] for g in gaps]).T
-            axes.errorbar(planted, middle, yerr=ends, **drawn.both, capsize=3, label=stage)
+            bars = error_bars(gaps)
+            axes.errorbar(planted, middle, yerr=bars, **drawn.both, capsize=3, label=stage)
         axes.set_title(kind)
         axes.set_xlabel("planted strength")
         axes.set_ylabel("measured gap")

@@ -45,7 +45,7 @@ from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.claim import MIN_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import working_in, write
-from groundup.report.plots import GREY, legend, look, panels
+from groundup.report.plots import GREY, error_bars, legend, look, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
 from groundup.text.batches import packed_batch
@@ -424,11 +424,10 @@ def plot(found: Sequence[Outcome]) -> Plot:
             (left, one.read.kl_per_token()),
             (right, one.read.more_than(found[0].read)),
         ):
-            ends = [[value.estimate - value.low], [value.high - value.estimate]]
             axes.errorbar(
                 one.bits,
                 value.estimate,
-                yerr=np.maximum(ends, 0),
+                yerr=error_bars([value]),
                 **look(place).marks,
                 linestyle="none",
                 capsize=3,

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from groundup.maths.calibration import ReliabilityBin, draw_reliability
+from groundup.maths.intervals import Interval
 from groundup.report.estimate import BySource, Estimate
 from groundup.report.figure import STYLE, WIDTH, Plot
 from groundup.report.history import Curve, History
@@ -104,6 +105,16 @@ def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     with rc_context(STYLE):
         axes.set_title(_wrapped(_as_text(title)))
     return figure, axes
+
+
+def error_bars(found: Sequence[Interval]) -> Float[np.ndarray, "2 n"]:
+    """Return the lengths of intervals' bars as matplotlib takes them: below, then above.
+
+    Rounding may make them slightly negative, which matplotlib refuses; these are 0.
+    """
+    below = [one.estimate - one.low for one in found]
+    above = [one.high - one.estimate for one in found]
+    return np.array([below, above]).clip(min=0.0)
 
 
 def frame_of_picture(axes: Axes) -> None:
@@ -341,13 +352,10 @@ def interval_plot(
         found = [row[sources[i]] for i in at]
         offset = (number - (len(rows) - 1) / 2) * 0.7 / len(rows)
         estimates = np.array([one.estimate for one in found])
-        errors = np.array(
-            [[one.estimate - one.low for one in found], [one.high - one.estimate for one in found]]
-        )
         axes.errorbar(
             estimates,
             np.array(at) + offset,
-            xerr=np.maximum(errors, 0),
+            xerr=error_bars(found),
             **drawn[name].marks,
             linestyle="none",
             markersize=4,
@@ -440,8 +448,8 @@ def trade_plot(
         axes.errorbar(
             price.estimate,
             -gain.estimate,
-            xerr=[[price.estimate - price.low], [price.high - price.estimate]],
-            yerr=[[gain.high - gain.estimate], [gain.estimate - gain.low]],
+            xerr=error_bars([price]),
+            yerr=error_bars([gain])[::-1],
             **look(number).marks,
             linestyle="none",
             capsize=3,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -16,9 +15,8 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
 from groundup.experiments.frontier.trade import AXES, Point, Standing
-from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
-from groundup.report.plots import COLORS, GREY, legend, panels
+from groundup.report.plots import COLORS, GREY, error_bars, legend, panels
 
 # Axis labels with the measure.
 LABELS = {
@@ -102,8 +100,8 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
     axes.errorbar(
         x.estimate,
         y.estimate,
-        xerr=_bars(x),
-        yerr=_bars(y),
+        xerr=error_bars([x]),
+        yerr=error_bars([y]),
         color="#cccccc",
         linewidth=0.7,
         zorder=0,
@@ -181,12 +179,6 @@ def text_box(name: Annotation) -> Bbox:
     name.get_window_extent()  # positions the text
     box: Bbox = Text.get_window_extent(name)
     return box
-
-
-def _bars(one: Estimate) -> Float[np.ndarray, "2 1"]:
-    """The lengths of an interval's error bars; rounding may make them slightly negative."""
-    reach = np.array([[one.estimate - one.low], [one.high - one.estimate]])
-    return reach.clip(min=0.0)
 
 
 def _short(point: Point) -> str:
