@@ -38,16 +38,14 @@ def item_name(*parts: str) -> str:
 
 
 def side_by_side(
-    after: Sequence[Row],
-    before: Sequence[Row],
-    columns: Callable[[Sequence[Row]], Float[np.ndarray, "rows columns"]],
+    after: Float[np.ndarray, "rows columns"],
+    before: Float[np.ndarray, "rows columns"],
     statistic: Statistic,
+    groups: Sequence[str] | None,
 ) -> Estimate:
-    """The difference of a statistic between two models on the same items."""
-    assert_same_items(after, before)
-    one, other = columns(after), columns(before)
-    both = difference_of(statistic, one.shape[1])
-    return of_sums(np.hstack([one, other]), both, groups=groups(after))
+    """The difference of a statistic between two models, whose rows are of the same items."""
+    both = difference_of(statistic, after.shape[1])
+    return of_sums(np.hstack([after, before]), both, groups=groups)
 
 
 def difference_of(statistic: Statistic, width: int) -> Statistic:

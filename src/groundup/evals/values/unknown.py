@@ -27,10 +27,10 @@ from groundup.data.packs.newcomers import says_unknown
 from groundup.data.split import evenly_spaced
 from groundup.evals.measure import Subject
 from groundup.evals.values.asking import answers
-from groundup.evals.values.rows import Statistic, assert_same_items, column, difference_of, quotient
+from groundup.evals.values.rows import Statistic, assert_same_items, column, quotient, side_by_side
 from groundup.evals.values.task import Number, Row, Task
 from groundup.maths.intervals import mean_interval
-from groundup.report.estimate import BySource, Estimate, of_sums, rate
+from groundup.report.estimate import BySource, Estimate, rate
 from groundup.text.saying_no import REFUSAL_VERSION, is_bare_refusal, is_refusal
 
 
@@ -204,9 +204,9 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     if not shared:
         return {}
     news, olds = zip(*shared, strict=True)
-    both = np.hstack([_counts(news), _counts(olds)])
+    one, other = _counts(news), _counts(olds)
     return {
-        name: of_sums(both, difference_of(statistic, 5)) for name, statistic in _OF_UNKNOWN.items()
+        name: side_by_side(one, other, statistic, None) for name, statistic in _OF_UNKNOWN.items()
     }
 
 

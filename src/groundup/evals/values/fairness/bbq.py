@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -258,17 +258,14 @@ def numbers(rows: Sequence[Row]) -> BySource:
     return found
 
 
-def _counted(number: str) -> Callable[[Sequence[Row]], Float[np.ndarray, "rows columns"]]:
-    return weighted if number == ACCURACY else columns
-
-
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """The differences of the numbers, template by template."""
     assert_same_items(after, before)
+    plain, twice = ([of(rows) for rows in (after, before)] for of in (columns, weighted))
     found = {}
     for name, (number, at) in _parts(after).items():
-        one, other = ([rows[int(i)] for i in np.flatnonzero(at)] for rows in (after, before))
-        found[name] = side_by_side(one, other, _counted(number), _NUMBERS[number][1])
+        one, other = twice if number == ACCURACY else plain
+        found[name] = side_by_side(one[at], other[at], _NUMBERS[number][1], groups(after, at))
     return found
 
 

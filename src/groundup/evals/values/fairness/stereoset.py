@@ -34,10 +34,10 @@ from groundup.evals.values.rows import (
     Statistic,
     assert_same_items,
     column,
-    difference_of,
     further,
     likelier,
     quotient,
+    side_by_side,
     widened,
 )
 from groundup.evals.values.task import Number, Row, Task
@@ -166,10 +166,8 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     for name, (statistic, at) in _parts(after).items():
         places = [int(i) for i in np.flatnonzero(at)]
         (terms, one), (_, other) = (by_term([rows[i] for i in places]) for rows in (after, before))
-        both = difference_of(_STATISTICS[statistic], 3)
-        measured = of_sums(np.hstack([one, other]), both, groups=terms)
-        ends = measured.estimate, measured.low, measured.high
-        found[name] = Estimate(*ends, len(places), len(terms))
+        measured = side_by_side(one, other, _STATISTICS[statistic], terms)
+        found[name] = replace(measured, items=len(places), groups=len(terms))
     return found
 
 

@@ -125,11 +125,11 @@ def numbers(rows: Sequence[Row]) -> BySource:
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     """The differences of the numbers, pair by pair."""
     assert_same_items(after, before)
-    found = {}
-    for name, (statistic, at) in _parts(after).items():
-        one, other = ([rows[int(i)] for i in np.flatnonzero(at)] for rows in (after, before))
-        found[name] = side_by_side(one, other, columns, _STATISTICS[statistic])
-    return found
+    one, other = columns(after), columns(before)
+    return {
+        name: side_by_side(one[at], other[at], _STATISTICS[statistic], groups(after, at))
+        for name, (statistic, at) in _parts(after).items()
+    }
 
 
 def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:

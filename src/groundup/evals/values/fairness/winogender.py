@@ -29,12 +29,12 @@ from groundup.evals.values.rows import (
     GUESSES,
     assert_same_items,
     column,
-    difference_of,
     further,
     groups,
     likelier,
     mean,
     nearness,
+    side_by_side,
 )
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.estimate import BySource, Estimate, of_sums, rate, ratio
@@ -136,9 +136,8 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     found = {}
     for name, own in ((OWN, True), (OTHER, False)):
         (names, one), (_, other) = (of_occupations(rows, own) for rows in (after, before))
-        both = difference_of(correlation, 6)
         if len(names) >= _MIN:
-            found[name] = of_sums(np.hstack([one, other]), both, groups=names)
+            found[name] = side_by_side(one, other, correlation, names)
     found[SHE] = ratio(_she(after) - _she(before), groups=groups(after))
     return found
 
