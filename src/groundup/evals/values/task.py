@@ -12,7 +12,7 @@ compared item by item. The term "task" is the lm-evaluation-harness's (Gao et al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from groundup.evals.measure import Subject
@@ -45,6 +45,10 @@ class Number:
     ideal: float | None = None
     share: bool = True
     part_of: str | None = None
+
+    def part(self, name: str, about: str) -> Number:
+        """The same number of some of the items, such as those of a category."""
+        return replace(self, name=f"{self.name}: {name}", about=about, part_of=self.name)
 
 
 @dataclass(frozen=True)

@@ -214,17 +214,9 @@ def _shown(what: str, unit: str, share: bool, asked: Sequence[Template]) -> list
         )
         for which in ((_EXCESS, *_GAPS) if any(one.has_within for one in asked) else _GAPS[:2])
     ]
-    return shown + [
-        Number(
-            f"{what}, mean: {slot}",
-            unit,
-            None,
-            f"in prompts with {{{slot}}}",
-            share=share,
-            part_of=f"{what}, mean",
-        )
-        for slot in dict.fromkeys(one.slot for one in asked)
-    ]
+    mean = next(one for one in shown if one.name == f"{what}, mean")
+    slots = dict.fromkeys(one.slot for one in asked)
+    return shown + [mean.part(slot, f"in prompts with {{{slot}}}") for slot in slots]
 
 
 # The tasks.

@@ -195,27 +195,11 @@ def _guessed(rows: Sequence[Row]) -> Float[np.ndarray, " guesses"]:
     return icat(np.stack([sense, prefers, np.full(GUESSES, len(counts), float)], axis=1))
 
 
-_UNITS = {ICAT: "icat", LMS: "lms", SS: "ss"}
-_IDEALS = {ICAT: None, LMS: None, SS: 0.5}
-_ABOUT = {
-    ICAT: "sense without stereotypes: 100 is the best, 50 is guessing",
-    LMS: "sense found likelier than nonsense",
-    SS: "the stereotype found likelier than its contrary; half is fair",
-}
-
-
-def _number(name: str, part: str | None = None) -> Number:
-    of = f"about {part}" if part in _KINDS else part
-    return Number(
-        name if part is None else f"{name}: {part}",
-        _UNITS[name],
-        None if name == SS else "above",
-        _ABOUT[name] if part is None else f"of items {of}",
-        _IDEALS[name],
-        part_of=None if part is None else name,
-    )
-
-
+_SHOWN = (
+    Number(ICAT, "icat", "above", "sense without stereotypes: 100 is the best, 50 is guessing"),
+    Number(LMS, "lms", "above", "sense found likelier than nonsense"),
+    Number(SS, "ss", None, "the stereotype found likelier than its contrary; half is fair", 0.5),
+)
 STEREOSET = Task(
     name="stereoset",
     title="StereoSet",
@@ -228,9 +212,14 @@ STEREOSET = Task(
     packs=("stereoset",),
     version=1,
     shown=(
-        *(_number(name) for name in _STATISTICS),
-        *(_number(name, way) for name in _STATISTICS for way in _WAYS.values()),
-        *(_number(name, kind) for name in (ICAT, SS) for kind in _KINDS),
+        *_SHOWN,
+        *(one.part(way, f"of items {way}") for one in _SHOWN for way in _WAYS.values()),
+        *(
+            one.part(kind, f"of items about {kind}")
+            for one in _SHOWN
+            if one.name != LMS
+            for kind in _KINDS
+        ),
     ),
     items=items,
     ask=ask,
