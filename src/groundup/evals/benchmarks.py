@@ -28,7 +28,7 @@ from groundup.data.packs.rows import Rejected, gather
 from groundup.evals.choice import chances
 from groundup.evals.config import CoreConfig
 from groundup.evals.contamination import Contamination, contamination
-from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
+from groundup.evals.continuations import Pair, continuation_logprobs, encode_pair, opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.measure import Measure, Subject
 from groundup.evals.perplexity import Bits, bits_per_byte
@@ -140,6 +140,13 @@ def option_sums(
         for row in rows
         for option in row.options
     ]
+    return sums_of(model, pairs, rows, context=context)
+
+
+def sums_of(
+    model: CausalLM, pairs: Sequence[Pair], rows: Sequence[Choice], *, context: int
+) -> list[Float[np.ndarray, " _"]]:
+    """log p of the continuations of `pairs`, which are the options of `rows` in their order."""
     scored = continuation_logprobs(model, pairs, context=context)
     ends = np.cumsum([len(row.options) for row in rows])[:-1]
     return np.split(np.array([one.total for one in scored]), ends)

@@ -21,8 +21,8 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, assistant_loss
-from groundup.evals.benchmarks import ALL, Answers, answered, guessing
-from groundup.evals.continuations import Pair, continuation_logprobs
+from groundup.evals.benchmarks import ALL, Answers, answered, guessing, sums_of
+from groundup.evals.continuations import Pair
 from groundup.evals.domain.costs import Costs, costs
 from groundup.evals.domain.material import CONTEXT, Domain, Prompt, Reply
 from groundup.evals.measure import Evaluated, Measure, Subject
@@ -104,10 +104,8 @@ def answered_replies(
         for reply in replies
         for option in reply.choice.options
     ]
-    scored = continuation_logprobs(model, pairs, context=context)
-    ends = np.cumsum([len(reply.choice.options) for reply in replies])[:-1]
-    sums = np.split(np.array([one.total for one in scored]), ends)
-    return Answers([reply.choice for reply in replies], sums)
+    rows = [reply.choice for reply in replies]
+    return Answers(rows, sums_of(model, pairs, rows, context=context))
 
 
 def reply_pair(tokenizer: Tokenizer, prompt: Sequence[Message], reply: str) -> Pair:
@@ -155,29 +153,14 @@ def _pooled(found: Estimate) -> BySource:
     return {POOLED: found}
 
 
-def _loss(one: AssistantLoss) -> BySource:
-    return _pooled(ratio(one.nats, one.tokens, groups=one.of.groups))
-
-
-def _more_loss(one: AssistantLoss, two: AssistantLoss) -> BySource:
-    if not _equal(one, two, one.tokens, two.tokens):
+def _change(one: AssistantLoss, two: AssistantLoss, cost: str, size: str) -> BySource:
+    """The difference of a cost, if both scored the same conversations with as many tokens or bytes
+    in each."""
+    sizes = getattr(one, size)
+    if one.of.groups != two.of.groups or not np.array_equal(sizes, getattr(two, size)):
         return {}
-    return _pooled(ratio(one.nats - two.nats, one.tokens, groups=one.of.groups))
-
-
-def _answer_bits(one: AssistantLoss) -> BySource:
-    return _pooled(ratio(one.bits, one.bytes, groups=one.of.groups))
-
-
-def _more_answer_bits(one: AssistantLoss, two: AssistantLoss) -> BySource:
-    if not _equal(one, two, one.bytes, two.bytes):
-        return {}
-    return _pooled(ratio(one.bits - two.bits, one.bytes, groups=one.of.groups))
-
-
-def _equal(one: AssistantLoss, two: AssistantLoss, a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether both scored the same conversations with as many tokens or bytes in each."""
-    return one.of.groups == two.of.groups and np.array_equal(a, b)
+    change = getattr(one, cost) - getattr(two, cost)
+    return _pooled(ratio(change, sizes, groups=one.of.groups))
 
 
 def _replies(one: Answers) -> BySource:
@@ -217,8 +200,8 @@ MEASURES: tuple[Measure[Any], ...] = (
         unit="nats",
         better="below",
         measuring=answers,
-        read=_loss,
-        difference=_more_loss,
+        read=lambda one: _pooled(ratio(one.nats, one.tokens, groups=one.of.groups)),
+        difference=lambda one, two: _change(one, two, "nats", "tokens"),
     ),
     Measure(
         name="bits_per_byte",
@@ -229,8 +212,8 @@ MEASURES: tuple[Measure[Any], ...] = (
         unit="bits",
         better="below",
         measuring=answers,
-        read=_answer_bits,
-        difference=_more_answer_bits,
+        read=lambda one: _pooled(ratio(one.bits, one.bytes, groups=one.of.groups)),
+        difference=lambda one, two: _change(one, two, "bits", "bytes"),
     ),
     Measure(
         name="reply_accuracy",
