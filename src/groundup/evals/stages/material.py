@@ -13,6 +13,7 @@ import numpy as np
 from groundup.data.corpus import documents, heldout_documents
 from groundup.data.packs.manifest import generated_set
 from groundup.data.records import (
+    Records,
     read_choices,
     read_conversations,
     read_preferences,
@@ -48,6 +49,9 @@ from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute
 
+T = TypeVar("T")
+Asking = TypeVar("Asking", Conversation, RefusalPrompt)
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -64,24 +68,20 @@ class HeldOut:
     @staticmethod
     def read(config: EvalConfig, documents: Sequence[Document]) -> HeldOut:
         """A user's own text has documents only; everything else is then empty."""
-        refusals = rows_in(config.data / "refusals" / "heldout.jsonl", read_refusals)
-        conversations = rows_in(config.data / "conversations" / "heldout.jsonl", read_conversations)
+
+        def rows(kind: str, read: Callable[[Path], Records[T]]) -> Sequence[T]:
+            return rows_in(config.data / kind / "heldout.jsonl", read)
+
+        refusals = rows("refusals", read_refusals)
+        conversations = rows("conversations", read_conversations)
         real = [row for row in refusals if not generated_set(row.source)]
         return HeldOut(
             documents,
             limit_per_source(conversations, config.conversations),
-            limit_per_source(
-                rows_in(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
-            ),
-            limit_per_source(
-                rows_in(config.data / "preferences" / "heldout.jsonl", read_preferences),
-                config.pairs,
-            ),
+            limit_per_source(rows("choices", read_choices), config.questions),
+            limit_per_source(rows("preferences", read_preferences), config.pairs),
             limit_per_source(real, config.refusal_prompts, by=attrgetter("kind")),
-            limit_per_source(
-                rows_in(config.data / "unknown" / "heldout.jsonl", read_conversations),
-                config.questions,
-            ),
+            limit_per_source(rows("unknown", read_conversations), config.questions),
             _world(config, documents, conversations, refusals),
         )
 
@@ -171,6 +171,7 @@ def ready(
         train = encode(documents(config.data).train, tokenizer, shards / "train")
     chats = tokenizer.chat_template is not None
     first_turns = [row.messages[:1] for row in held.conversations if row.messages[0].role == "user"]
+    openings = evenly_spaced(first_turns if chats else [], config.refusal_prompts)
     return Material(
         context,
         heldout,
@@ -178,21 +179,9 @@ def ready(
         ready_conversations(held.conversations if chats else (), tokenizer, context),
         ready_choices(held.choices if chats else (), tokenizer, context),
         ready_pairs(held.pairs if chats else (), tokenizer, context),
-        [
-            row
-            for row in (held.refusals if chats else ())
-            if _fits(tokenizer, [Message("user", row.prompt)], context)
-        ],
-        [
-            turn
-            for turn in evenly_spaced(first_turns if chats else [], config.refusal_prompts)
-            if _fits(tokenizer, turn, context)
-        ],
-        [
-            row
-            for row in (held.unknown if chats else ())
-            if _fits(tokenizer, row.messages[:-1], context)
-        ],
+        _rows_that_fit(held.refusals if chats else (), tokenizer, context),
+        [turn for turn in openings if _fits(tokenizer, turn, context)],
+        _rows_that_fit(held.unknown if chats else (), tokenizer, context),
         None if held.world is None else _fitting(held.world, chats, tokenizer, context),
     )
 
@@ -201,12 +190,8 @@ def _fitting(world: World, chats: bool, tokenizer: Tokenizer, context: int) -> W
     """The world's rows that leave room for an answer."""
     return replace(
         world,
-        rows=[row for row in world.rows if chats and _fits(tokenizer, row.messages[:-1], context)],
-        requests=[
-            row
-            for row in world.requests
-            if chats and _fits(tokenizer, [Message("user", row.prompt)], context)
-        ],
+        rows=_rows_that_fit(world.rows if chats else (), tokenizer, context),
+        requests=_rows_that_fit(world.requests if chats else (), tokenizer, context),
         beginnings=[
             text
             for text in world.beginnings
@@ -258,6 +243,15 @@ def _counted(
     }
 
 
+def _rows_that_fit(rows: Sequence[Asking], tokenizer: Tokenizer, context: int) -> list[Asking]:
+    """The rows whose prompts leave room for an answer."""
+
+    def prompt(row: Conversation | RefusalPrompt) -> Sequence[Message]:
+        return row.messages[:-1] if isinstance(row, Conversation) else [Message("user", row.prompt)]
+
+    return [row for row in rows if _fits(tokenizer, prompt(row), context)]
+
+
 def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool:
     """Whether a prompt leaves at least a quarter of the context for an answer."""
     ids = encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids
@@ -269,9 +263,6 @@ def _leaves_room(tokens: int, context: int) -> bool:
 
 
 # Choosing rows.
-
-
-T = TypeVar("T")
 
 
 def limit_per_source(
