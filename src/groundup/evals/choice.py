@@ -116,11 +116,7 @@ class ChoiceAccuracy:
 
     def minus(self, other: ChoiceAccuracy, way: str) -> BySource:
         """The difference of one of the `items` to `other`'s on the same questions."""
-        return by_source(
-            self.items[way] - other.items[way],
-            [row.source for row in self.rows],
-            groups=[row.group for row in self.rows],
-        )
+        return _by_source(self.items[way] - other.items[way], self.rows)
 
 
 def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> ChoiceAccuracy:
@@ -132,10 +128,14 @@ def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> Choic
     means = [total / np.maximum(1, length) for total, length in zip(sums, lengths, strict=True)]
     probabilities = option_probabilities(sums)
     answers = np.array([row.answer for row in choices.rows])
-    credits = {"mean": _credits(means, choices.rows), "sum": _credits(sums, choices.rows)}
+    credits = {
+        way: np.array([_credit(*one) for one in zip(scored, answers, strict=True)])
+        for way, scored in (("mean", means), ("sum", sums))
+    }
+    guessing = chances(choices.rows)
     return ChoiceAccuracy(
-        _accuracy(credits["mean"], choices.rows),
-        _accuracy(credits["sum"], choices.rows),
+        _by_source(credits["mean"], choices.rows, guessing, share=True),
+        _by_source(credits["sum"], choices.rows, guessing, share=True),
         _calibration(probabilities, choices.rows),
         credits
         | {
@@ -180,20 +180,15 @@ def majority_answer(rows: Sequence[Choice]) -> BySource:
     return found
 
 
-def _credits(
-    scores: Sequence[np.ndarray], rows: Sequence[Choice]
-) -> Float[np.ndarray, " questions"]:
-    return np.array([_credit(one, row.answer) for one, row in zip(scores, rows, strict=True)])
-
-
-def _accuracy(right: Float[np.ndarray, " questions"], rows: Sequence[Choice]) -> BySource:
-    return by_source(
-        right,
-        [row.source for row in rows],
-        groups=[row.group for row in rows],
-        chances=chances(rows),
-        share=True,
-    )
+def _by_source(
+    values: Float[np.ndarray, " questions"],
+    rows: Sequence[Choice],
+    chances: Float[np.ndarray, " questions"] | None = None,
+    *,
+    share: bool = False,
+) -> BySource:
+    sources, groups = [row.source for row in rows], [row.group for row in rows]
+    return by_source(values, sources, groups=groups, chances=chances, share=share)
 
 
 def _calibration(
@@ -201,12 +196,8 @@ def _calibration(
 ) -> dict[str, ChoiceCalibration]:
     answers = np.array([row.answer for row in rows])
     confidence, correct = top_label(probabilities, answers)
-    brier = by_source(
-        brier_scores(probabilities, answers),
-        [row.source for row in rows],
-        groups=[row.group for row in rows],
-        chances=np.array([1 - 1 / len(row.options) for row in rows]),
-    )
+    knowing_nothing = np.array([1 - 1 / len(row.options) for row in rows])
+    brier = _by_source(brier_scores(probabilities, answers), rows, knowing_nothing)
     found = {}
     for source, at in source_groups([row.source for row in rows]).items():
         said, right = confidence[at], correct[at]
