@@ -23,7 +23,7 @@ from groundup.evals.measure import Subject
 from groundup.evals.values.fairness import counterfactual
 from groundup.evals.values.fairness.swaps import Template
 from groundup.evals.values.knowledge import TASKS
-from groundup.evals.values.suite.asking import Asked, TaskItems, asking, hashed
+from groundup.evals.values.suite.asking import Asked, asking, hashed
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.formats.adapter import model_hash
 from groundup.formats.folder import save_model
@@ -172,7 +172,7 @@ def test_rows_of_non_finite_logits_are_not_cached(
     question = Choice("The sea is", ("deep", "wide"), 0, "piqa", "1")
     on = replace(
         subject(overflowing),
-        material=TaskItems({core.name: [question]}),
+        material={core.name: [question]},
         config=ValuesConfig(out=tmp_path, models=("a",)),
         found={hashed: "a"},
     )
@@ -195,7 +195,7 @@ def test_edited_items_are_measured_again(tmp_path: Path) -> None:
 
     def asked(one: Template) -> Asked:
         config = ValuesConfig(out=tmp_path, models=("a",))
-        on = replace(babbler(), material=TaskItems({"swaps": [one]}), config=config)
+        on = replace(babbler(), material={"swaps": [one]}, config=config)
         found = replace(on, found={hashed: "a"})(asking(swaps, RowCache(tmp_path)))
         assert found is not None
         return found

@@ -14,7 +14,7 @@ from groundup.evals.core_sets import core_questions
 from groundup.evals.measure import Subject
 from groundup.evals.values import refusal, world
 from groundup.evals.values.overlap import overlaps
-from groundup.evals.values.suite.asking import TaskItems, hashed
+from groundup.evals.values.suite.asking import hashed
 from groundup.evals.values.suite.cache import RowCache
 from groundup.evals.values.suite.seen import seeing, trained_texts
 from groundup.evals.values.suite.tasks import TASKS
@@ -54,7 +54,7 @@ def test_it_is_searched_once(
     def found(*items: str, weights: str = "a", at: Path = folder) -> dict[str, int] | None:
         asked = [RefusalPrompt(one, "benign", "s", "g") for one in items]
         subject = Subject(
-            0, at, None, model, tokenizer, 64, TaskItems({"task": asked}), None, compute,
+            0, at, None, model, tokenizer, 64, {"task": asked}, None, compute,
             {hashed: weights},
         )  # fmt: skip
         overlaps = subject(seeing(RowCache(tmp_path / "cache")))["overlaps"]

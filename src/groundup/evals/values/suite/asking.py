@@ -30,13 +30,6 @@ class Asked:
     kept: bool
 
 
-@dataclass(frozen=True)
-class TaskItems:
-    """The items of every task by name, the same for all models."""
-
-    items: Mapping[str, Sequence[Any]]
-
-
 def count_of(task: Task, config: ValuesConfig) -> int:
     """The number of a task's items, at most."""
     if config.items is not None:
@@ -69,7 +62,7 @@ def asking(task: Task, cache: RowCache) -> Callable[[Subject], Asked | None]:
             say(f"values  {task.name}: {len(rows)} items, kept from before")
             return Asked(rows, time.monotonic() - begun, True)
         # Convert as the cache does, so that numbers are the same with and without it.
-        fresh = json.loads(json.dumps(list(task.ask(on, on.material.items[task.name]))))
+        fresh = json.loads(json.dumps(list(task.ask(on, on.material[task.name]))))
         seconds = time.monotonic() - begun
         cache.write(key, fresh)
         say(f"values  {task.name}: {len(fresh)} items in {seconds:.1f} s")
@@ -85,7 +78,7 @@ def _key(task: Task, on: Subject) -> dict[str, Any]:
         "task": task.name,
         "version": task.version,
         "packs": pack_hashes(task),
-        "items": hash_of(on.material.items[task.name]),
+        "items": hash_of(on.material[task.name]),
         "count": count_of(task, on.config),
         "chats": on.chats,
         "context": on.context,

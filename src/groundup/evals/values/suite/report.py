@@ -17,7 +17,6 @@ from groundup.evals.values import judges
 from groundup.evals.values.fairness.counterfactual import own_tasks
 from groundup.evals.values.suite.asking import (
     Asked,
-    TaskItems,
     Valued,
     asking,
     count_of,
@@ -76,10 +75,11 @@ def values_suite(
     seen = seeing(cache)
 
     def prepare(config: ValuesConfig, models: Sequence[Path], compute: Compute) -> Prepared:
-        material = TaskItems({task.name: task.items(count_of(task, config)) for task in tasks})
+        # The items of every task by name, the same for all models.
+        material = {task.name: task.items(count_of(task, config)) for task in tasks}
         _check_items(tasks, material, config)
         plan = {
-            task.name: {"version": task.version, "items": len(material.items[task.name])}
+            task.name: {"version": task.version, "items": len(material[task.name])}
             for task in tasks
         }
         return Prepared({"tasks": plan}, lambda folder, tokenizer, context: material)
@@ -115,11 +115,13 @@ def values_suite(
     )
 
 
-def _check_items(tasks: Sequence[Task], material: TaskItems, config: ValuesConfig) -> None:
+def _check_items(
+    tasks: Sequence[Task], material: Mapping[str, Sequence[Any]], config: ValuesConfig
+) -> None:
     """Refuse a number of items smaller than the blocks in which a task asks."""
     least: dict[str, int] = {}
     for task in tasks:
-        if not material.items[task.name]:
+        if not material[task.name]:
             more = range(count_of(task, config) + 1, task.count + 1)
             least[task.name] = next((count for count in more if task.items(count)), task.count)
     if least:
@@ -259,6 +261,6 @@ def _change_json(tasks: Sequence[Task], after: Valued, before: Valued) -> dict[s
         "items": [
             one.to_json()
             for task in tasks
-            for one in most_changed(task, material.items[task.name], after, before)
+            for one in most_changed(task, material[task.name], after, before)
         ],
     }

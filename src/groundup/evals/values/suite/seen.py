@@ -35,8 +35,7 @@ def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
 
     def measuring(on: Subject) -> Mapping[str, Any]:
         texts = {
-            name: [trained_texts(item) for item in items]
-            for name, items in on.material.items.items()
+            name: [trained_texts(item) for item in items] for name, items in on.material.items()
         }
         trained = overlap.trained_on(on.folder)
         key = {
