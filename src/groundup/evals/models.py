@@ -49,13 +49,6 @@ def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
 
 def compute_of(config: EvalConfig | ModelsConfig) -> Compute:
     """Eager mode: every batch has its own shape here, and compiling each would cost more."""
-    wanted = TrainingConfig.model_validate(
-        {
-            "out": config.out,
-            "device": config.device,
-            "dtype": config.dtype,
-            "threads": config.threads,
-            "compile": "off",
-        }
-    )
+    same = config.model_dump(include={"out", "device", "dtype", "threads"})
+    wanted = TrainingConfig.model_validate({**same, "compile": "off"})
     return resolve(wanted, compile_by_default=False)

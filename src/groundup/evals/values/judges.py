@@ -76,7 +76,9 @@ def agreement(
 ) -> Agreement:
     """Precision, recall and kappa with intervals that resample whole groups."""
     says, true = np.array(said, bool), np.array(truth, bool)
-    of_kappa = bootstrap_interval(2.0 * true + says, _kappa_of_codes, clusters=groups)
+    of_kappa = bootstrap_interval(
+        2.0 * true + says, lambda codes: kappa(codes % 2 == 1, codes >= 2), clusters=groups
+    )
     low = of_kappa.low
     if of_kappa.estimate == 1:  # resampling shows no spread: use the interval of the agreement
         low = _above_chance(rate(np.ones(len(says)), groups=groups).low, says, true)
@@ -109,10 +111,6 @@ def _above_chance(
     p, q = float(said.mean()), float(truth.mean())
     by_chance = p * q + (1 - p) * (1 - q)
     return 0.0 if by_chance == 1 else (agree - by_chance) / (1 - by_chance)
-
-
-def _kappa_of_codes(codes: np.ndarray) -> float:
-    return kappa(codes % 2 == 1, codes >= 2)
 
 
 def refusal_judge() -> Agreement:

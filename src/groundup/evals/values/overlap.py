@@ -94,8 +94,7 @@ class Checked:
     overlaps: Sequence[Overlap]
 
     def to_json(self) -> dict[str, Any]:
-        found = asdict(self)
-        return found | {"overlaps": [one.to_json() for one in self.overlaps]}
+        return asdict(self)
 
 
 def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> Checked:
