@@ -13,7 +13,7 @@ import pytest
 from groundup.evals.cards.card import write_card
 from groundup.evals.values.task import Row
 from groundup.experiments.frontier.config import FrontierConfig
-from groundup.experiments.frontier.picture import _bars, dial_plot, text_box, trade_plot
+from groundup.experiments.frontier.picture import dial_plot, text_box, trade_plot
 from groundup.experiments.frontier.report import NAME, remarks, write_report
 from groundup.experiments.frontier.trade import (
     AXES,
@@ -28,6 +28,7 @@ from groundup.experiments.frontier.trade import (
 )
 from groundup.report.estimate import Estimate
 from groundup.report.figure import image
+from groundup.report.plots import error_bars
 from groundup.runs.folder import Run
 from groundup.world.lives import probes
 
@@ -263,7 +264,7 @@ def test_few_items_show_no_gain(items: int, told: bool) -> None:
 
 
 def test_an_interval_next_to_its_estimate_by_rounding_is_drawn() -> None:
-    found = _bars(Estimate(0.5, 0.5 + 1e-12, 0.75, 9, 9))
+    found = error_bars([Estimate(0.5, 0.5 + 1e-12, 0.75, 9, 9)])
     assert found.tolist() == [[0.0], [0.25]]
 
 
