@@ -9,7 +9,7 @@ tried beyond it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from groundup.experiments.scaling.source import (
     SourceStream,
     heldout_loss,
 )
+from groundup.experiments.transformers.models import transformer
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -69,25 +70,13 @@ class Trial:
     loss: float
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def shape(size: tuple[int, int]) -> ModelConfig:
     """The model of a depth and a width; below width 64 it has one head of that size."""
     depth, width = size
     if width >= 64:
         return ModelConfig.of(width=width, depth=depth, vocab_size=VOCABULARY, context=CONTEXT)
-    return ModelConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=depth,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        head_dim=width,
-        max_position_embeddings=CONTEXT,
-    )
+    return transformer(width=width, depth=depth, heads=1, vocab_size=VOCABULARY, context=CONTEXT)
 
 
 def budgets(config: ScalingLawConfig, source: Source) -> list[float]:
