@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.lm.cache import KVCache
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.lm.rnn import RecurrentCache
@@ -50,10 +51,8 @@ class Architecture:
         cache = self(0).empty_cache(1, tokens)
         if isinstance(cache, RecurrentCache):
             return sum(one.numel() for layer in cache.states for one in layer)
-        from groundup.lm.cache import KVCache
-
-        kept = cast(KVCache, cache)
-        return sum(one.numel() for one in (*kept.keys, *kept.values))
+        assert isinstance(cache, KVCache)
+        return sum(one.numel() for one in (*cache.keys, *cache.values))
 
 
 def transformer(

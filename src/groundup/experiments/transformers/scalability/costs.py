@@ -24,8 +24,6 @@ import torch
 
 from groundup.experiments.transformers.findings import compared, lines_plot, number_cell
 from groundup.experiments.transformers.models import Architecture
-from groundup.lm.cache import KVCache
-from groundup.lm.rnn import RecurrentCache
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
 from groundup.report.table import Cell, Table, text_table
@@ -98,13 +96,7 @@ def milliseconds(
 
 def kept_bytes(make: Architecture, tokens: int) -> int:
     """Bytes that a model in float32 keeps for a text of `tokens` tokens."""
-    cache = make(0).empty_cache(1, tokens)
-    if isinstance(cache, RecurrentCache):
-        tensors = [one for layer in cache.states for one in layer]
-    else:
-        assert isinstance(cache, KVCache)
-        tensors = [*cache.keys, *cache.values]
-    return sum(one.numel() * one.element_size() for one in tensors)
+    return 4 * make.state_floats(tokens)
 
 
 # Report.
