@@ -37,7 +37,7 @@ from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import BASELINE, error_bars, looks, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
@@ -127,6 +127,7 @@ def _run(config: PlantedBiasConfig) -> None:
         plots=[plot(found)],
         remarks=remarks(found),
         data={f"{one.planted:g}": one.to_json() for one in found},
+        pieces=("models", RESULT),
         seconds=perf_counter() - begun,
         planned_by_clock=True,
     )

@@ -39,7 +39,7 @@ from groundup.experiments.transformers.models import Architecture
 from groundup.lm.config import ModelConfig
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import legend, looks, panels
 from groundup.report.table import Table, short_number, text_table
 from groundup.train.batch import Batch
@@ -87,6 +87,7 @@ def _run(config: AttentionCostConfig) -> None:
         data={
             name: {"loss": values(found, name), "tokens_per_second": speeds[name]} for name in found
         },
+        pieces=("cells", "text", RESULT),
         seconds=perf_counter() - begun,
     )
 

@@ -37,7 +37,7 @@ from groundup.experiments.transformers.models import Architecture, recurrent, tr
 from groundup.experiments.transformers.tasks import END, Copying, TaskStream, test_batch
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, short_number, text_table
 
@@ -84,6 +84,7 @@ def _run(config: CopyingConfig) -> None:
             "training": {name: cell.training for name, cell in cells.items()},
             **{name: [one.measured for one in histories] for name, histories in found.items()},
         },
+        pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
 

@@ -42,7 +42,7 @@ from groundup.experiments.transformers.tasks import TEST_SEED, Repetition, TaskS
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import panels
 from groundup.report.table import Table, text_table
 from groundup.runs.console import counted
@@ -91,6 +91,7 @@ def _run(config: InductionConfig) -> None:
         data={
             f"{depth} layers": [history.measured for history in of] for depth, of in found.items()
         },
+        pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
 

@@ -43,7 +43,7 @@ from groundup.experiments.transformers.language import (
 from groundup.experiments.transformers.models import Architecture, transformer
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import look, panels
 from groundup.report.table import Table, text_table
 
@@ -120,6 +120,7 @@ def _run(config: OptimizersConfig) -> None:
             }
             for one in found
         },
+        pieces=("cells", "text", RESULT),
         seconds=perf_counter() - begun,
     )
 

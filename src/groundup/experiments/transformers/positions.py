@@ -51,7 +51,7 @@ from groundup.lm.config import POSITION_EMBEDDINGS, PositionEmbedding
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, text_table
 
@@ -108,6 +108,7 @@ def _run(config: PositionsConfig) -> None:
             }
             for one in POSITION_EMBEDDINGS
         },
+        pieces=("cells", "text", RESULT),
         seconds=perf_counter() - begun,
     )
 

@@ -38,7 +38,7 @@ from groundup.experiments.transformers.models import Architecture, attention_onl
 from groundup.experiments.transformers.tasks import TEST_SEED, Recall, TaskStream
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.table import Table, short_number, text_table
 from groundup.runs.console import counted
 
@@ -113,6 +113,7 @@ def _run(config: RecallConfig) -> None:
         remarks=[*remarks(found, claims), trainings(cells)],
         claims=claims,
         data={one.name: {**numbers(one), **cells[one.name].training} for one in found},
+        pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
 

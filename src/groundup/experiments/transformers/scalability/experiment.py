@@ -34,6 +34,7 @@ from groundup.experiments.transformers.scalability.runs import (
     CONTEXT,
     KINDS,
     ROWS,
+    STEPS_FILE,
     TEXTS,
     UNITS,
     VOCAB,
@@ -45,7 +46,7 @@ from groundup.experiments.transformers.scalability.runs import (
     tried,
 )
 from groundup.report.figure import Plot
-from groundup.report.outcome import experiment, write
+from groundup.report.outcome import RESULT, experiment, write
 from groundup.report.plots import Look, log_x, looks, panels
 from groundup.report.table import Table, short_number, text_table
 
@@ -116,6 +117,7 @@ def _run(config: ScalabilityConfig) -> None:
             },
             "costs": costs.numbers(largest, speeds, writing),
         },
+        pieces=("cells", "text", STEPS_FILE, RESULT),
         seconds=perf_counter() - begun,
         planned_by_clock=not config.quick,
     )
