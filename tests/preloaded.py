@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
+from pathlib import Path
 
 from groundup.app.stages import STAGES
 from groundup.train.config import ENVIRONMENT
@@ -26,13 +27,15 @@ from groundup.train.config import ENVIRONMENT
 def server() -> BaseContext:
     """It has what a C library reads of its environment before Python starts.
 
+    It lacks lm-eval, which imports pandas and Hugging Face's hub.
     On Linux alone: what Apple's libraries have begun does not outlive a fork, so that a process
     begins anew there.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["groundup.app.cli", *(one.module for one in STAGES.values())])
+    modules = {one.module for one in STAGES.values()} - {"groundup.evals.harness_run"}
+    found.set_forkserver_preload(["groundup.app.cli", *sorted(modules)])
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     ensure_running()
@@ -43,10 +46,13 @@ def server() -> BaseContext:
 class Process:
     """`python -m MODULE …`, `python -c CODE …` or `python FILE …`, begun in this folder.
 
-    Keywords change its environment.
+    It reads `typed` to its end, or is at the given terminal (`/dev/pts/…`). Keywords change its
+    environment.
     """
 
-    def __init__(self, command: Sequence[str], typed: str = "", **changes: str) -> None:
+    def __init__(
+        self, command: Sequence[str], typed: str = "", terminal: str | None = None, **changes: str
+    ) -> None:
         assert command[0] == sys.executable
         self._typed, self._said = (
             tempfile.NamedTemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (open to the end)
@@ -55,7 +61,8 @@ class Process:
         self._typed.write(typed)
         self._typed.flush()
         environment = os.environ | ENVIRONMENT | changes
-        given = (list(command), environment, os.getcwd(), self._typed.name, self._said.name)
+        streams = terminal or self._typed.name, terminal or self._said.name
+        given = (list(command), environment, os.getcwd(), *streams)
         self._process = server().Process(target=_become, args=given)
         self._process.start()
 
@@ -68,6 +75,10 @@ class Process:
             assert self._process.pid is not None
             with contextlib.suppress(ProcessLookupError):  # it has ended since
                 os.kill(self._process.pid, number)
+
+    def said(self) -> str:
+        """The output until now."""
+        return Path(self._said.name).read_text(encoding="utf-8")
 
     def communicate(self, timeout: float = 300) -> tuple[int, str]:
         """Wait for the end; return the exit code and all output."""
@@ -87,6 +98,8 @@ def _become(
 ) -> None:
     _replace_environment(environment)
     os.chdir(folder)
+    if typed == said:
+        os.setsid()  # so that the terminal becomes its own, and sends it Ctrl-C
     for name, flags, numbers in ((typed, os.O_RDONLY, [0]), (said, os.O_WRONLY, [1, 2])):
         file = os.open(name, flags | os.O_APPEND)
         for number in numbers:

@@ -12,6 +12,8 @@ import sys
 import termios
 import time
 
+from preloaded import Process
+
 
 class Terminal:
     """A `groundup` command at a pseudo-terminal, and all that it has shown.
@@ -21,11 +23,25 @@ class Terminal:
 
     def __init__(self, *words: str, columns: int, **environment: str) -> None:
         self.seen = ""
-        self.pid, self.end = pty.fork()
-        if self.pid == 0:
-            os.environ.update({"TERM": "xterm"} | environment)
-            os.execv(sys.executable, [sys.executable, "-m", "groundup", *words])
+        # Kept open here until the program has opened it, for without it there is nothing to read.
+        self.end, begun = pty.openpty()
+        self._begun: int | None = begun
         fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        command = [sys.executable, "-m", "groundup", *words]
+        at = os.ttyname(begun)
+        self.process = Process(command, terminal=at, **{"TERM": "xterm"} | environment)
+
+    def read(self, seconds: float) -> str:
+        """The program's next output, or nothing. Raises `OSError` after its end."""
+        if not select.select([self.end], [], [], seconds)[0]:
+            if self.process.poll() is not None:
+                raise OSError("it has ended")
+            return ""
+        found = os.read(self.end, 4096).decode(errors="replace")
+        if self._begun is not None:
+            os.close(self._begun)
+            self._begun = None
+        return found
 
     def wait_for(self, pattern: str, seconds: float = 240) -> str:
         """The output up to the first match of the pattern, which is removed from the pending
@@ -33,11 +49,10 @@ class Terminal:
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < end, self.seen
-            if select.select([self.end], [], [], 1)[0]:
-                try:
-                    self.seen += os.read(self.end, 4096).decode(errors="replace")
-                except OSError:  # it has left
-                    raise AssertionError(self.seen) from None
+            try:
+                self.seen += self.read(1)
+            except OSError:  # it has left
+                raise AssertionError(self.seen) from None
         before, self.seen = self.seen[: found.end()], self.seen[found.end() :]
         return before
 
@@ -49,12 +64,12 @@ class Terminal:
         os.write(self.end, text.encode())
 
     def leave(self) -> int:
+        """End the input; return the exit code."""
         self.send("\x04")
         while True:
             try:
-                if not os.read(self.end, 4096):
-                    break
+                self.read(1)
             except OSError:
                 break
         os.close(self.end)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.process.communicate()[0]

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -41,6 +40,8 @@ from groundup.train.config import ENVIRONMENT, TrainingConfig
 from groundup.train.ranges import ranges
 from groundup.train.remembered import save_settings
 from miniature import write_miniature
+from preloaded import Process
+from pseudo_terminal import Terminal
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
 COMMANDS += ["generate", "chat", "label", "experiment", "studio", "xray"]
@@ -66,23 +67,15 @@ class Journey:
 @pytest.fixture(scope="session")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
     folder = tmp_path_factory.mktemp("journey")
-    done = groundup("run", str(write_miniature(folder)), "--out", str(folder / "out"))
-    assert done.returncode == 0, done.stderr
-    return Journey(folder / "out", done.stdout)
+    code, said = program("run", str(write_miniature(folder)), "--out", str(folder / "out"))
+    assert code == 0, said
+    return Journey(folder / "out", said)
 
 
-def groundup(
-    *words: str, said: str | None = None, **changes: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "groundup", *words],
-        input=said,
-        stdin=subprocess.DEVNULL if said is None else None,
-        capture_output=True,
-        text=True,
-        env=os.environ | ENVIRONMENT | {"COLUMNS": "80"} | changes,
-        timeout=120,
-    )
+def program(*words: str, typed: str = "", **changes: str) -> tuple[int, str]:
+    """The exit code and the output of `groundup WORDS`."""
+    command = [sys.executable, "-m", "groundup", *words]
+    return Process(command, typed, **{"COLUMNS": "80"} | changes).communicate(timeout=120)
 
 
 # Help.
@@ -380,9 +373,8 @@ def test_a_name_cannot_control_the_terminal(
 def test_a_meaningless_variable_gets_one_line(
     words: list[str], environment: dict[str, str], told: str
 ) -> None:
-    done = groundup(*words, **{"RANK": "0", "MASTER_ADDR": "x"} | environment)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr and done.stderr.count("\n") == 1
+    code, said = program(*words, **{"RANK": "0", "MASTER_ADDR": "x"} | environment)
+    assert code == 2 and told in said and said.count("\n") == 1
 
 
 # The process.
@@ -585,13 +577,17 @@ def test_models_use_the_requested_device(
         assert "device='cuda' is not available on this machine" in capsys.readouterr().err
 
 
-def test_generate_reads_standard_input(journey: Journey) -> None:
+def test_generate_reads_standard_input(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("generate", str(journey.base), "--max-new-tokens", "4")
-    done = groundup(*words, said="The sea is\n")
-    assert done.returncode == 0 and done.stdout.startswith("The sea is"), done.stderr
-    for nothing in (None, ""):
-        done = groundup(*words, said=nothing)
-        assert done.returncode == 2 and "no prompt" in done.stderr
+    code, said = program(*words, typed="The sea is\n")
+    assert code == 0 and said.startswith("The sea is")
+    code, said = program(*words)
+    assert code == 2 and "no prompt" in said
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        assert main([*words]) == 2 and "no prompt" in capsys.readouterr().err
 
 
 def test_generate_uses_the_sampling_options(
@@ -642,7 +638,14 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
         "/quit",
         "never read",
     ]
-    done = groundup("chat", str(journey.talker), said="\n".join(typed), PYTHONUTF8="1")
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", "chat", str(journey.talker)],
+        input="\n".join(typed),
+        capture_output=True,
+        text=True,
+        env=os.environ | ENVIRONMENT | {"COLUMNS": "80", "PYTHONUTF8": "1"},
+        timeout=120,
+    )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     shown = done.stdout
     said = " ".join(shown.split())
@@ -663,53 +666,32 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
 
 
 def test_the_end_of_the_input_ends_the_chat(journey: Journey) -> None:
-    done = groundup("chat", str(journey.talker), said="")
-    assert done.returncode == 0 and "You are talking to" in done.stdout
+    code, said = program("chat", str(journey.talker))
+    assert code == 0 and "You are talking to" in said
 
 
 def test_a_base_model_says_that_it_cannot_answer(journey: Journey) -> None:
-    done = groundup("chat", str(journey.base), said="/quit\n")
-    assert "never taught to answer" in " ".join(done.stdout.split())
+    _, said = program("chat", str(journey.base), typed="/quit\n")
+    assert "never taught to answer" in " ".join(said.split())
 
 
 @pytest.mark.skipif(not hasattr(pty, "fork"), reason="needs a pseudo-terminal")
 def test_at_a_terminal(journey: Journey) -> None:
-    folder = str(journey.talker)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "groundup", "chat", folder])
-    seen = wait_for(terminal, "> ")
-    assert "You are talking to" in seen
+    at, seen = Terminal("chat", str(journey.talker), columns=80), ""
+    assert "You are talking to" in at.wait_for("> ")
     end = time.monotonic() + 240
     while "/quit quits)" not in seen:  # Python may miss a Ctrl-C between prompt and reading
         assert time.monotonic() < end, seen
-        os.write(terminal, b"\x03")
+        at.send("\x03")
         time.sleep(0.5)  # as a person presses it, not again before it is seen
-        seen += read_for(terminal, 1)
+        seen += at.read(1)
     if not seen.endswith("> "):  # what is typed before readline has the terminal may wait in it
-        wait_for(terminal, "> ")
-    os.write(terminal, b"Where is it?\n")
+        at.wait_for("> ")
+    at.send("Where is it?\n")
     # Before each line readline asks the terminal to mark pastes.
     end_of_answer = "\r\n\r\n\x1b[?2004h> "
-    assert len(wait_for(terminal, end_of_answer)) > len(f"Where is it?{end_of_answer}")
-    os.write(terminal, b"\x04")
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-
-
-def wait_for(terminal: int, text: str) -> str:
-    """The terminal's output until `text` appears."""
-    seen, end = "", time.monotonic() + 240
-    while text not in seen:
-        assert time.monotonic() < end, seen
-        seen += read_for(terminal, 0.2)
-    return seen
-
-
-def read_for(terminal: int, seconds: float) -> str:
-    """The terminal's next output, or nothing."""
-    ready, _, _ = select.select([terminal], [], [], seconds)
-    return os.read(terminal, 4096).decode(errors="replace") if ready else ""
+    assert len(at.wait_for(re.escape(end_of_answer))) > len(f"Where is it?{end_of_answer}")
+    assert at.leave() == 0
 
 
 # Stages.

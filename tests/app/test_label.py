@@ -47,11 +47,13 @@ PROMPTS = [
 Voted = Callable[..., str]
 
 
+TOKENIZER = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), CHATML)
+
+
 def save_tiny(folder: Path, seed: int, *, ends: bool = False) -> Path:
     """A model with random answers that come at once; with or without an end."""
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=256)
     tiny = CausalLM(replace(config, tie_word_embeddings=not ends))
-    tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), CHATML)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in tiny.named_parameters():
@@ -59,15 +61,15 @@ def save_tiny(folder: Path, seed: int, *, ends: bool = False) -> Path:
             if ends and name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.zero_()  # so that what follows a token depends on it alone
         if ends:  # letters alone, and an end after any of them
-            letters = [tokenizer.encode(letter)[0] for letter in "bcfgjklmnopqruvxyz"]
+            letters = [TOKENIZER.encode(letter)[0] for letter in "bcfgjklmnopqruvxyz"]
             embeddings = tiny.model.embed_tokens.weight
             embeddings[:, :2] = 1.0
-            embeddings[tokenizer.encode("\n"), 0] = -1.0
+            embeddings[TOKENIZER.encode("\n"), 0] = -1.0
             tiny.head[:, 0], tiny.head[:, 1] = 0.0, -5.0
             tiny.head[letters, 1] = 0.0
-            tiny.head[tokenizer.im_end] = 0.0
-            tiny.head[tokenizer.im_end, 0] = 0.7
-    save_model(folder, tiny, tokenizer, card="tiny")
+            tiny.head[TOKENIZER.im_end] = 0.0
+            tiny.head[TOKENIZER.im_end, 0] = 0.7
+    save_model(folder, tiny, TOKENIZER, card="tiny")
     return folder
 
 
@@ -263,19 +265,14 @@ def test_other_keys_change_nothing(voted: Voted) -> None:
 def test_kill_9_loses_no_vote_and_a_torn_line_is_dropped(
     voted: Voted, room: Path, after: int
 ) -> None:
-    command = [sys.executable, "-m", "groundup", *words()]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    for vote in range(1, after + 1):
-        while f"prompt {vote} of" not in process.stdout.readline():
-            assert process.poll() is None
-        process.stdin.write("lrt"[vote - 1] + "\n")
-        process.stdin.flush()
+    at = Terminal(*words(), columns=80)
+    for key in "lrt"[:after]:
+        at.wait_for("q quit")
+        at.send(key)
     # The next pair is shown only after the vote is on disk.
-    while f"prompt {after + 1} of" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    at.wait_for(f"prompt {after + 1} of")
+    at.process.send_signal(signal.SIGKILL)
+    assert at.leave() == -signal.SIGKILL
     assert len(logged()) == after
     whole = Path("votes.jsonl").read_bytes()
     with open("votes.jsonl", "ab") as file:
@@ -560,15 +557,10 @@ def test_a_full_disk_is_reported(room: Path) -> None:
 
 
 def test_a_log_locked_by_another_process(voted: Voted) -> None:
-    command = [sys.executable, "-m", "groundup", *words()]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        while "prompt 1 of" not in process.stdout.readline():
-            assert process.poll() is None
-        assert "another process is writing votes.jsonl" in voted("l", code=2)
-    finally:
-        process.communicate("q\n")
+    at = Terminal(*words(), columns=80)
+    at.wait_for("q quit")
+    assert "another process is writing votes.jsonl" in voted("l", code=2)
+    assert at.leave() == 0
 
 
 # At a terminal.

@@ -23,6 +23,9 @@ from groundup.tune.config import SFTConfig
 from miniature import RECIPE, write_miniature
 
 
+SHORT = RECIPE.replace("steps = 60", "steps = 3")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with training texts, next to which recipes may be."""
@@ -208,7 +211,7 @@ def test_a_table_with_seeds_is_several_runs(folder: Path) -> None:
 
 
 def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
-    text = RECIPE.replace("[again]", "[again]\nseeds = 2")
+    text = SHORT.replace("[again]", "[again]\nseeds = 2")
     run_recipe(recipe_of(folder, text), folder / "out")
     assert find_model(folder / "out") == folder / "out" / "again-1"
     assert [read_run(folder / "out" / f"again-{i}")["config"]["seed"] for i in (0, 1)] == [0, 1]
@@ -484,12 +487,12 @@ def test_files_that_are_not_recipes(tmp_path: Path, content: bytes | None, told:
 def test_a_recipe_runs_once_and_continues_where_it_stopped(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe, out = recipe_of(folder, RECIPE), folder / "out"
+    recipe, out = recipe_of(folder, SHORT), folder / "out"
     assert run_recipe(recipe, out) == out
     first = capsys.readouterr().out
     assert first.index("[1/3] tokenizer") < first.index("[2/3] base") < first.index("[3/3] again")
     assert first.rstrip().splitlines()[-1].endswith(f"groundup chat {out}")
-    assert (out / "recipe.toml").read_text() == RECIPE
+    assert (out / "recipe.toml").read_text() == SHORT
     weights = (out / "again" / "model.safetensors").read_bytes()
     lines = len(read_lines(out / "base" / "metrics.jsonl"))
 
@@ -510,7 +513,7 @@ def test_a_finished_recipe_recreates_lost_files(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The stages after it began from the same bytes and are skipped."""
-    recipe, out = recipe_of(folder, RECIPE), folder / "out"
+    recipe, out = recipe_of(folder, SHORT), folder / "out"
     run_recipe(recipe, out)
     models = ("base", "again")
     weights = {name: (out / name / "model.safetensors").read_bytes() for name in models}
@@ -633,7 +636,7 @@ def test_a_users_reward_is_found_next_to_the_recipe(
     (folder / "asked.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
     labels = '[labels]\nstage = "best-of-n"\nprompts = "asked.jsonl"\nreward = "judges:count"\n'
     labels += 'gold = "judges:count"\n'  # which takes nothing off for an answer that does not end
-    text = RECIPE + labels + "n = 2\nquestions = 4\nmax_new_tokens = 4\nthreads = 1\n"
+    text = SHORT + labels + "n = 2\nquestions = 4\nmax_new_tokens = 4\nthreads = 1\n"
     out = folder / "out"
     run_recipe(recipe_of(folder, text), out)
     found = read_run(out / "labels")

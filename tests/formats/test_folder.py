@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from groundup.lm.config import Rope
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
+from preloaded import Process
 
 CARD = "---\nlicense: cc-by-sa-4.0\n---\n# A tiny model\n"
 IDS = torch.arange(2, 42).reshape(2, 20) * 7
@@ -431,12 +433,13 @@ def test_a_killed_save_leaves_a_whole_model_or_none(folder: Path, tmp_path: Path
     target = tmp_path / "killed"
     moments = random.Random(0)
     for _ in range(2):
-        command = [sys.executable, "-c", SAVE_FOR_EVER, str(folder), str(target)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None and process.stdout.readline() == b"saving\n"
+        process = Process([sys.executable, "-c", SAVE_FOR_EVER, str(folder), str(target)])
+        while process.said() != "saving\n":
+            assert process.poll() is None, process.said()
+            time.sleep(0.01)
         time.sleep(moments.uniform(0.05, 0.3))
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGKILL)
+        assert process.communicate()[0] == -signal.SIGKILL
         try:
             values = {
                 float(v) for p in load_model(target).parameters() for v in p.detach().unique()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from groundup.formats.load import load
 from groundup.formats.locate import locate, short_name
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
+from preloaded import Process
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -33,18 +32,16 @@ def hub(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: igno
     return tmp_path / "hub"
 
 
-def offline(hub: Path, code: str) -> subprocess.CompletedProcess[str]:
+def offline(hub: Path, *words: str) -> tuple[int, str]:
     """A separate process, because the client reads its environment once."""
-    environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *words]
+    return Process(command, HF_HUB_CACHE=str(hub), HF_HUB_OFFLINE="1").communicate()
 
 
 def test_a_hub_repository_loads_by_its_name(hub: Path) -> None:
-    done = offline(
-        hub, "import groundup; m, t = groundup.load('hub:owner/tiny'); print(m.config.vocab_size)"
-    )
-    assert done.stdout == "320\n", done.stderr
+    code = "import groundup; m, t = groundup.load('hub:owner/tiny'); print(m.config.vocab_size)"
+    code, said = offline(hub, "-c", code)
+    assert (code, said) == (0, "320\n"), said
 
 
 @pytest.mark.parametrize(
@@ -58,11 +55,9 @@ def test_a_hub_repository_loads_by_its_name(hub: Path) -> None:
     ],
 )
 def test_an_unknown_name_is_one_sentence(hub: Path, name: str, message: str) -> None:
-    command = [sys.executable, "-m", "groundup", "generate", name, "The sea"]
-    environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith(message), done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    code, said = offline(hub, "-m", "groundup", "generate", name, "The sea")
+    assert code == 2 and said.startswith(message), said
+    assert len(said.splitlines()) == 1
 
 
 def test_an_existing_path_takes_precedence_over_a_name(hub: Path) -> None:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,7 +40,8 @@ def torchrun(processes: int, command: list[str]) -> tuple[int, str]:
 def in_two_processes(command: list[str]) -> tuple[int, str]:
     """The same without torchrun, whose processes take seconds to begin.
 
-    Where one of the two ends badly, the other is ended as well.
+    Where one of the two ends badly, the other is ended as well, a tenth of a second later at most,
+    as by torchrun.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -52,7 +52,7 @@ def in_two_processes(command: list[str]) -> tuple[int, str]:
     deadline = time.monotonic() + 300
     while None in (codes := [one.poll() for one in begun]) and not any(codes):
         assert time.monotonic() < deadline, "the two have not ended"
-        time.sleep(0.01)
+        time.sleep(0.1)
     if any(codes):
         for one in begun:
             one.send_signal(signal.SIGKILL)
@@ -231,7 +231,8 @@ def test_every_stage_runs_on_two_processes(
 
 
 def test_more_processes_than_batches_are_rejected(workshop: Any, tmp_path: Path) -> None:
-    code, said = torchrun(2, workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2))
+    command = workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2)
+    code, said = in_two_processes(command)
     assert code != 0
     assert said.count("a step has 1 micro-batches for 2 processes") == 1
 
@@ -279,8 +280,7 @@ def test_several_processes_require_a_backend(
     script, out = tmp_path / "machine.py", tmp_path / "run"
     script.write_text(machine)
     command = workshop.command("sft", out, steps=2, device=device)
-    begin = in_two_processes if refusal is None else partial(torchrun, 2)
-    code, said = begin([sys.executable, str(script), *command[3:]])
+    code, said = in_two_processes([sys.executable, str(script), *command[3:]])
     if refusal is None:
         assert code == 0, said
         assert read_sealed(out / "plan.json", TrainPlan.from_json).compute.device == "cpu"
@@ -299,7 +299,7 @@ def test_a_command_that_does_not_train_is_rejected_once(tmp_path: Path) -> None:
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     recipe.write_text("[data]\n")
     words = ["run", os.fspath(recipe), "--out", os.fspath(out)]
-    code, said = torchrun(2, [sys.executable, "-m", "groundup", *words])
+    code, said = in_two_processes([sys.executable, "-m", "groundup", *words])
     assert code != 0 and not out.exists()
     assert said.count("groundup run runs in one process and 2 were started; start it without") == 1
 

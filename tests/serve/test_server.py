@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +29,23 @@ from groundup.lm.model import CausalLM
 from groundup.serve.server import listening
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
+from preloaded import Process
 
 
 @contextmanager
 def program(
     *words: str, command: str = "serve", says: str = "Talk:"
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+) -> Iterator[tuple[Process, str]]:
     """The program, and its address, where it already answers."""
-    given = [sys.executable, "-m", "groundup", command, *words, "--port", "0"]
-    with subprocess.Popen(
-        given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        said = []
-        try:
-            for line in process.stdout:
-                said.append(line)
-                if line.startswith("Ctrl-C"):
-                    [address] = (one.split()[1] for one in said if one.startswith(says))
-                    yield process, address
-                    return
-            raise AssertionError("".join(said))
-        finally:
-            process.kill()
+    process = Process([sys.executable, "-m", "groundup", command, *words, "--port", "0"])
+    try:
+        while not re.search("^Ctrl-C.*\n", said := process.said(), re.M):
+            assert process.poll() is None, said
+            time.sleep(0.01)
+        [address] = re.findall(rf"^{says}\s+(\S+)", said, re.M)
+        yield process, address
+    finally:
+        process.send_signal(signal.SIGKILL)
 
 
 def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
@@ -64,8 +61,8 @@ def test_a_model_of_a_run_is_served_until_ctrl_c(workshop: Workshop) -> None:
         assert found.usage.completion_tokens <= 3
         assert "<title>groundup</title>" in httpx.get(address).text
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
+        code, said = process.communicate(timeout=30)
+    assert code == 130
     assert "sft: " in said and "generated in" in said
     assert said.endswith("stopped\n") and "Traceback" not in said
 
@@ -94,25 +91,31 @@ def test_waiting_clients_are_told_that_the_server_stops(long_winded: Path, numbe
             pass
         process.send_signal(number)
         whole, streamed = (one.result() for one in asked)
-        said, _ = process.communicate(timeout=30)
+        code, said = process.communicate(timeout=30)
     assert whole.status_code == 503
     assert whole.json()["error"]["message"] == "the server is being stopped"
     if streamed.status_code == 200:  # its first token had come
         *_, last, end = streamed.text.strip().split("\n\n")
         assert "the server is being stopped" in last and end == "data: [DONE]"
     assert "Traceback" not in said
-    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    assert code == (130 if number == signal.SIGINT else -signal.SIGTERM)
 
 
 def test_answers_continue_without_a_terminal_reader(workshop: Workshop) -> None:
-    with program(str(workshop.finished("sft"))) as (process, address):
+    command = [sys.executable, "-m", "groundup", "serve", str(workshop.finished("sft"))]
+    with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        process.stdout.close()
-        for stream in (False, True) * 2:
-            body = {"prompt": "The", "max_tokens": 3, "stream": stream}
-            found = httpx.post(f"{address}/v1/completions", json=body)
-            assert found.status_code == 200
-            assert not stream or found.text.endswith("data: [DONE]\n\n")
+        try:
+            said = "".join(takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+            [address] = re.findall(r"^Talk:\s+(\S+)", said, re.M)
+            process.stdout.close()
+            for stream in (False, True) * 2:
+                body = {"prompt": "The", "max_tokens": 3, "stream": stream}
+                found = httpx.post(f"{address}/v1/completions", json=body)
+                assert found.status_code == 200
+                assert not stream or found.text.endswith("data: [DONE]\n\n")
+        finally:
+            process.kill()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
