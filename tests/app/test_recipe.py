@@ -22,7 +22,6 @@ from groundup.runs.folder import Run, read_run
 from groundup.tune.config import SFTConfig
 from miniature import RECIPE, write_miniature
 
-
 SHORT = RECIPE.replace("steps = 60", "steps = 3")
 
 
