@@ -38,6 +38,9 @@ def server() -> BaseContext:
     found.set_forkserver_preload(["groundup.app.cli", *sorted(modules)])
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
+    for name in ("COLUMNS", "LINES"):  # rich reads them once; readline sets them for C alone
+        os.environ.pop(name, None)
+        os.unsetenv(name)
     ensure_running()
     _replace_environment(before)
     return found
