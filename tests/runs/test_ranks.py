@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -89,6 +90,19 @@ def test_two_processes_train_like_one(workshop: Any, tmp_path: Path, adapter: st
     ours, theirs = load_file(shared / name), load_file(alone / name)
     for key, tensor in theirs.items():
         assert_close(ours[key], tensor, rtol=0.05, atol=0.01)
+
+
+def test_a_process_whose_torchrun_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill of torchrun while its processes start: they would wait for it, with the run's lock."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    launched = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    for name, value in (launched | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "_STORE_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(UserError, match=r"another process of this run ended.*same command again"):
+        ranks.any_of(False)
 
 
 # The clock of the second process runs so fast that it measures a slower machine. The speed that a

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 # The other ranks wait while rank 0 encodes a corpus or scores a reference.
 _TIMEOUT = timedelta(hours=12)
+_STORE_TIMEOUT = timedelta(seconds=10)
 _has_shared = False
 
 
@@ -201,7 +202,14 @@ def _init_process_group() -> None:
     # `train.device` has chosen this process's GPU, if the run is on GPUs.
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+        return
+    # torchrun's store is there before its processes, so one that cannot be reached is gone with
+    # torchrun; waiting for it would keep the run's folder locked.
+    store, own, processes = next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))
+    store.set_timeout(_TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=own, world_size=processes, timeout=_TIMEOUT)
 
 
 def _barrier() -> None:
