@@ -208,7 +208,7 @@ STAGES: dict[str, Stage] = {
             help="Train a reward model, which scores answers by what people prefer.",
             more=(
                 "It starts from the fine-tuned model that you want to align; PPO and GRPO then "
-                "raise its score: groundup ppo MODEL --reward FOLDER.",
+                "raise its score: groundup ppo MODEL --reward FOLDER --prompts DATA.",
                 RESUMES,
             ),
             positional="model",

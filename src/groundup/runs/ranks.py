@@ -196,6 +196,7 @@ def shutdown(code: int) -> None:
 def _init_process_group() -> None:
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     if dist.is_initialized():
         return
@@ -207,7 +208,7 @@ def _init_process_group() -> None:
         return
     # torchrun's store is there before its processes, so one that cannot be reached is gone with
     # torchrun; waiting for it would keep the run's folder locked.
-    store, own, processes = next(dist.rendezvous("env://", timeout=_STORE_TIMEOUT))
+    store, own, processes = next(rendezvous("env://", timeout=_STORE_TIMEOUT))
     store.set_timeout(_TIMEOUT)
     dist.init_process_group(backend, store=store, rank=own, world_size=processes, timeout=_TIMEOUT)
 
