@@ -134,7 +134,7 @@ SIGNED = re.compile(r"(-?\d+)\s*([-+])\s*(-?\d+)")
 def test_every_sum_of_the_small_world_is_read() -> None:
     dice, found = SeededRandom("sums"), set[str]()
     for heldout in (False, True):
-        for _ in range(5_000):
+        for _ in range(1_500):
             talk = questions.conversation(dice, heldout=heldout)
             found.update(turn.content for turn in talk.messages if turn.role == "user")
     signed = {asked: SIGNED.findall(asked) for asked in found}
@@ -149,7 +149,7 @@ def test_every_sum_of_the_small_world_is_read() -> None:
 
 def test_sum_agrees_with_the_small_world() -> None:
     dice, met = SeededRandom("verifiers"), 0
-    for _ in range(3000):
+    for _ in range(500):
         talk = questions.conversation(dice)
         if talk.source != "world-sums" or len(talk.messages) != 2:
             continue
@@ -292,6 +292,8 @@ WRONG = "def add(a, b):\n    return 7\n"
 def test_programs_are_tested(program: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # Loops are ended by processor time, even on a busy machine.
     limits = replace(verifiers._TEST_LIMITS, wall_seconds=120)
+    if "while" in program:
+        limits = replace(limits, cpu_seconds=0.5)
     monkeypatch.setattr(verifiers, "_TEST_LIMITS", limits)
     assert reward_of("unit-test", program, tests=TESTS) == share
 
@@ -359,6 +361,9 @@ def test_hostile_programs_get_no_reward_and_leave_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "KEPT").write_text("kept")
+    if name == "loop":
+        limits = replace(verifiers._TEST_LIMITS, cpu_seconds=0.5)
+        monkeypatch.setattr(verifiers, "_TEST_LIMITS", limits)
     start = time.monotonic()
     assert reward_of("unit-test", f"{HOSTILE[name]}\n{ADD}", tests=TESTS) == 0
     assert time.monotonic() - start < 60  # on a busy machine too

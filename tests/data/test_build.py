@@ -43,6 +43,12 @@ read_refusals = functools.cache(records.read_refusals)
 documents = functools.cache(documents_of)
 
 
+@functools.cache
+def dev_passages() -> frozenset[str]:
+    """The passages of all dev questions of BoolQ, of which several share one."""
+    return frozenset(question.passage for question in boolq(Rejected()).dev)
+
+
 def settings(out: Path, **changes: object) -> DataConfig:
     return DataConfig.model_validate({"out": out, **LITTLE_WORLD, **changes})
 
@@ -130,8 +136,8 @@ def test_no_thirteen_words_in_a_row_are_on_both_sides(data: Path) -> None:
         if not generated_set(pair.source):
             tested |= grams(pair.chosen) | grams(pair.rejected)
     # All of them, evaluated or not: some passages repeat a dev passage but for a word.
-    for question in boolq(Rejected()).dev:
-        tested |= grams(question.passage)
+    for passage in dev_passages():
+        tested |= grams(passage)
     for one in read_documents(data / "documents/train.jsonl").rows[::7]:
         assert not grams(one.text) & tested
     for talk in read_conversations(data / "conversations/train.jsonl").rows[::7]:
@@ -140,7 +146,7 @@ def test_no_thirteen_words_in_a_row_are_on_both_sides(data: Path) -> None:
 
 
 def test_dev_passages_of_boolq_are_not_in_training(data: Path) -> None:
-    dev = {normal_form(q.passage) for q in boolq(Rejected()).dev}
+    dev = set(map(normal_form, dev_passages()))
     for document in documents(data).train:
         assert normal_form(document.text.partition("\n\n")[2]) not in dev
     for talk in read_conversations(data / "conversations/train.jsonl").rows:

@@ -372,6 +372,7 @@ def test_rows_longer_than_in_training_are_measured_as_in_use(workshop: Any, tmp_
         assert guard.thresholds[use] == pytest.approx(sets + rounding, abs=rounding)
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_bits(workshop: Any, tmp_path: Path) -> None:
     data, whole = toy(tmp_path, 100), tmp_path / "whole"
     changes = {"steps": 12, "rows": 4, "micro_rows": 4, "false_positives": 0.2}

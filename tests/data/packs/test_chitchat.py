@@ -127,8 +127,12 @@ print(len(found.train), len(found.heldout))
 """
 
 
+@pytest.mark.long
 def test_its_file_can_be_trained_on_as_own_data() -> None:
-    """In a separate process, where no types are checked and leaks are found fast."""
+    """In a separate process, where no types are checked and leaks are found fast.
+
+    The data stage finds the same leaks in it (test_build.py), and test_dataset.py loads a pack.
+    """
     done = subprocess.run([sys.executable, "-c", READ], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # A few training chats quote what is held out.
