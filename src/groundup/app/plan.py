@@ -68,10 +68,14 @@ _EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
 # to learn once from its pairs, on any machine; and to read the fine-tuning data mixed in.
 _COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
-# On a slow machine, the tokens that training reads in the time of answering one prompt and of
-# learning once from its pairs. A model that has hardly trained answers at full length and seldom
-# twice the same, so its pairs have more tokens.
-_ANSWERS_TOKENS, _PAIRS_TOKENS, _UNTRAINED_PAIRS_TOKENS = 360, 115, 360
+# On a slow machine, the tokens that training reads in the time of answering one prompt.
+_ANSWERS_TOKENS = 360
+# And of learning once from its pairs: after endless fine-tuning, what an untrained model needs
+# more, and the tokens of fine-tuning that halve this. In quickstarts it was 170 tokens after
+# 2.8 million and 111 to 119 after 7.2 to 7.7 million.
+_PAIRS_TOKENS, _UNTRAINED_PAIRS_TOKENS, _HALVING_TOKENS = 60, 300, 1.64e6
+# Of finding how long fine-tuning and its pairs take, which depend on each other.
+_ROUNDS = 4
 # The factor by which pairs across prompts increase the number of pairs.
 _ACROSS_PROMPTS = 1.3
 # Vocabulary sizes below these minutes: each embedding must be seen often enough to be learned, and
@@ -82,8 +86,8 @@ _MIN_STAGE_SECONDS = 20.0
 # The factor by which replanning may change a stage's length: a slowdown by another program may be
 # temporary, and each method has a length that suits it.
 _MAX_CHANGE = 2.0
-# Repeated timings differ by a few percent.
-_FASTER = 1.05
+# Repeated timings differ by up to a fifth on machines that are fast only for seconds.
+_FASTER = 1.25
 
 
 @dataclass(frozen=True)
@@ -194,9 +198,14 @@ def _more_seconds(
     recipe: Recipe, out: Path, plan: Mapping[str, Any], rest: list[str], faster: float
 ) -> float:
     """How much longer `rest` takes, apart from its steps, at `faster` times the planned speed."""
-    speeds = plan.get("tokens_per_second", {})
-    actual = {name: speed * faster for name, speed in speeds.items()}
-    before, now = (_fixed_seconds(recipe, out, plan["minutes"], by) for by in (speeds, actual))
+    planned = plan.get("tokens_per_second", {})
+    tuned = [name for name in planned if "steps" in plan["settings"].get(name, {})][-1:]
+    found = list[dict[str, float]]()
+    for pace in (1.0, faster):
+        speeds = {name: speed * pace for name, speed in planned.items()}
+        trained = sum(plan["seconds"][name] * TRAINING_SHARE * speeds[name] for name in tuned)
+        found.append(_fixed_seconds(recipe, out, plan["minutes"], speeds, trained))
+    before, now = found
     return sum(now[name] - before[name] for name in rest)
 
 
@@ -335,10 +344,12 @@ def _lines(
         if speed is not None:
             speeds[table.name] = speed
     # At these speeds the other tables take longer on a slow machine.
-    fixed = _fixed_seconds(recipe, out, minutes, speeds)
-    left = whole - sum(fixed.values())
-    if left < least:
-        left, fixed = least, _fixed_seconds(recipe, out, minutes, speeds, _UNTRAINED_PAIRS_TOKENS)
+    trained = 0.0
+    for _ in range(_ROUNDS):
+        fixed = _fixed_seconds(recipe, out, minutes, speeds, trained)
+        left = max(whole - sum(fixed.values()), least)
+        last = training[-1].name
+        trained = left * shares[last] / all_shares * TRAINING_SHARE * speeds.get(last, 0.0)
     for table in training:
         config = cast(TrainingConfig, table.config(out))
         seconds = left * shares[table.name] / all_shares
@@ -367,12 +378,15 @@ def _fixed_seconds(
     out: Path,
     minutes: float,
     speeds: Mapping[str, float],
-    pairs_tokens: int = _PAIRS_TOKENS,
+    trained: float = 0.0,
 ) -> dict[str, float]:
     """The seconds of each table that do not depend on how long it trains.
 
     `speeds` are the training speeds of the tables' models in tokens per second, where known.
+    `trained` is the number of tokens of fine-tuning: a model that has hardly trained answers at
+    full length and seldom twice the same, so its pairs have more tokens.
     """
+    pairs_tokens = _PAIRS_TOKENS + _UNTRAINED_PAIRS_TOKENS / (1 + trained / _HALVING_TOKENS)
     found = dict[str, float]()
     for table in recipe.tables:
         speed = speeds.get(table.name, math.inf)
@@ -406,9 +420,7 @@ def _passes(table: Table, recipe: Recipe) -> Table | None:
     return next((one for one in compared if one.stage.name == "best-of-n"), None)
 
 
-def _passes_seconds(
-    table: Table, recipe: Recipe, speed: float, pairs_tokens: int = _PAIRS_TOKENS
-) -> float:
+def _passes_seconds(table: Table, recipe: Recipe, speed: float, pairs_tokens: float) -> float:
     """Seconds of a table's epochs on a best-of-n table's pairs; 0 if it has none."""
     compared = _passes(table, recipe)
     if compared is None:
