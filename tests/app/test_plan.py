@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,11 @@ data = "labels"
 ANSWERS = "n = 4\nmax_new_tokens = 96\n"
 
 
+def pairs_tokens(seconds: Mapping[str, float], speed: float) -> float:
+    """The tokens of one prompt's pairs: fewer, the longer `sft` trains at this speed."""
+    return 60 + 300 / (1 + (seconds["sft"] - 12) * 0.92 * speed / 1.64e6)
+
+
 @pytest.mark.parametrize("more", ["", "width = 64\n"])
 def test_a_plan_says_how_to_change_it_in_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: str
@@ -227,8 +233,8 @@ def test_passes_in_a_too_short_plan_take_the_time_of_the_models_speed(
     found = written(tmp_path / "out")
     prompts, speed = found["settings"]["labels"]["questions"], found["tokens_per_second"]["dpo"]
     assert prompts == 1_000 and speed < 100_000
-    tokens = 2 * 3 * 360 * prompts
-    assert found["seconds"]["dpo"] == pytest.approx(12 + 12 + tokens / speed)
+    tokens = 2 * 3 * pairs_tokens(found["seconds"], speed) * prompts
+    assert found["seconds"]["dpo"] == pytest.approx(12 + 12 + tokens / speed, rel=1e-3)
     whole = sum(found["seconds"].values())
     assert found["whole_seconds"] == whole
     assert f"it will take about {whole / 60:.1f} minutes" in capsys.readouterr().out
@@ -250,8 +256,11 @@ def test_answers_and_pairs_take_longer_with_a_slow_model(
     slow, faster, fast = found.values()
     for name in ("labels", "dpo"):
         assert slow[name] > faster[name] > fast[name]
-        assert slow[name] - 12 == pytest.approx(2 * (faster[name] - 12))
-    assert slow["dpo"] == pytest.approx(12 + 2 * 500 * 115 / 4_000)
+    assert slow["labels"] - 12 == pytest.approx(2 * (faster["labels"] - 12))
+    # A model that trains on half as many tokens needs more pairs as well.
+    assert slow["dpo"] - 12 > 2.2 * (faster["dpo"] - 12)
+    tokens = 2 * 500 * pairs_tokens(slow, 4_000)
+    assert slow["dpo"] == pytest.approx(12 + tokens / 4_000, rel=1e-3)
     assert slow["base"] < faster["base"] < fast["base"]
 
 
@@ -420,7 +429,8 @@ def test_a_slower_model_needs_more_time_for_answers_and_pairs(
     finish(out, "base", (planned["base"] - 12) / 0.8)
     elapsed = 600 - sum(planned.values()) + as_planned(out, "data", "tokenizer", "base")
     table = replan(recipe, out, named(recipe, "sft"), elapsed)
-    more = (planned["labels"] + planned["dpo"] - 24) * 0.25
+    more = (planned["labels"] - 12) * 0.25
+    more += 2 * 500 * pairs_tokens(planned, 0.8 * 4_000) / (0.8 * 4_000) - (planned["dpo"] - 12)
     left = (planned["sft"] - 12 - more) / (planned["sft"] - 12)
     first = named(recipe, "sft").settings["steps"]
     assert 0.5 < 0.8 * left < 0.79

@@ -203,7 +203,8 @@ def _more_seconds(
     found = list[dict[str, float]]()
     for pace in (1.0, faster):
         speeds = {name: speed * pace for name, speed in planned.items()}
-        trained = sum(plan["seconds"][name] * TRAINING_SHARE * speeds[name] for name in tuned)
+        seconds = sum(plan["seconds"][name] - _STAGE_SECONDS for name in tuned)
+        trained = sum(seconds * TRAINING_SHARE * speeds[name] for name in tuned)
         found.append(_fixed_seconds(recipe, out, plan["minutes"], speeds, trained))
     before, now = found
     return sum(now[name] - before[name] for name in rest)
