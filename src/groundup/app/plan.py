@@ -75,7 +75,7 @@ _ANSWERS_TOKENS = 360
 # 2.8 million and 111 to 119 after 7.2 to 7.7 million.
 _PAIRS_TOKENS, _UNTRAINED_PAIRS_TOKENS, _HALVING_TOKENS = 60, 300, 1.64e6
 # Of finding how long fine-tuning and its pairs take, which depend on each other.
-_ROUNDS = 4
+_ROUNDS = 16
 # The factor by which pairs across prompts increase the number of pairs.
 _ACROSS_PROMPTS = 1.3
 # Vocabulary sizes below these minutes: each embedding must be seen often enough to be learned, and
