@@ -9,7 +9,7 @@ import pytest
 from groundup.text.rows import Preference
 from groundup.text.saying_no import is_refusal
 from groundup.world import conduct
-from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS
+from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS, heldout_pairs
 from groundup.world.grammar import SeededRandom, fill, slots
 from groundup.world.tables import labelled, page
 
@@ -432,3 +432,11 @@ def test_answers_are_simple_short_and_contain_no_held_out_pair(taught: list[Pref
         words = set(f"{prompt} {one.chosen}".replace(".", " ").replace("?", " ").split())
         who, what = words & {*NAMES, *ANIMALS}, words & set(THINGS)
         assert not {(a, b) for a in who for b in what} & HELDOUT_PAIRS
+
+
+def test_no_request_names_a_held_out_pair() -> None:
+    """Without a second draw, 18 of these would."""
+    forms = ("Please {act} for the {animal} with the {toy}",)
+    for i in range(1_000):
+        _, request, _ = conduct._request(SeededRandom("pair", i), 0.5, False, forms=forms)
+        assert not heldout_pairs(request), request

@@ -20,7 +20,7 @@ from groundup.text.cleaning import words
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 from groundup.text.saying_no import is_bare_refusal, is_refusal
 from groundup.world.deeds import KINDS
-from groundup.world.facts import PETS, THINGS
+from groundup.world.facts import PETS, THINGS, heldout_pairs
 from groundup.world.grammar import Grammar, SeededRandom, fill, slots
 from groundup.world.tables import TableRow, cells, labelled, page
 
@@ -220,6 +220,7 @@ def attempts() -> TableRow:
 
 _SIDES = ("taught", "pairs", "held out")
 _END_MARKS = "?!. "  # which users may omit
+_DRAWS = 20  # of words for a request, until a character and a thing may occur together
 
 
 def _request(
@@ -239,9 +240,12 @@ def _request(
     form = dice.pick(forms or _of(_WORDINGS, sides)).replace("{act}", act.form)
     if not plain and dice.chance(0.3 if bad else 0.15):
         form = f"{dice.pick(_ATTEMPTS['held out' if heldout else 'pairs'])} {form}"
-    values = {slot: dice.pick(WORDS[slot]) for slot in slots(form)}
+    for _ in range(_DRAWS):
+        values = {slot: dice.pick(WORDS[slot]) for slot in slots(form)}
+        if not heldout_pairs(text := fill(form, values)):
+            break
     useful = dice.pick(_GLADLY) + fill(act.answer, values)
-    return act, fill(form, values), _refusal(dice, act.topic) if bad else useful
+    return act, text, _refusal(dice, act.topic) if bad else useful
 
 
 def _refusal(dice: SeededRandom, topic: str) -> str:
