@@ -405,6 +405,10 @@ def test_an_earlier_run_has_fewer_records_and_a_foreign_model_none(tmp_path: Pat
         10,
     )
     assert found.peak_memory_bytes is None and found.set_aside == {}
+    damaged = {"bad_lines": True, "refused": -1, "duplicates": 2}
+    (full / "data.json").write_text(json.dumps(damaged))
+    (full / "status.json").write_text(json.dumps({"peak_memory_bytes": True}))
+    assert costs(full).set_aside == {"duplicates": 2} and costs(full).peak_memory_bytes is None
     nothing = costs(tmp_path)
     assert nothing.method == "from elsewhere" and nothing.tokens is None
     # The model that others start from has costs of its own, which are not this report's.

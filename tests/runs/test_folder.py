@@ -514,6 +514,11 @@ def test_a_stopped_run_reports_its_step(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["step"]) == ("stopped", 7)
+    # As does one that continues and fails before its first step.
+    with pytest.raises(ValueError), open_run(tmp_path):
+        raise ValueError
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"], status["steps"]) == ("stopped", 7, 9)
 
 
 def test_a_plan_is_read_by_later_starts_and_a_lost_one_is_reported_once(

@@ -171,8 +171,13 @@ class Run:
         if kind is not None and not self.finished:
             # A full disk may be the reason for the stop, and that error must reach the user.
             with contextlib.suppress(OSError):
-                self.status("stopped", **self._last_facts)
+                self.status("stopped", **(self._last_facts or self._steps_before()))
         self.close()
+
+    def _steps_before(self) -> dict[str, Any]:
+        """The step and the number of steps of the last start, if its status names them."""
+        status = read_status(self.folder) or {}
+        return {name: status[name] for name in ("step", "steps") if name in status}
 
     def close(self) -> None:
         for file in self._files.values():

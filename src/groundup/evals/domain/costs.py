@@ -20,7 +20,7 @@ import numpy as np
 from groundup.errors import UserError
 from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.report.history import History
-from groundup.runs.files import is_number, read_json_object
+from groundup.runs.files import is_count, is_number, read_json_object
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
@@ -153,12 +153,12 @@ def _speed(history: History | None) -> float | None:
 
 def _count(folder: Path, name: str) -> int | None:
     value = _read(folder / "status.json").get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if is_count(value) else None
 
 
 def _set_aside(folder: Path) -> dict[str, int]:
     counts = _read(folder / "data.json")
-    return {name: counts[name] for name in SET_ASIDE if isinstance(counts.get(name), int)}
+    return {name: counts[name] for name in SET_ASIDE if is_count(counts.get(name))}
 
 
 def _read(path: Path) -> dict[str, Any]:
