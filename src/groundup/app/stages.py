@@ -43,10 +43,10 @@ RESUMES = "You can stop it at any moment; the same command resumes it."
 class Stage:
     """A stage: `module` has its `run`, and `config_path` names its config's class.
 
-    `command` is its name on the command line, `help` its one-line description and `more` further
-    paragraphs. `start` is the input that a recipe's `from` sets, `positional` the one that is given
-    without an option's name. `parts` are the subfolders of its output that are data themselves and
-    that a recipe may name.
+    `command` is its name on the command line, `help` its one-line description, `more` further
+    paragraphs, `examples` commands to copy. `start` is the input that a recipe's `from` sets,
+    `positional` the one that is given without an option's name. `parts` are the subfolders of its
+    output that are data themselves and that a recipe may name.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Stage:
     start: str | None
     help: str
     more: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
     positional: str | None = None
     parts: tuple[str, ...] = ()
 
@@ -114,6 +115,10 @@ STAGES: dict[str, Stage] = {
             makes="data",
             start=None,
             help="Clean, split and check data sets (the data stage).",
+            examples=(
+                "groundup data build --out runs/data",
+                "groundup data build --packs wiki world --out runs/small",
+            ),
         ),
         Stage(
             "tokenizer",
@@ -123,6 +128,7 @@ STAGES: dict[str, Stage] = {
             makes="tokenizer",
             start="data",
             help="Train a byte-level BPE tokenizer.",
+            examples=("groundup tokenizer runs/data --vocab-size 4096 --out runs/tokenizer",),
             positional="data",
         ),
         Stage(
@@ -134,6 +140,10 @@ STAGES: dict[str, Stage] = {
             start="tokenizer",
             help="Pre-train a language model from scratch on documents.",
             more=(RESUMES,),
+            examples=(
+                "groundup pretrain --data runs/data --tokenizer runs/tokenizer --minutes 10",
+                "groundup pretrain --data my-texts/ --tokenizer runs/tokenizer --depth 6",
+            ),
         ),
         Stage(
             "sft",
@@ -149,6 +159,10 @@ STAGES: dict[str, Stage] = {
                 "as they are; qlora does the same with the weights in 4 bits.",
                 RESUMES,
             ),
+            examples=(
+                "groundup sft quickstart --data my.jsonl --minutes 5",
+                "groundup sft pack:smollm2 --data my.jsonl --adapter lora --out runs/lora",
+            ),
             positional="model",
         ),
         Stage(
@@ -160,10 +174,10 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Average the weights of models that were fine-tuned from one parent.",
             more=(
-                "groundup soup HELPFUL HARMLESS --weights 0.5 0.5 --out runs/soup. Points between "
-                "two policies can be chosen after training, at no cost (rewarded soups). Adapters "
-                "are merged into their base first.",
+                "Points between two policies can be chosen after training, at no cost (rewarded "
+                "soups). Adapters are merged into their base first.",
             ),
+            examples=("groundup soup runs/helpful runs/harmless --weights 0.7 0.3",),
             positional="models",
         ),
         Stage(
@@ -179,6 +193,10 @@ STAGES: dict[str, Stage] = {
                 "simpo and orpo need no reference model. --ptx mixes in fine-tuning data, which "
                 "preserves knowledge.",
                 RESUMES,
+            ),
+            examples=(
+                "groundup dpo runs/sft --data pairs.jsonl",
+                "groundup dpo runs/sft --data votes.jsonl --loss ipo --out runs/ipo",
             ),
             positional="model",
         ),
@@ -196,6 +214,7 @@ STAGES: dict[str, Stage] = {
                 "good and one bad answer.",
                 RESUMES,
             ),
+            examples=("groundup kto runs/sft --data rated.jsonl",),
             positional="model",
         ),
         Stage(
@@ -208,8 +227,12 @@ STAGES: dict[str, Stage] = {
             help="Train a reward model, which scores answers by what people prefer.",
             more=(
                 "It starts from the fine-tuned model that you want to align; PPO and GRPO then "
-                "raise its score: groundup ppo MODEL --reward FOLDER --prompts DATA.",
+                "raise its score.",
                 RESUMES,
+            ),
+            examples=(
+                "groundup reward runs/sft --data pairs.jsonl",
+                "groundup ppo runs/sft --reward runs/reward --prompts runs/data",
             ),
             positional="model",
         ),
@@ -224,8 +247,12 @@ STAGES: dict[str, Stage] = {
             more=(
                 "It learns from rows that are labeled harmful or benign. Its thresholds are set by "
                 "the share of benign rows that it may stop, and its report says what it stops "
-                "wrongly. It is off unless you turn it on: groundup chat MODEL --guard FOLDER.",
+                "wrongly. It is off unless a command is given --guard.",
                 RESUMES,
+            ),
+            examples=(
+                "groundup guard quickstart/sft --data quickstart/data",
+                "groundup chat quickstart --guard runs/guard",
             ),
             positional="model",
         ),
@@ -243,6 +270,7 @@ STAGES: dict[str, Stage] = {
                 "initial model.",
                 RESUMES,
             ),
+            examples=("groundup ppo runs/sft --reward runs/reward --prompts runs/data",),
             positional="model",
         ),
         Stage(
@@ -258,6 +286,7 @@ STAGES: dict[str, Stage] = {
                 "unit-test, length:WORDS, format:PATTERN.",
                 RESUMES,
             ),
+            examples=("groundup grpo runs/sft --reward sum --prompts sums.jsonl",),
             positional="model",
         ),
         Stage(
@@ -275,6 +304,10 @@ STAGES: dict[str, Stage] = {
                 "the pairs that differ in reward.",
                 RESUMES,
             ),
+            examples=(
+                "groundup best-of-n runs/sft --reward runs/reward --prompts runs/data",
+                "groundup dpo runs/sft --data runs/best-of-n",
+            ),
             positional="model",
             parts=("conversations", "preferences", "random/conversations"),
         ),
@@ -287,11 +320,11 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Report on a whole journey: measure groundup's models on their held-out data.",
             more=(
-                "groundup eval report quickstart/base quickstart/sft quickstart/dpo --data "
-                "quickstart/data. With the groundup data build folder that the models were trained "
-                "on, everything is measured; with your own texts, only bits per byte. Give models "
-                "in the order of training, base first.",
+                "With the groundup data build folder that the models were trained on, everything "
+                "is measured; with your own texts, only bits per byte. Give models in the order of "
+                "training, base first.",
             ),
+            examples=("groundup eval report runs/base runs/sft runs/dpo --data runs/data",),
             positional="models",
         ),
         Stage(
@@ -302,7 +335,7 @@ STAGES: dict[str, Stage] = {
             makes="report",
             start=None,
             help="Measure any models on six public benchmarks and bits per byte.",
-            more=("groundup eval core pack:smollm2",),
+            examples=("groundup eval core pack:smollm2 runs/lora",),
             positional="models",
         ),
         Stage(
@@ -314,9 +347,12 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Measure utility, safety and fairness of any models, and their trade-offs.",
             more=(
-                "groundup eval values quickstart/sft quickstart/dpo. Each model is compared with "
-                "the one that it was trained from. --tasks selects tasks (--tasks bbq, --tasks "
-                "safety), --fast uses fewer items of each; finished results are kept.",
+                "Each model is compared with the one that it was trained from. --tasks selects "
+                "tasks, --fast uses fewer items of each; finished results are kept.",
+            ),
+            examples=(
+                "groundup eval values quickstart/sft quickstart/dpo",
+                "groundup eval values pack:smollm2 --tasks safety bbq --fast",
             ),
             positional="models",
         ),
@@ -329,9 +365,9 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Measure what fine-tuning on a domain gained, and what was forgotten.",
             more=(
-                "groundup eval tuning BEFORE AFTER --data my.jsonl. Give the model before "
-                "fine-tuning first, and the files that it was fine-tuned on.",
+                "Give the model before fine-tuning first, and the files that it was fine-tuned on.",
             ),
+            examples=("groundup eval tuning pack:smollm2 runs/lora --data my.jsonl",),
             positional="models",
         ),
         Stage(
@@ -343,11 +379,11 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Compare the answers of several models by a reward and by the gold reward.",
             more=(
-                "groundup eval rewards SFT PPO DPO --reward runs/reward --prompts runs/data. Win "
-                "rates and nats are relative to the first model. --judge is a reward that no model "
-                "was trained on, --best-of adds a baseline without training, --samples gives "
+                "Win rates and nats are relative to the first model. --judge is a reward that no "
+                "model was trained on, --best-of adds a baseline without training, --samples gives "
                 "pass@k of a verifier; runs that differ only in their seed count as one method.",
             ),
+            examples=("groundup eval rewards runs/sft runs/ppo --reward sum --prompts sums.jsonl",),
             positional="models",
         ),
         Stage(
@@ -359,13 +395,14 @@ STAGES: dict[str, Stage] = {
             start="model",
             help="Trade utility, safety and fairness: sweep one dial, and compare strategies.",
             more=(
-                "groundup frontier quickstart/sft. Every point is a model that is measured against "
-                "the small world's truth; dominated points (another is nowhere worse and somewhere "
-                "better) are marked. The dial is a mix of preferences, the share of fair ones, or "
-                "PPO's KL coefficient; strategies are a balanced mix, a cost below a limit, a soup "
-                "of weights, a system prompt.",
+                "Every point is a model that is measured against the small world's truth; "
+                "dominated points (another is nowhere worse and somewhere better) are marked. The "
+                "dial is a mix of preferences, the share of fair ones, or PPO's KL coefficient; "
+                "strategies are a balanced mix, a cost below a limit, a soup of weights, a system "
+                "prompt.",
                 RESUMES,
             ),
+            examples=("groundup frontier quickstart/sft",),
             positional="model",
         ),
         Stage(
@@ -377,12 +414,13 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Search for prompts that break a model's conduct in the small world.",
             more=(
-                "groundup redteam quickstart/sft quickstart/dpo attacks both with the same harmful "
-                "requests, through other wordings, frames, attempts and suffixes. It reports how "
-                "many requests succeed after how many prompts, compared with the same number of "
-                "random prompts. --guard puts a guard in front of every model.",
+                "All models are attacked with the same harmful requests, through other wordings, "
+                "frames, attempts and suffixes. It reports how many requests succeed after how "
+                "many prompts, compared with the same number of random prompts. --guard puts a "
+                "guard in front of every model.",
                 RESUMES,
             ),
+            examples=("groundup redteam quickstart/sft quickstart/dpo",),
             positional="models",
         ),
         Stage(
@@ -393,6 +431,7 @@ STAGES: dict[str, Stage] = {
             makes="results",
             start=None,
             help="Run tasks of the lm-evaluation-harness (extra lm-eval).",
+            examples=("groundup eval lm-eval pack:smollm2 --tasks arc_easy hellaswag",),
             positional="models",
         ),
     )
@@ -407,6 +446,7 @@ def _experiment(
     positional: str | None = None,
     module: str = "",
     settings: str = "config",
+    examples: tuple[str, ...] = (),
 ) -> Stage:
     return Stage(
         name,
@@ -417,6 +457,7 @@ def _experiment(
         start=None,
         help=help,
         more=more,
+        examples=examples,
         positional=positional,
     )
 
@@ -480,11 +521,13 @@ EXPERIMENTS: dict[str, Stage] = {
             (
                 "Reward models of three sizes and three numbers of labels choose among many "
                 "answers, and PPO raises their reward without a KL penalty until the gold reward "
-                "falls: groundup experiment overoptimization quickstart/sft --data "
-                "quickstart/data. About 45 minutes on two cores; longer on slower ones.",
+                "falls. About 45 minutes on two cores; longer on slower ones.",
                 RESUMES,
             ),
             positional="model",
+            examples=(
+                "groundup experiment overoptimization quickstart/sft --data quickstart/data",
+            ),
         ),
         _experiment(
             "sentiment",

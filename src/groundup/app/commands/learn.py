@@ -22,9 +22,6 @@ Which = Annotated[
 
 app = App(
     name="learn",
-    help="Learn by writing the parts of a language model yourself: lessons with exercises.\n\n"
-    "groundup learn shows the road, groundup learn 1.2 opens an exercise, groundup learn check "
-    "grades what you wrote, and --mine makes other commands use it instead of groundup's code.",
     help_format="plaintext",
     usage="Usage: groundup learn [COMMAND] [OPTIONS] [WHICH]",
 )
