@@ -232,12 +232,36 @@ def test_passes_in_a_too_short_plan_take_the_time_of_the_models_speed(
     lengths(tmp_path, monkeypatch, text + 'epochs = 3\nptx = 1\nptx_data = "data"\n', 1)
     found = written(tmp_path / "out")
     prompts, speed = found["settings"]["labels"]["questions"], found["tokens_per_second"]["dpo"]
-    assert prompts == 1_000 and speed < 100_000
+    assert prompts == 200 and speed < 100_000
     tokens = 2 * 3 * pairs_tokens(found["seconds"], speed) * prompts
     assert found["seconds"]["dpo"] == pytest.approx(12 + 12 + tokens / speed)
     whole = sum(found["seconds"].values())
     assert found["whole_seconds"] == whole
     assert f"it will take about {whole / 60:.1f} minutes" in capsys.readouterr().out
+
+
+def test_comparing_takes_a_third_of_the_training_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
+    found = {}
+    for speed in (300.0, 1e6):
+        monkeypatch.setattr(plan, "_speed", lambda *given, speed=speed: speed)
+        out = tmp_path / f"{speed:.0f}"
+        out.mkdir()
+        lengths(out, monkeypatch, text, 60)
+        found[speed] = written(out / "out")
+    slow, fast = (
+        {name: one - 12 for name, one in each["seconds"].items()} for each in found.values()
+    )
+    prompts, most = (each["settings"]["labels"]["questions"] for each in found.values())
+    # 300 a minute, times the square root of this machine's speed relative to 1 TFLOP/s.
+    assert most == round(300 * 60 * 0.001**0.5)
+    assert fast["labels"] + fast["dpo"] < 0.1 * (fast["base"] + fast["sft"])
+    assert 200 < prompts < most
+    # To within the time of one prompt.
+    comparing = slow["labels"] + slow["dpo"]
+    assert abs(2 * comparing - slow["base"] - slow["sft"]) <= 2 * comparing / prompts
 
 
 def test_answers_and_pairs_take_longer_with_a_slow_model(

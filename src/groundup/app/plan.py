@@ -69,8 +69,11 @@ _EVAL_LEAST_SHARE = 0.4
 _EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
 # Prompts whose answers are compared, per minute on such a machine; the seconds to answer one, and
 # to learn once from its pairs, on any machine; and to read the fine-tuning data mixed in.
-_COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 1_000, 20_000
+_COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 200, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
+# The largest share of the training time that answering and learning from the pairs may take, except
+# for the fewest prompts. In 15 minutes on a slow machine it was half, and base learned too little.
+_COMPARED_SHARE = 1 / 3
 # On a slow machine, the tokens that training reads in the time of answering one prompt.
 _ANSWERS_TOKENS = 360
 # And of learning once from its pairs: after endless fine-tuning, what an untrained model needs
@@ -325,7 +328,7 @@ def _lines(
     """Return the planned values, each table's seconds, and its model's tokens per second."""
     sizes = _Sizes.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
-    recipe = _filled(recipe, _settings(lines))
+    given, recipe = recipe, _filled(recipe, _settings(lines))
     fixed = _fixed_seconds(recipe, out, minutes, {})
     training = [t for t in recipe.tables if _traits(t).share > 0 and not _passes(t, recipe)]
     if not training:
@@ -351,6 +354,8 @@ def _lines(
     # At these speeds the other tables take longer on a slow machine.
     trained = 0.0
     for _ in range(_ROUNDS):
+        lines = [_fewer_prompts(line, recipe, fixed, left, sizes) for line in lines]
+        recipe = _filled(given, _settings(lines))
         fixed = _fixed_seconds(recipe, out, minutes, speeds, trained)
         left = max(whole - sum(fixed.values()), least)
         last = training[-1].name
@@ -363,6 +368,24 @@ def _lines(
         lines += _length_lines(table, config, speeds.get(table.name), seconds, all_shares)
         fixed[table.name] += seconds
     return lines, fixed, speeds
+
+
+def _fewer_prompts(
+    line: Line, recipe: Recipe, fixed: Mapping[str, float], left: float, sizes: _Sizes
+) -> Line:
+    """The number of prompts to compare that takes its share of the training time at most.
+
+    `fixed` are the seconds of each table for the number in `line`, `left` those of the others that
+    train. Other lines are returned as they are.
+    """
+    table = next(one for one in recipe.tables if one.name == line.table)
+    if table.stage.name != "best-of-n":
+        return line
+    compared = [table, *(one for one in recipe.tables if _passes(one, recipe) is table)]
+    seconds = sum(fixed[one.name] - _STAGE_SECONDS for one in compared)
+    most = round(line.value * _COMPARED_SHARE * (seconds + left) / seconds)
+    prompts = max(_MIN_PROMPTS, min(sizes.prompts, most))
+    return replace(line, value=prompts)
 
 
 def _models(table: Table) -> tuple[str, ...]:
@@ -482,7 +505,10 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
             if name not in table.settings
         ]
     if table.stage.name == "best-of-n" and "questions" not in table.settings:
-        reason = "prompts whose answers are compared; set it in the recipe"
+        reason = (
+            "prompts whose answers are compared: as many as suit the minutes and take a third of "
+            "the training at most; set it in the recipe"
+        )
         return [Line(table.name, "questions", sizes.prompts, reason)]
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
         for least, vocab_size in _VOCABULARIES.items():
