@@ -11,7 +11,7 @@ from cyclopts import App
 from groundup.app.cli import app, main, words_to_parse
 from groundup.app.help import EXAMPLES
 
-# What they do needs no choice: an experiment's name, or one exercise at a time.
+# Experiments need no more than their name; the help of `learn` shows the examples of its commands.
 WITHOUT = ("experiment", "learn")
 
 
@@ -59,6 +59,12 @@ def test_an_example_can_be_typed(
         assert len(one) <= 78
         words = words_to_parse(shlex.split(one)[1:])
         app.parse_args(words, print_error=False, exit_on_error=False)
+
+
+def test_a_command_without_a_description_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """The spelling of an earlier release."""
+    assert main(["experiment", "initialisation", "--help"]) == 0
+    assert "Usage: groundup experiment initialisation" in capsys.readouterr().out
 
 
 def test_a_group_shows_the_examples_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,14 +48,13 @@ class Columns:
 
     def render_description(self, console: Console, options: ConsoleOptions, said: Any) -> None:
         """Write the command's description, one paragraph at a time, with examples to copy."""
-        for paragraph in _plain(said).split("\n\n"):
+        for paragraph in filter(None, _plain(said).split("\n\n")):
             title, *commands = paragraph.splitlines()
             if title in EXAMPLES:
-                _write(
-                    console, "\n".join([_bold(console, title), *(f"  {one}" for one in commands)])
-                )
+                lines = [_bold(console, title), *(f"  {one}" for one in commands)]
             else:
-                _write(console, "\n".join(_wrapped(" ".join(paragraph.split()), _width(console))))
+                lines = _wrapped(" ".join(paragraph.split()), _width(console))
+            _write(console, "\n".join(lines))
 
 
 def _names(entry: HelpEntry) -> str:

@@ -72,7 +72,8 @@ _EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
 _COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 200, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
 # The largest share of the training time that answering and learning from the pairs may take, except
-# for the fewest prompts. In 15 minutes on a slow machine it was half, and base learned too little.
+# for the fewest prompts. In 15 minutes on a slow machine it was almost half, and base learned too
+# little.
 _COMPARED_SHARE = 1 / 3
 # On a slow machine, the tokens that training reads in the time of answering one prompt.
 _ANSWERS_TOKENS = 360
