@@ -534,7 +534,7 @@ def test_help_says_that_answers_are_sampled(capsys: pytest.CaptureFixture[str]) 
     defaults = {"label": "else temperature 0.7)", "chat": "else the most likely token)"}
     for command, told in defaults.items():
         assert main([command, "--help"]) == 0
-        shown = " ".join(capsys.readouterr().out.split())
+        shown = " ".join(capsys.readouterr().out.partition("\nArguments\n")[2].split())
         assert shown.count("Sampling (default: ") == 1 and told in shown
         assert shown.index(told) < shown.index("--temperature") < shown.index("--seed")
 
