@@ -356,9 +356,9 @@ def journey(
     return plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 5), out
 
 
-def timed_as(out: Path, tokens_per_second: float) -> None:
+def timed_as(out: Path, tokens_per_second: float, name: str = "base") -> None:
     found = read_sealed(out / "plan.json", lambda plan: plan)
-    write_sealed(out / "plan.json", found | {"tokens_per_second": {"base": tokens_per_second}})
+    write_sealed(out / "plan.json", found | {"tokens_per_second": {name: tokens_per_second}})
 
 
 def written(out: Path) -> dict[str, Any]:
@@ -461,6 +461,59 @@ def test_a_slower_model_needs_more_time_for_answers_and_pairs(
     assert table.settings["steps"] == pytest.approx(0.8 * left * first, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("left", "wanted"), [(1.0, 1.0), (1.3, 1.3), (0.8, 0.8), (9.0, 2.0), (-1.0, 0.5)]
+)
+def test_as_many_prompts_are_compared_as_there_is_time_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    left: float,
+    wanted: float,
+) -> None:
+    """And for `left` times the planned seconds of answering and learning from the pairs."""
+    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
+    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
+    lengths(tmp_path, monkeypatch, text, 60)
+    out = tmp_path / "out"
+    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 60)
+    planned = written(out)["seconds"]
+    finish(out, "sft", planned["sft"] - 12)
+    compared = planned["labels"] + planned["dpo"] - 24
+    capsys.readouterr()
+    table = replan(recipe, out, named(recipe, "labels"), 60 * 60 - 24 - left * compared)
+    first = named(recipe, "labels").settings["questions"]
+    assert table.settings["questions"] == pytest.approx(wanted * first, abs=1) and first > 400
+    assert written(out)["settings"]["labels"]["questions"] == table.settings["questions"]
+    said = (
+        f"{first:,} in the first plan; {max(0.0, left * compared):.0f} s are left for the answers"
+    )
+    assert (said in capsys.readouterr().out) == (table.settings["questions"] != first)
+
+
+def test_prompts_are_compared_at_the_speed_of_the_last_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the planned time a model that is half as fast answers half as many, unless told to."""
+    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
+    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
+    lengths(tmp_path, monkeypatch, text, 30)
+    out = tmp_path / "out"
+    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 30)
+    planned = written(out)["seconds"]
+    finish(out, "sft", (planned["sft"] - 12) / 0.7)
+    elapsed = 30 * 60 - planned["labels"] - planned["dpo"]
+    first = named(recipe, "labels").settings["questions"]
+    table = replan(recipe, out, named(recipe, "labels"), elapsed)
+    assert table.settings["questions"] == pytest.approx(0.7 * first, abs=1)
+
+    (tmp_path / "mine.toml").write_text(text.replace("n = 4\n", "n = 4\nquestions = 300\n"))
+    (tmp_path / "own").mkdir()
+    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), tmp_path / "own", 30)
+    table = named(recipe, "labels")
+    assert replan(recipe, tmp_path / "own", table, elapsed) == table
+
+
 def test_lost_time_is_taken_from_later_stages(journey: tuple[Recipe, Path]) -> None:
     recipe, out = journey
     before = written(out)
@@ -473,11 +526,12 @@ def test_lost_time_is_taken_from_later_stages(journey: tuple[Recipe, Path]) -> N
     assert written(out)["settings"]["base"]["depth"] == table.settings["depth"]
 
 
-@pytest.mark.parametrize(("left", "wanted"), [(12 + 140, 1.0), (12 + 98, 0.5), (1, 0.1)])
+@pytest.mark.parametrize(("left", "wanted"), [(12 + 85, 1.0), (12 + 59.5, 0.5), (1, 0.1)])
 def test_the_report_gets_the_remaining_time(
     journey: tuple[Recipe, Path], left: float, wanted: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, out = journey
+    finish(out, "sft", as_planned(out, "sft") - 12)
     table = replan(recipe, out, named(recipe, "report"), 300 - left)
     said = (
         f"plan: report measures {wanted:.0%} of the default size\n      {max(0, left - 12):.0f} s"
@@ -496,18 +550,46 @@ def test_the_report_gets_the_remaining_time(
         assert config.bytes_per_source == default["bytes_per_source"] // 2
 
 
-@pytest.mark.parametrize(("dtype", "whole"), [("float32", 140), ("bfloat16", 100)])
-def test_a_reports_time_depends_on_its_dtype(
-    journey: tuple[Recipe, Path], tmp_path: Path, dtype: str, whole: float
+@pytest.mark.parametrize(
+    ("dtype", "speed", "whole"),
+    [
+        ("float32", 1e9, 85.0),
+        ("bfloat16", 1e9, 43.0),
+        ("float32", 10_000.0, 170.0),
+        ("bfloat16", 10_000.0, 170.0),
+    ],
+)
+def test_a_reports_time_depends_on_its_dtype_and_its_models_speed(
+    journey: tuple[Recipe, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    speed: float,
+    whole: float,
 ) -> None:
+    monkeypatch.setattr(plan, "_speed", lambda *given: speed)
     (tmp_path / "other.toml").write_text(f'{JOURNEY}dtype = "{dtype}"\n')
     other = tmp_path / "other"
     other.mkdir()
     recipe = plan_recipe(read_recipe(tmp_path / "other.toml"), other, 5)
     # Two fifths of it at any size, and a fifth of the rest.
     assert as_planned(other, "report") == 12 + whole * 0.52
+    finish(other, "sft", written(other)["seconds"]["sft"] - 12)
     table = replan(recipe, other, named(recipe, "report"), 300 - 12 - whole)
     assert not set(table.settings) & {"bytes_per_source", "pairs"}, "measured whole"
+
+
+@pytest.mark.parametrize(("faster", "scale"), [(1.0, 0.1 / 0.6), (1.25, 0.225 / 0.6), (2.0, 1.0)])
+def test_a_report_is_measured_at_the_speed_of_the_last_stage(
+    journey: tuple[Recipe, Path], faster: float, scale: float
+) -> None:
+    """Half of the time that the whole report would take as planned is left, 85 of 170 s."""
+    recipe, out = journey
+    timed_as(out, 10_000.0, "report")
+    finish(out, "sft", (as_planned(out, "sft") - 12) / faster)
+    table = replan(recipe, out, named(recipe, "report"), 300 - 12 - 85)
+    config: Any = table.config(out)
+    assert config.bytes_per_source == pytest.approx(100_000 * scale, abs=1)
 
 
 def test_a_lost_plan_is_not_recreated_after_stages_have_begun(

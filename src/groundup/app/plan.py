@@ -61,16 +61,17 @@ _MAX_MEGABYTES, _MAX_CONVERSATIONS, _MAX_PREFERENCES = 120.0, 300_000, 60_000
 _WORLD_FLOPS = 1e12
 # The first compilation, during the measurement of the speed.
 _COMPILE_SECONDS = 30.0
-# The eval stage at its default sizes for three models, by dtype; short runs use smaller sizes. The
-# share of it that any size takes: in bfloat16 58 s at a tenth of the sizes and at three tenths, 77
-# at six tenths, 97 at the default.
-_EVAL_SECONDS = {"float32": 140.0, "bfloat16": 100.0}
+# The eval stage at its default sizes for three models: the least seconds by dtype, and on a slow
+# machine the tokens that training reads in this time (43 to 54 s at 37,000 tokens per second, and
+# 97 s at 15,000 to 19,000). Short runs use smaller sizes. The share of it that any size takes: on
+# that slow machine 58 s at a tenth of the sizes and at three tenths, 77 at six tenths.
+_EVAL_SECONDS, _EVAL_TOKENS = {"float32": 85.0, "bfloat16": 43.0}, 1.7e6
 _EVAL_LEAST_SHARE = 0.4
 _EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
 # Prompts whose answers are compared, per minute on such a machine; the seconds to answer one, and
 # to learn once from its pairs, on any machine; and to read the fine-tuning data mixed in.
 _COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 200, 20_000
-_PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0135, 0.003, 12.0
+_PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.009, 0.0018, 12.0
 # The largest share of the training time that answering and learning from the pairs may take, except
 # for the fewest prompts. In 15 minutes on a slow machine it was almost half, and base learned too
 # little.
@@ -157,8 +158,9 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     """Return a table that is about to begin, with its length adjusted to the time left.
 
     `elapsed` seconds have passed since the start. The remaining training stages share the time left
-    in proportion to their planned seconds, at the measured speed of the last finished one; the
-    final evaluation takes the rest. The new values are written to `out`/plan.json before use.
+    in proportion to their planned seconds, at the measured speed of the last finished one; after
+    them, as many prompts are compared as there is time for, and the final evaluation takes the
+    rest. The new values are written to `out`/plan.json before use.
     """
     plan = read_sealed(out / "plan.json", _checked)
     planned, names = plan.get("seconds"), [one.name for one in recipe.tables]
@@ -170,10 +172,10 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     old = plan["settings"].get(table.name, {})
     own = {name: value for name, value in table.settings.items() if name not in old}
     trained = [one.name for one in recipe.tables if "steps" in plan["settings"].get(one.name, {})]
+    before = [name for name in trained if name not in rest]
     if table.name in trained:
         seconds = planned[table.name] - _STAGE_SECONDS
         training = sum(planned[name] - _STAGE_SECONDS for name in trained if name in rest)
-        before = [name for name in trained if name not in rest]
         pace = _since_planned(recipe, out, table, plan, seconds, before)
         spare -= _more_seconds(recipe, out, plan, rest, pace[0])
         wanted = seconds + spare * seconds / training
@@ -181,9 +183,16 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         new = old | _settings(lines).get(table.name, {})
         # Seconds at the planned speed, from which the next stage computes the actual speed.
         planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
+    elif "questions" in old and table.stage.name == "best-of-n" and before == trained:
+        pace = _since_planned(recipe, out, table, plan, 0.0, before)
+        lines = _other_prompts(recipe, out, table, plan, whole - elapsed, pace)
+        new = old | _settings(lines).get(table.name, {})
     elif table.stage.name == "eval" and len(rest) == 1:
         wanted = planned[table.name] - _STAGE_SECONDS + spare
-        scale = (wanted / _eval_seconds(table, out) - _EVAL_LEAST_SHARE) / (1 - _EVAL_LEAST_SHARE)
+        faster, _ = _since_planned(recipe, out, table, plan, 0.0, before)
+        speed = faster * plan.get("tokens_per_second", {}).get(table.name, math.inf)
+        scale = wanted / _eval_seconds(table, out, speed)
+        scale = (scale - _EVAL_LEAST_SHARE) / (1 - _EVAL_LEAST_SHARE)
         scale = min(1.0, max(_MIN_EVAL_SCALE, scale))
         lines = _eval_lines(replace(table, settings=own), out, scale)
         new = _settings(lines).get(table.name, {})
@@ -206,16 +215,21 @@ def _more_seconds(
     recipe: Recipe, out: Path, plan: Mapping[str, Any], rest: list[str], faster: float
 ) -> float:
     """How much longer `rest` takes, apart from its steps, at `faster` times the planned speed."""
-    planned = plan.get("tokens_per_second", {})
-    tuned = [name for name in planned if "steps" in plan["settings"].get(name, {})][-1:]
+    planned, trained = plan.get("tokens_per_second", {}), _tuning_tokens(plan)
     found = list[dict[str, float]]()
     for pace in (1.0, faster):
         speeds = {name: speed * pace for name, speed in planned.items()}
-        seconds = sum(plan["seconds"][name] - _STAGE_SECONDS for name in tuned)
-        trained = sum(seconds * TRAINING_SHARE * speeds[name] for name in tuned)
-        found.append(_fixed_seconds(recipe, out, plan["minutes"], speeds, trained))
+        found.append(_fixed_seconds(recipe, out, plan["minutes"], speeds, trained * pace))
     before, now = found
     return sum(now[name] - before[name] for name in rest)
+
+
+def _tuning_tokens(plan: Mapping[str, Any]) -> float:
+    """The tokens of the last planned training, at the planned speed; 0 without one."""
+    planned = plan.get("tokens_per_second", {})
+    tuned = [name for name in planned if "steps" in plan["settings"].get(name, {})][-1:]
+    seconds = sum(plan["seconds"][name] - _STAGE_SECONDS for name in tuned)
+    return float(sum(seconds * TRAINING_SHARE * planned[name] for name in tuned))
 
 
 def _since_planned(
@@ -267,6 +281,39 @@ def _other_steps(
     )
     say(f"plan: {table.name}.steps = {found:,}\n      {reason}")
     return [Line(table.name, "steps", found, reason)]
+
+
+def _other_prompts(
+    recipe: Recipe,
+    out: Path,
+    table: Table,
+    plan: Mapping[str, Any],
+    left: float,
+    pace: tuple[float, str],
+) -> list[Line]:
+    """The prompts to compare in the `left` seconds, at the pace that `_since_planned` returned."""
+    prompts, (faster, known_by) = plan["settings"][table.name]["questions"], pace
+    planned, rest = plan.get("tokens_per_second", {}), recipe.tables[recipe.tables.index(table) :]
+    now = _fixed_seconds(
+        recipe,
+        out,
+        plan["minutes"],
+        {name: speed * faster for name, speed in planned.items()},
+        _tuning_tokens(plan),
+    )
+    compared = [one.name for one in rest if one == table or _passes(one, recipe) == table]
+    seconds = sum(now[name] - _STAGE_SECONDS for name in compared)
+    wanted = seconds + left - sum(now[one.name] for one in rest)
+    change = min(_MAX_CHANGE, max(1 / _MAX_CHANGE, wanted / seconds))
+    found = min(_MAX_PROMPTS, max(_MIN_PROMPTS, round(prompts * change)))
+    if found == prompts:
+        return []
+    reason = (
+        f"{prompts:,} in the first plan; {max(0.0, wanted):.0f} s are left for the answers and "
+        f"learning from them{known_by}; set questions in the recipe"
+    )
+    say(f"plan: {table.name}.questions = {found:,}\n      {reason}")
+    return [Line(table.name, "questions", found, reason)]
 
 
 def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
@@ -423,7 +470,8 @@ def _fixed_seconds(
             megabytes = table.settings.get("world_megabytes", 0.0)
             found[table.name] = _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * megabytes
         elif table.stage.name == "eval":
-            found[table.name] = _STAGE_SECONDS + _eval_seconds(table, out, _eval_scale(minutes))
+            scale = _eval_scale(minutes)
+            found[table.name] = _STAGE_SECONDS + _eval_seconds(table, out, speed, scale)
         elif table.stage.name == "tokenizer":
             found[table.name] = _TOKENIZER_SECONDS
         else:
@@ -482,9 +530,13 @@ class _Sizes:
         )
 
 
-def _eval_seconds(table: Table, out: Path, scale: float = 1.0) -> float:
-    """Seconds of the eval stage at `scale` times its default sizes."""
-    whole = _EVAL_SECONDS[compute_of(cast(EvalConfig, table.config(out))).dtype]
+def _eval_seconds(table: Table, out: Path, speed: float, scale: float = 1.0) -> float:
+    """Seconds of the eval stage at `scale` times its default sizes.
+
+    `speed` is the training speed of its models in tokens per second; infinite if unknown.
+    """
+    dtype = compute_of(cast(EvalConfig, table.config(out))).dtype
+    whole = max(_EVAL_SECONDS[dtype], _EVAL_TOKENS / speed)
     return whole * (_EVAL_LEAST_SHARE + (1 - _EVAL_LEAST_SHARE) * scale)
 
 
