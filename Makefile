@@ -14,12 +14,15 @@ endif
 # One process per core, each with one thread. The tests of a file stay together, since they share
 # fixtures. Long tests share little, so each goes to the next free process, except those in a marked
 # group. Files run in order of their folders: ordered by their number of tests, a file with a few
-# slow tests would come last and keep one process busy while the others are idle.
-PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
+# slow tests would come last and keep one process busy while the others are idle. Bytecode is written
+# even where Python is told not to: every process would compile all modules again.
+PYTEST  = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+          $(VENV)/bin/python -m pytest -n auto --durations 30
 
 # The long tests that CI runs: kills, README's commands, alignment that learns, generation, training.
 # They start in this order, the shortest last. To run all: make test-long test-typed
-ESSENTIAL = tests/train tests/test_resume.py tests/test_readme.py tests/align tests/generation
+ESSENTIAL = tests/train tests/runs tests/test_resume.py tests/test_readme.py tests/align \
+            tests/studio tests/lm tests/test_bad_input.py tests/generation
 MARK     ?= long
 
 # Download everything that tests need from the package index first, so a network failure fails none.

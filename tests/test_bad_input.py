@@ -261,6 +261,7 @@ def test_exit_code_and_line_of_a_real_process(folder: Path) -> None:
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_running_out_of_memory_is_reported_in_one_line(folder: Path, tokenizer: Path) -> None:
     words = ["pretrain", "--data", "sea.txt", "--tokenizer", str(tokenizer), "--steps", "2"]
     words += ["--depth", "6", "--width", "1536", "--context", "64", "--threads", "1"]

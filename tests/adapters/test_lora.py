@@ -221,6 +221,7 @@ def test_products_have_the_dtype_of_the_input(options: dict[str, Any], folder: P
     assert_close(same, out, rtol=0.05, atol=0.2 if options else 0.0)
 
 
+@pytest.mark.long
 def test_one_graph_without_breaks_serves_all_blocks() -> None:
     run_unchecked(str(Path(__file__).with_name("one_graph.py")))
 

@@ -203,6 +203,7 @@ def stops(
     return [line for line in lines if line["kind"] == "rollout"]
 
 
+@pytest.mark.long
 def test_a_kl_coefficient_of_ten_keeps_the_policy_at_the_reference(
     workshop: Any, tmp_path: Path
 ) -> None:

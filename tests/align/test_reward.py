@@ -473,6 +473,7 @@ def test_a_config_that_does_not_fit(folder: Path, change: dict[str, Any]) -> Non
 # It learns.
 
 
+@pytest.mark.long
 def test_it_separates_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     changes = {"steps": 300, "rows": 16, "micro_rows": 16}

@@ -487,6 +487,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.long
 def test_waiting_programs_end_after_the_run_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "waits.py"
     script.write_text(

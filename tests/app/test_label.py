@@ -544,6 +544,7 @@ def test_prompts_are_required(voted: Voted, capsys: pytest.CaptureFixture[str]) 
     assert "--prompts is missing: a .txt file" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to offer")
 def test_a_full_disk_is_reported(room: Path) -> None:
     # As little as a file may grow: some votes fit, the next does not.

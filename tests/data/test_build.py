@@ -304,6 +304,7 @@ def test_data_json_records_the_planted_bias(data: Path, tmp_path: Path) -> None:
     assert _facts(without, "data.json")["world"] is None
 
 
+@pytest.mark.long
 def test_a_set_of_conversations_alone(tmp_path: Path) -> None:
     data = built(settings(tmp_path / "data", packs=("chitchat",)))
     counts = _facts(data, "data.json")["counts"]

@@ -332,6 +332,7 @@ def test_its_own_adapter_finds_the_same_accuracy(
         )
 
 
+@pytest.mark.long
 def test_an_unknown_task_is_named(ours: GroundupLM, task: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no task file"):
         evaluate_tasks(ours, [str(tmp_path / "none.yaml")])

@@ -146,6 +146,7 @@ def assert_a_table_alone(said: str) -> None:
     assert not [line for line in said.splitlines() if not re.match(r"\S.*  (same|-)  +\S", line)]
 
 
+@pytest.mark.long
 def test_for_an_adapter_only_the_table_is_printed(
     folder: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:

@@ -206,6 +206,7 @@ def test_without_the_kernel(
         library.cache_clear()
 
 
+@pytest.mark.long
 def test_the_kernel_is_compiled_once(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

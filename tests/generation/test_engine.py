@@ -109,6 +109,7 @@ def check_batching(model: CausalLM, seed: int) -> None:
     assert_same(serve(engine, requests, dice), reference_generate(model, requests))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(2))
 def test_batched_equals_single_when_rows_join_and_finish(

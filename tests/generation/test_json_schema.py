@@ -102,6 +102,7 @@ def narrow(number: str) -> float:
     return float(number)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=400)
 @given(value=st.dictionaries(st.text('ab\\"/é\n'), ANY), data=st.data())
 def test_an_object_with_an_error_is_read_as_python_reads_it(

@@ -77,6 +77,7 @@ WAYS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(
     settings=st.lists(WAYS, min_size=1, max_size=8),

@@ -243,6 +243,7 @@ def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.M
     assert not list((tmp_path / "kernels").iterdir())
 
 
+@pytest.mark.every(2)
 def test_a_compiler_without_pytorchs_threads_uses_its_own(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,7 @@ def test_reading_in_chunks_equals_reading_at_once(shape: Shape, cuts: list[int])
         assert_close(piece, whole[:, start:end], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @settings(max_examples=6)
 @given(architectures())
 def test_batched_generation_equals_token_by_token(shape: Shape) -> None:

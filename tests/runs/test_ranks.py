@@ -318,10 +318,8 @@ def test_a_command_that_does_not_train_is_rejected_once(tmp_path: Path) -> None:
     assert said.count("groundup run runs in one process and 2 were started; start it without") == 1
 
 
-@pytest.mark.parametrize(
-    "killed",
-    [pytest.param("0", marks=pytest.mark.long), pytest.param("1", marks=pytest.mark.long), None],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["0", "1", None])
 def test_the_end_of_a_run_is_reported_once(
     workshop: Any, tmp_path: Path, killed: str | None
 ) -> None:

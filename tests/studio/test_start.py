@@ -71,6 +71,7 @@ def box(page: httpx.Response) -> str:
 # A run's life.
 
 
+@pytest.mark.long
 def test_a_run_is_started_stopped_by_a_later_studio_and_continued(
     workshop: Workshop, show: Show, here: Path
 ) -> None:

@@ -185,7 +185,7 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
     elif "questions" in old and table.stage.name == "best-of-n" and before == trained:
         pace = _since_planned(recipe, out, table, plan, 0.0, before)
-        lines = _other_prompts(recipe, out, table, plan, whole - elapsed, pace)
+        lines = _other_prompts(recipe, out, table, plan, rest, whole - elapsed, pace)
         new = old | _settings(lines).get(table.name, {})
     elif table.stage.name == "eval" and len(rest) == 1:
         wanted = planned[table.name] - _STAGE_SECONDS + spare
@@ -243,8 +243,9 @@ def _since_planned(
     """Return how many times as fast as planned the steps are, and how that is known.
 
     The last finished stage in `before` determines it. Without one, the model is timed again, since
-    another program may have slowed the first measurement; a slower result is ignored, because that
-    may be temporary too.
+    another program may have slowed the first measurement, and the geometric mean of both counts: a
+    machine may be fast for seconds only. A slower result is ignored, because that may be temporary
+    too.
     """
     if before:
         took = read_json_object(out / before[-1] / "status.json").get("seconds")
@@ -263,7 +264,11 @@ def _since_planned(
     faster = _speed(config, shape, compute, seconds) / planned
     if faster < _FASTER:
         return 1.0, ""
-    return faster, f", and it runs {faster:.2f} times as fast as when it was planned"
+    mean = math.sqrt(faster)
+    return mean, (
+        f", at {mean:.2f} times the planned speed, since a second timing was {faster:.2f} times as "
+        "fast as the first"
+    )
 
 
 def _other_steps(
@@ -288,22 +293,17 @@ def _other_prompts(
     out: Path,
     table: Table,
     plan: Mapping[str, Any],
+    rest: list[str],
     left: float,
     pace: tuple[float, str],
 ) -> list[Line]:
-    """The prompts to compare in the `left` seconds, at the pace that `_since_planned` returned."""
+    """The prompts to compare if `rest` has `left` seconds, at `_since_planned`'s pace."""
     prompts, (faster, known_by) = plan["settings"][table.name]["questions"], pace
-    planned, rest = plan.get("tokens_per_second", {}), recipe.tables[recipe.tables.index(table) :]
-    now = _fixed_seconds(
-        recipe,
-        out,
-        plan["minutes"],
-        {name: speed * faster for name, speed in planned.items()},
-        _tuning_tokens(plan),
-    )
-    compared = [one.name for one in rest if one == table or _passes(one, recipe) == table]
-    seconds = sum(now[name] - _STAGE_SECONDS for name in compared)
-    wanted = seconds + left - sum(now[one.name] for one in rest)
+    speeds = {name: one * faster for name, one in plan.get("tokens_per_second", {}).items()}
+    now = _fixed_seconds(recipe, out, plan["minutes"], speeds, _tuning_tokens(plan))
+    learned = [one.name for one in recipe.tables if _passes(one, recipe) == table]
+    seconds = sum(now[name] - _STAGE_SECONDS for name in (table.name, *learned))
+    wanted = seconds + left - sum(now[name] for name in rest)
     change = min(_MAX_CHANGE, max(1 / _MAX_CHANGE, wanted / seconds))
     found = min(_MAX_PROMPTS, max(_MIN_PROMPTS, round(prompts * change)))
     if found == prompts:

@@ -95,6 +95,7 @@ def test_an_unwritable_cache_only_costs_time(
     assert cache.read(KEY) is None and "not kept" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_concurrent_processes_see_complete_rows(tmp_path: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
@@ -211,6 +212,7 @@ def test_edited_items_are_measured_again(tmp_path: Path) -> None:
     assert asked(item).kept and asked(item).rows == kept.rows
 
 
+@pytest.mark.long
 def test_the_items_of_every_task_have_one_hash_in_all_processes() -> None:
     names = ("world-answers", "world-conduct", "world-bias", "instructions", "swaps", "unknown")
     code = (
