@@ -467,6 +467,15 @@ def test_a_slower_model_needs_more_time_for_answers_and_pairs(
     assert table.settings["steps"] == pytest.approx(0.8 * left * first, abs=1)
 
 
+def an_hour_with_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Recipe, Path]:
+    """A recipe whose model trains on 4,000 tokens per second and learns from pairs of its answers,
+    and its folder."""
+    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
+    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
+    lengths(folder, monkeypatch, text, 60)
+    return plan_recipe(read_recipe(folder / "mine.toml"), folder / "out", 60), folder / "out"
+
+
 @pytest.mark.parametrize(
     ("left", "wanted"), [(1.0, 1.0), (1.3, 1.3), (0.8, 0.8), (9.0, 2.0), (-1.0, 0.5)]
 )
@@ -478,11 +487,7 @@ def test_as_many_prompts_are_compared_as_there_is_time_for(
     wanted: float,
 ) -> None:
     """And for `left` times the planned seconds of answering and learning from the pairs."""
-    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
-    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
-    lengths(tmp_path, monkeypatch, text, 60)
-    out = tmp_path / "out"
-    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 60)
+    recipe, out = an_hour_with_answers(tmp_path, monkeypatch)
     planned = written(out)["seconds"]
     finish(out, "sft", planned["sft"] - 12)
     compared = planned["labels"] + planned["dpo"] - 24
@@ -501,21 +506,18 @@ def test_prompts_are_compared_at_the_speed_of_the_last_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the planned time a model that is half as fast answers half as many, unless told to."""
-    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
-    text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
-    lengths(tmp_path, monkeypatch, text, 30)
-    out = tmp_path / "out"
-    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 30)
+    recipe, out = an_hour_with_answers(tmp_path, monkeypatch)
     planned = written(out)["seconds"]
     finish(out, "sft", (planned["sft"] - 12) / 0.7)
-    elapsed = 30 * 60 - planned["labels"] - planned["dpo"]
+    elapsed = 60 * 60 - planned["labels"] - planned["dpo"]
     first = named(recipe, "labels").settings["questions"]
     table = replan(recipe, out, named(recipe, "labels"), elapsed)
     assert table.settings["questions"] == pytest.approx(0.7 * first, abs=1)
 
-    (tmp_path / "mine.toml").write_text(text.replace("n = 4\n", "n = 4\nquestions = 300\n"))
+    text = (tmp_path / "mine.toml").read_text().replace("n = 4\n", "n = 4\nquestions = 300\n")
+    (tmp_path / "mine.toml").write_text(text)
     (tmp_path / "own").mkdir()
-    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), tmp_path / "own", 30)
+    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), tmp_path / "own", 60)
     table = named(recipe, "labels")
     assert replan(recipe, tmp_path / "own", table, elapsed) == table
 
