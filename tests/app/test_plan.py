@@ -486,7 +486,7 @@ def test_as_many_prompts_are_compared_as_there_is_time_for(
     left: float,
     wanted: float,
 ) -> None:
-    """And for `left` times the planned seconds of answering and learning from the pairs."""
+    """`left` times the planned seconds of answering and learning from the pairs are left."""
     recipe, out = an_hour_with_answers(tmp_path, monkeypatch)
     planned = written(out)["seconds"]
     finish(out, "sft", planned["sft"] - 12)
@@ -505,7 +505,8 @@ def test_as_many_prompts_are_compared_as_there_is_time_for(
 def test_prompts_are_compared_at_the_speed_of_the_last_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the planned time a model that is half as fast answers half as many, unless told to."""
+    """In the planned time a model that is 0.7 times as fast answers 0.7 times as many, unless the
+    recipe says how many."""
     recipe, out = an_hour_with_answers(tmp_path, monkeypatch)
     planned = written(out)["seconds"]
     finish(out, "sft", (planned["sft"] - 12) / 0.7)

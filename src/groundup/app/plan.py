@@ -68,8 +68,8 @@ _COMPILE_SECONDS = 30.0
 _EVAL_SECONDS, _EVAL_TOKENS = {"float32": 85.0, "bfloat16": 43.0}, 1.7e6
 _EVAL_LEAST_SHARE = 0.4
 _EVAL_FULL_MINUTES, _MIN_EVAL_SCALE = 25.0, 0.1
-# Prompts whose answers are compared, per minute on such a machine; the seconds to answer one, and
-# to learn once from its pairs, on any machine; and to read the fine-tuning data mixed in.
+# Prompts whose answers are compared, per minute on such a machine; the least seconds to answer one,
+# and to learn once from its pairs; and those to read the fine-tuning data mixed in.
 _COMPARED_PROMPTS, _MIN_PROMPTS, _MAX_PROMPTS = 300, 200, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.009, 0.0018, 12.0
 # The largest share of the training time that answering and learning from the pairs may take, except
