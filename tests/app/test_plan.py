@@ -11,18 +11,24 @@ from typing import Any
 
 import pytest
 
-from groundup.app import plan
 from groundup.app.cli import app
-from groundup.app.plan import plan_recipe, replan
+from groundup.app.plan import first, plan_recipe, replan, values
 from groundup.app.recipe import Recipe, Table, read_recipe
 from groundup.data.config import DataConfig
 from groundup.errors import UserError
 from groundup.runs.files import read_sealed, write_sealed
 from groundup.train.device import Machine
+from groundup.train.pace import Pace
 from miniature import write_miniature
 from rollouts import byte_tokenizer
 
 WORLD = ("world_megabytes", "world_conversations", "world_preferences")
+
+
+def set_speed(monkeypatch: pytest.MonkeyPatch, tokens_per_second: float) -> None:
+    """Let every timed model train at this speed."""
+    pace = Pace(1 / tokens_per_second, 0.0)
+    monkeypatch.setattr(values, "measure_pace", lambda *given, **settings: pace)
 
 
 def planned(folder: Path, minutes: float, settings: str = "") -> dict[str, Any]:
@@ -46,7 +52,7 @@ def planned(folder: Path, minutes: float, settings: str = "") -> dict[str, Any]:
 def test_the_world_grows_with_the_minutes_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, wanted: list[float]
 ) -> None:
-    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e11, 1e12))
+    monkeypatch.setattr(first, "measure", lambda seconds: Machine(2, 2**34, 1e11, 1e12))
     found = planned(tmp_path, minutes)
     assert [found[name] for name in WORLD] == wanted
 
@@ -54,7 +60,7 @@ def test_the_world_grows_with_the_minutes_within_bounds(
 def test_a_slower_machine_generates_less_of_the_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 2.5e11, 1e9))
+    monkeypatch.setattr(first, "measure", lambda seconds: Machine(2, 2**34, 2.5e11, 1e9))
     found = planned(tmp_path, 15)
     assert [found[name] for name in WORLD] == [6.0, 22_500, 9_750]
 
@@ -62,7 +68,7 @@ def test_a_slower_machine_generates_less_of_the_world(
 def test_the_recipes_own_settings_of_the_world_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e11, 1e12))
+    monkeypatch.setattr(first, "measure", lambda seconds: Machine(2, 2**34, 1e11, 1e12))
     found = planned(tmp_path, 15, "world_megabytes = 500")
     assert DataConfig.model_validate(found).world_megabytes == 500
     assert found["world_conversations"] == 45_000
@@ -118,7 +124,7 @@ def lengths(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, minutes: float
 ) -> dict[str, dict[str, Any]]:
     """The time settings that each table of a recipe gets."""
-    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
+    monkeypatch.setattr(first, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
     (folder / "mine.toml").write_text(text)
     folder.joinpath("out").mkdir()
     recipe = plan_recipe(read_recipe(folder / "mine.toml"), folder / "out", minutes)
@@ -194,7 +200,7 @@ def test_a_plan_says_how_to_change_it_in_the_recipe(
     command = f"groundup run {recipe} --minutes 1 --out FOLDER"
     assert f"To change a value, set it in {recipe} and run: {command}\n" in said
     app.parse_args(command.split()[1:], print_error=False, exit_on_error=False)
-    told = plan._how_to_change(read_recipe("quickstart"), Path("quickstart"), 15)
+    told = first._how_to_change(read_recipe("quickstart"), Path("quickstart"), 15)
     assert told.startswith("To change a value, set it in a copy of quickstart/recipe.toml and run:")
     assert told.endswith("groundup run COPY --minutes 15 --out FOLDER")
 
@@ -203,7 +209,7 @@ def test_passes_over_the_runs_own_pairs_take_the_pairs_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And leave the rest of the minutes to the stages before."""
-    monkeypatch.setattr(plan, "_speed", lambda *given: 1e6)
+    set_speed(monkeypatch, 1e6)
     found = {}
     kept = 'epochs = 1\nptx = 1\nptx_data = "data"'
     told_of = {"share": "", "once": "epochs = 1", "thrice": "epochs = 3", "kept": kept}
@@ -246,7 +252,7 @@ def test_comparing_takes_a_third_of_the_training_at_most(
     text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
     found = {}
     for speed in (300.0, 1e6):
-        monkeypatch.setattr(plan, "_speed", lambda *given, speed=speed: speed)
+        set_speed(monkeypatch, speed)
         out = tmp_path / f"{speed:.0f}"
         out.mkdir()
         lengths(out, monkeypatch, text, 60)
@@ -271,7 +277,7 @@ def test_answers_and_pairs_take_longer_with_a_slow_model(
     text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\nquestions = 500\n{ANSWERS}')
     found = {}
     for speed in (4_000.0, 8_000.0, 1e6):
-        monkeypatch.setattr(plan, "_speed", lambda *given, speed=speed: speed)
+        set_speed(monkeypatch, speed)
         out = tmp_path / f"{speed:.0f}"
         out.mkdir()
         lengths(out, monkeypatch, text + "epochs = 2\n", 10)
@@ -301,7 +307,7 @@ def test_a_model_is_planned_for_its_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(text)
     recipe = read_recipe(tmp_path / "mine.toml")
     found = {
-        table.name: plan._vocab_size(recipe, tmp_path / "out", table.inputs["tokenizer"])
+        table.name: values.vocab_size_of(recipe, tmp_path / "out", table.inputs["tokenizer"])
         for table in recipe.tables
         if table.stage.name == "pretrain"
     }
@@ -335,12 +341,13 @@ questions = 77
 
 @pytest.fixture(scope="module")
 def first_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipe's folder when it is planned, for which models are timed."""
+    """The recipe's folder when it is planned."""
     folder = tmp_path_factory.mktemp("planned")
     (folder / "mine.toml").write_text(JOURNEY)
     (folder / "out").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
+        patch.setattr(first, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
+        set_speed(patch, 100_000.0)  # a busy machine is too slow for five minutes
         plan_recipe(read_recipe(folder / "mine.toml"), folder / "out", 5)
     timed_as(folder / "out", 1e12)  # so that no chance makes the second timing faster
     return folder / "out"
@@ -350,7 +357,7 @@ def first_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def journey(
     first_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Recipe, Path]:
-    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
+    monkeypatch.setattr(first, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
     (tmp_path / "mine.toml").write_text(JOURNEY)
     out = Path(shutil.copytree(first_plan, tmp_path / "out"))
     return plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 5), out
@@ -409,7 +416,7 @@ def test_a_model_timed_on_a_busy_machine_is_timed_again(
     """And trained for the same seconds, at the mean of both speeds if the second is much higher;
     the next stage gets the speed as usual."""
     recipe, out = journey
-    monkeypatch.setattr(plan, "_speed", lambda *given: faster * 1e12)
+    set_speed(monkeypatch, faster * 1e12)
     before = written(out)
     assert before["tokens_per_second"]["base"] == 1e12
     elapsed = 300 - sum(before["seconds"].values()) + as_planned(out, "data", "tokenizer")
@@ -451,7 +458,7 @@ def test_a_slower_model_needs_more_time_for_answers_and_pairs(
 ) -> None:
     """Which fine-tuning gives up, since they come after it."""
     text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\nquestions = 500\n{ANSWERS}')
-    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
+    set_speed(monkeypatch, 4_000.0)
     lengths(tmp_path, monkeypatch, text + "epochs = 2\n", 10)
     out = tmp_path / "out"
     recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 10)
@@ -470,7 +477,7 @@ def test_a_slower_model_needs_more_time_for_answers_and_pairs(
 def an_hour_with_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Recipe, Path]:
     """A recipe whose model trains on 4,000 tokens per second and learns from pairs of its answers,
     and its folder."""
-    monkeypatch.setattr(plan, "_speed", lambda *given: 4_000.0)
+    set_speed(monkeypatch, 4_000.0)
     text = COMPARED.replace('reward = "sum"\n', f'reward = "sum"\n{ANSWERS}') + "epochs = 2\n"
     lengths(folder, monkeypatch, text, 60)
     return plan_recipe(read_recipe(folder / "mine.toml"), folder / "out", 60), folder / "out"
@@ -576,7 +583,7 @@ def test_a_reports_time_depends_on_its_dtype_and_its_models_speed(
     speed: float,
     whole: float,
 ) -> None:
-    monkeypatch.setattr(plan, "_speed", lambda *given: speed)
+    set_speed(monkeypatch, speed)
     (tmp_path / "other.toml").write_text(f'{JOURNEY}dtype = "{dtype}"\n')
     other = tmp_path / "other"
     other.mkdir()
@@ -625,5 +632,5 @@ def test_an_earlier_plan_does_not_change(journey: tuple[Recipe, Path]) -> None:
     """It has no seconds."""
     recipe, out = journey
     found = {name: v for name, v in written(out).items() if name not in ("seconds", "sha256")}
-    plan.write_sealed(out / "plan.json", found)
+    write_sealed(out / "plan.json", found)
     assert replan(recipe, out, named(recipe, "sft"), 1.0) == named(recipe, "sft")
