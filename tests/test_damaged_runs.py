@@ -13,7 +13,8 @@ import pytest
 
 from conftest import Workshop, forget_finished
 from groundup.app.cli import main
-from groundup.runs.folder import folder_hash, is_finished
+from groundup.runs.content import folder_hash
+from groundup.runs.folder import is_finished
 from miniature import write_miniature
 from mutations import mutated_bytes, mutation_for
 

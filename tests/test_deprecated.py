@@ -20,7 +20,7 @@ from groundup.deprecated import MODULES, NAMES, PAGES, renamed_options
 from groundup.errors import UserError
 from groundup.pretrain.config import PretrainConfig
 from groundup.runs.files import write_sealed
-from groundup.runs.folder import read_run
+from groundup.runs.request import read_run
 from groundup.tune.config import SFTConfig
 
 

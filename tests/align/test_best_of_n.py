@@ -36,8 +36,9 @@ from groundup.data.dataset import load_dataset
 from groundup.data.records import read_preferences, read_unpaired_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
+from groundup.runs.content import folder_hash
 from groundup.runs.files import read_lines, write_json
-from groundup.runs.folder import Run, folder_hash, is_finished
+from groundup.runs.folder import Run, is_finished
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import Message, as_dicts

@@ -35,7 +35,7 @@ from groundup.errors import UserError
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import rate
 from groundup.runs.files import read_lines
-from groundup.runs.folder import read_run
+from groundup.runs.request import read_run
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example
 from groundup.text.rows import Message, UnpairedPreference

@@ -20,7 +20,8 @@ from groundup.formats.folder import save_model
 from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
-from groundup.runs.folder import Run, is_finished, read_run
+from groundup.runs.folder import Run, is_finished
+from groundup.runs.request import read_run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 from groundup.train.config import TrainingConfig, Traits

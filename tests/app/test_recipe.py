@@ -18,7 +18,8 @@ from groundup.app.recipe import Recipe, read_recipe, shipped
 from groundup.app.recipe_folder import find_data, find_model
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run
+from groundup.runs.request import read_run
 from groundup.tune.config import SFTConfig
 from miniature import RECIPE, write_miniature
 

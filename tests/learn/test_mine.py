@@ -21,9 +21,10 @@ from groundup.learn.exercise import Exercise
 from groundup.learn.mine import mine
 from groundup.learn.own import Own, part_hash
 from groundup.learn.road import find, road
-from groundup.runs import folder as runs
+from groundup.runs import request
 from groundup.runs.files import file_hash, read_lines
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run
+from groundup.runs.request import read_run
 from pseudo_terminal import Terminal
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def test_an_overridden_part_is_not_named(
             capsys.readouterr()
             exercise.page("seam").try_it()
             assert f"called {exercise.name}\n" in capsys.readouterr().out
-        names = set(runs.user_parts.get())
+        names = set(request.user_parts.get())
         assert names == {exercise.name for exercise in entered}
     own.file(find("grpo")).unlink()
     with mine(own.folder) as entered:

@@ -11,7 +11,7 @@ from tests.conftest import CallsOf
 
 from groundup.report import history
 from groundup.report.history import History, lineage
-from groundup.runs.folder import folder_hash
+from groundup.runs.content import folder_hash
 
 
 @pytest.mark.parametrize("standing", ["one", "other", "."])

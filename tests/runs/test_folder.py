@@ -20,15 +20,10 @@ from conftest import forget_finished
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
+from groundup.runs.content import folder_hash, runs_inside
 from groundup.runs.files import read_lines, write_json, write_sealed
-from groundup.runs.folder import (
-    Run,
-    environment_facts,
-    folder_hash,
-    is_finished,
-    read_run,
-    runs_inside,
-)
+from groundup.runs.folder import Run, is_finished
+from groundup.runs.request import environment_facts, read_run
 from groundup.train.config import TrainingConfig
 from groundup.tune.config import SFTConfig
 

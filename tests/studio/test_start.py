@@ -28,7 +28,8 @@ from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.app.starting import commands
 from groundup.errors import UserError
 from groundup.runs.files import write_sealed
-from groundup.runs.folder import is_finished, read_run, read_status, utc_now
+from groundup.runs.folder import is_finished, read_status
+from groundup.runs.request import read_run, utc_now
 from groundup.studio.commands import NO, YES, arguments, as_text, below, values_of
 from groundup.studio.jobs import Job, Jobs, command_lines
 from groundup.studio.runs import is_place

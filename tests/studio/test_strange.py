@@ -14,7 +14,7 @@ from tests.studio.conftest import Show
 from tests.studio.test_runs import read, rows, step, training
 
 from groundup.runs.files import read_json_object, write_json, write_sealed
-from groundup.runs.folder import read_run
+from groundup.runs.request import read_run
 from groundup.studio.runs import Runs
 
 

@@ -36,7 +36,8 @@ from groundup.lm.model import CausalLM
 from groundup.report.page import ballot_script
 from groundup.report.table import Row
 from groundup.runs.files import write_sealed
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run
+from groundup.runs.request import read_run
 from groundup.serve.admission import Admission
 from groundup.serve.worker import Served
 from groundup.studio.server import Studio

@@ -21,7 +21,8 @@ from groundup.data.inspection import inspect, remarks
 from groundup.data.records import read_conversations, read_preferences, unread_columns
 from groundup.errors import UserError
 from groundup.runs.files import write_sealed
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run
+from groundup.runs.request import read_run
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import (
     NO_TOOLS,

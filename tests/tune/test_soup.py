@@ -23,7 +23,7 @@ from groundup.formats.adapter import save_adapted
 from groundup.formats.folder import save_model
 from groundup.formats.load import load, load_model
 from groundup.lm.model import CausalLM
-from groundup.runs.folder import read_run
+from groundup.runs.request import read_run
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SoupConfig

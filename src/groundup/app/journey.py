@@ -24,13 +24,8 @@ from groundup.errors import UserError
 from groundup.formats.locate import is_named, locate
 from groundup.runs.console import say
 from groundup.runs.files import is_sealed, write_text
-from groundup.runs.folder import (
-    has_begun,
-    is_finished,
-    lock_folder,
-    read_run,
-    refuse_broken_link,
-)
+from groundup.runs.folder import has_begun, is_finished, lock_folder, refuse_broken_link
+from groundup.runs.request import read_run
 
 
 def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:

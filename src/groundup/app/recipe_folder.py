@@ -12,7 +12,7 @@ from groundup.app.stages import STAGES, Stage
 from groundup.data.packs.manifest import HUB, MODELS, PACK
 from groundup.errors import UserError, nearest
 from groundup.formats.locate import holds_model, is_gguf, locate
-from groundup.runs.folder import read_run
+from groundup.runs.request import read_run
 from groundup.train.ranges import check_text
 
 FILE = "recipe.toml"

@@ -19,7 +19,8 @@ from typing import Any
 
 from groundup.errors import UserError, installing, nearest, shorten
 from groundup.runs.files import atomic_write, read_json_object, require_file
-from groundup.runs.folder import is_finished, read_run
+from groundup.runs.folder import is_finished
+from groundup.runs.request import read_run
 from groundup.text.rows import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")

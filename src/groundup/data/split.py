@@ -22,7 +22,7 @@ from groundup.data.files import SUFFIXES, check_no_run, check_there, read_text, 
 from groundup.data.records import Records
 from groundup.errors import UserError
 from groundup.runs.console import counted
-from groundup.runs.folder import runs_inside
+from groundup.runs.content import runs_inside
 from groundup.text.cleaning import normal_form, split_hash
 from groundup.text.rows import (
     AnyRow,

@@ -37,7 +37,7 @@ from groundup.report.table import (
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json
-from groundup.runs.folder import utc_now
+from groundup.runs.request import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 2

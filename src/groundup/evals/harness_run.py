@@ -25,7 +25,8 @@ from groundup.report.table import Cell, Column, Row, Table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
-from groundup.runs.folder import Run, utc_now
+from groundup.runs.folder import Run
+from groundup.runs.request import utc_now
 from groundup.text.rows import Choice
 from groundup.train.device import prepare, restoring_torch
 

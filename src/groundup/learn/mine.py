@@ -18,7 +18,7 @@ from groundup.errors import UserError
 from groundup.learn.exercise import Exercise, importable, module_of
 from groundup.learn.own import FOLDER, Own
 from groundup.learn.road import find, road
-from groundup.runs import folder as runs
+from groundup.runs import request
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def mine(
         for exercise in entering:
             part = module_of(own.file(exercise), exercise.name)
             stack.enter_context(exercise.page("seam").swap(part))
-        before = runs.user_parts.set(hashes)
-        stack.callback(runs.user_parts.reset, before)
+        before = request.user_parts.set(hashes)
+        stack.callback(request.user_parts.reset, before)
         # On stderr, since stdout may be a model's text that is redirected into a file.
         names_of_parts = ", ".join(exercise.name for exercise in entering)
         omitted = f"; not in: {told}" if told else ""
@@ -97,7 +97,7 @@ def _left_out(own: Own) -> dict[str, str]:
 def _started_with(run: Path) -> dict[str, str]:
     """The parts of a run and their hashes, by name; empty if no run was started."""
     try:
-        found = runs.read_run(run).get("mine")
+        found = request.read_run(run).get("mine")
     except UserError:  # opening the run reports it
         return {}
     return {name: str(hash) for name, hash in found.items()} if isinstance(found, dict) else {}

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from groundup.errors import UserError
 from groundup.learn.exercise import Exercise
 from groundup.runs.files import file_hash, write_json, write_text
-from groundup.runs.folder import environment_facts, utc_now
+from groundup.runs.request import environment_facts, utc_now
 
 FOLDER = Path("my_groundup")
 _VERSIONED = ("groundup", "numpy", "torch")

@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 
 from groundup.errors import UserError
 from groundup.runs.console import say
+from groundup.runs.content import recorded_hashes
 from groundup.runs.files import is_number, is_sealed, read_json_object, read_sealed
-from groundup.runs.folder import is_metric, read_metrics, read_run, recorded_hashes
+from groundup.runs.folder import is_metric, read_metrics
+from groundup.runs.request import read_run
 
 # The held-out measures of training stages, with their names.
 HELDOUT = {

@@ -52,7 +52,8 @@ from groundup.runs.files import (
     write_json,
     write_text,
 )
-from groundup.runs.folder import Run, environment_facts, lock_folder, read_run, utc_now
+from groundup.runs.folder import Run, lock_folder
+from groundup.runs.request import environment_facts, read_run, utc_now
 
 SCHEMA = 1
 RESULT = "result.json"

@@ -27,7 +27,7 @@ from groundup.errors import UserError
 from groundup.runs.cache import cache_folder
 from groundup.runs.console import printable
 from groundup.runs.files import is_count, is_number, locked, read_json_object, write_json
-from groundup.runs.folder import utc_now
+from groundup.runs.request import utc_now
 
 # The size of a log's end that a page shows.
 _TAIL_BYTES = 20_000

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psutil
 
 from groundup.errors import UserError
-from groundup.runs.folder import bases
+from groundup.runs.content import bases
 from groundup.serve.worker import Served
 
 _MAX = 3

@@ -23,8 +23,9 @@ from groundup.errors import UserError, shorten
 from groundup.formats.locate import CONFIG, holds_model
 from groundup.report.history import History, heldout_names
 from groundup.runs.files import is_count, is_number, is_sealed, read_json_object, read_sealed
-from groundup.runs.folder import is_metric, missing_files, read_run, read_status
+from groundup.runs.folder import is_metric, missing_files, read_status
 from groundup.runs.growing import last_lines
+from groundup.runs.request import read_run
 from groundup.serve.admission import BadRequest
 
 State = Literal["running", "done", "stopped", "started", "damaged"]

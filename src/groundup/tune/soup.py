@@ -32,7 +32,8 @@ from groundup.formats.weights import model_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
-from groundup.runs.folder import Run, read_run
+from groundup.runs.folder import Run
+from groundup.runs.request import read_run
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SoupConfig
 

@@ -33,8 +33,9 @@ from groundup.report.claim import Outcome, by_outcome
 from groundup.report.estimate import Estimate
 from groundup.report.table import DASH, listing
 from groundup.runs.console import counted
+from groundup.runs.content import same_as
 from groundup.runs.files import errors_naming, is_sealed, read_json_object, write_text
-from groundup.runs.folder import read_run, same_as
+from groundup.runs.request import read_run
 
 BEGIN = "<!-- groundup card: what stands between these marks is written anew by it -->"
 END = "<!-- groundup card ends -->"

@@ -31,8 +31,9 @@ from groundup.report.page import (
     PAGE,
     write_page,
 )
+from groundup.runs.content import recorded_hashes
 from groundup.runs.files import write_json
-from groundup.runs.folder import recorded_hashes, utc_now
+from groundup.runs.request import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1

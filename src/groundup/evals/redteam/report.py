@@ -47,7 +47,8 @@ from groundup.report.plots import legend, looks, panels
 from groundup.report.table import Cell, Column, Part, Row, Table, percent, points
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console
-from groundup.runs.folder import Run, utc_now
+from groundup.runs.folder import Run
+from groundup.runs.request import utc_now
 
 SCHEMA = 1
 RESULT = "redteam.json"

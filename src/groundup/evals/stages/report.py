@@ -43,7 +43,7 @@ from groundup.report.history import History
 from groundup.report.page import PAGE, Headline, write_page
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
-from groundup.runs.folder import utc_now
+from groundup.runs.request import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 2

@@ -46,7 +46,7 @@ from groundup.errors import UserError
 from groundup.evals.contamination import called, kinds_of, prompt_only_sources, sets_of, sources_of
 from groundup.report.history import History, lineage
 from groundup.runs.console import say
-from groundup.runs.folder import content_hash
+from groundup.runs.content import content_hash
 from groundup.text.cleaning import shingles, words
 from groundup.text.rows import (
     Conversation,

@@ -35,8 +35,8 @@ from groundup.experiments.frontier.trade import Rows
 from groundup.formats.load import load, load_config, load_tokenizer
 from groundup.report.history import History
 from groundup.runs.console import say
+from groundup.runs.content import content_hash
 from groundup.runs.files import read_json_object, write_json
-from groundup.runs.folder import content_hash
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Message, as_dicts
 from groundup.train.device import prepare

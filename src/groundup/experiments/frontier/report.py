@@ -46,7 +46,7 @@ from groundup.report.table import Cell, Column, Row, Table, listing, number, per
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import write_bytes, write_json
-from groundup.runs.folder import environment_facts, utc_now
+from groundup.runs.request import environment_facts, utc_now
 
 NAME = "frontier"
 FRONTIER = "frontier.json"

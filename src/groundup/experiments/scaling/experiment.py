@@ -52,7 +52,7 @@ from groundup.report.outcome import RESULT, threads_of_runs, working_in, write
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
-from groundup.runs.folder import utc_now
+from groundup.runs.request import utc_now
 
 NAME = "scaling-law"
 QUESTION = "How does the loss depend on size, data and compute, and can a run be predicted?"

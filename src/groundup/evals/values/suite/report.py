@@ -43,7 +43,7 @@ from groundup.report.estimate import BySource
 from groundup.report.page import PAGE, write_page
 from groundup.runs.cache import cache_folder
 from groundup.runs.files import write_json
-from groundup.runs.folder import utc_now
+from groundup.runs.request import utc_now
 from groundup.train.device import Compute
 
 SCHEMA = 1

@@ -14,7 +14,7 @@ from groundup.formats.adapter import model_hash
 from groundup.learn.difference import Difference
 from groundup.learn.exercise import NotComparable, Trial, calls
 from groundup.report.estimate import rate
-from groundup.runs.folder import read_run
+from groundup.runs.request import read_run
 
 _VOTES = 20
 

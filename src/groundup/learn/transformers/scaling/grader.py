@@ -11,7 +11,8 @@ import numpy as np
 from groundup.errors import UserError
 from groundup.learn.difference import Difference
 from groundup.learn.exercise import NotComparable, StepMissing, Trial, calls
-from groundup.runs.folder import is_finished, read_run
+from groundup.runs.folder import is_finished
+from groundup.runs.request import read_run
 
 _NEAR = 0.05
 
