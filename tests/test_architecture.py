@@ -25,8 +25,8 @@ ORDER = [
 ]
 # Modules of ours that fine-tuning loads at most, folders included, beside those of `kernels`, which
 # only make it faster. It was 60 until shapes came that Hugging Face has no class for: they brought
-# formats.config_reader, formats.own_config and lm.sizes. The code of runs.folder is three pages now,
-# with runs.content and runs.request.
+# formats.config_reader, formats.own_config and lm.sizes. The code of runs.folder became three
+# pages, with runs.content and runs.request.
 LOADED_BY_SFT = 65
 COMMANDS = (
     "data",

@@ -366,8 +366,9 @@ def read_text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{str(path)!r} is not UTF-8: byte {content[error.start]:#04x} at offset "
-            f"{error.start}, line {line}; convert it, for example with "
-            f"iconv -f WINDOWS-1252 -t UTF-8"
+            f"{error.start}, line {line}; convert it from the encoding that it was saved in, with "
+            "iconv -f WINDOWS-1252 -t UTF-8 (Western languages), or WINDOWS-1251 (Cyrillic), "
+            "GB18030 (Chinese), SHIFT_JIS (Japanese) instead"
         ) from error
     if not text.strip():
         raise UserError(f"{str(path)!r} contains nothing but white space; it needs text")

@@ -123,7 +123,7 @@ def _asked_last(row: AnyRow) -> frozenset[str]:
     if not isinstance(row, Conversation | Preference):
         return frozenset()
     said = [turn.content for turn in _turns(row) if turn.role == "user"]
-    return frozenset(last for last in map(normal_form, said[-1:]) if " " in last)
+    return frozenset(last for last in map(normal_form, said[-1:]) if len(words(last)) > 1)
 
 
 def _answered_alone(row: AnyRow) -> frozenset[tuple[str, str]]:
@@ -191,10 +191,11 @@ def evaluated(
             titles.add(of)
         if generated_set(row.source) is None:
             compared += [words(text) for text in texts(row) if text not in ignored]
+    of_words = [words(question) for question in questions]
     openings = []
     short = []
     for count in range(_SHORTEST_QUESTION, _NGRAM):
-        of_length = [q.split(" ") for q in questions if q.count(" ") == count - 1]
+        of_length = [question for question in of_words if len(question) == count]
         openings += [question[:_SHORTEST_QUESTION] for question in of_length]
         short.append((count, _hashes(of_length, count)))
     return Evaluated(

@@ -10,6 +10,7 @@ follows these rules: a folder is the same data in pre-training and in fine-tunin
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from groundup.text.rows import (
     Preference,
     UnpairedPreference,
 )
+from groundup.train.ranges import check_text
 
 # The default share of a user's own rows.
 OWN_HELDOUT = 0.05
@@ -46,6 +48,7 @@ _ABOUT = re.compile(
 # Names of the files of each side, on the hub and elsewhere, as whole words of a path.
 _TRAIN = {"train", "training"}
 _VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
+_LATIN_WORD = regex.compile(r"[\p{Latin}\p{M}]+")
 # The number of file names to print; further ones are counted.
 _NAMED = 3
 
@@ -101,6 +104,8 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
             f"{name!r} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; give a folder "
             "of such files, one of them, or the folder of a data stage"
         )
+    for path in data:  # names are sources, which rows and reports write in UTF-8
+        check_text(f"the name of {str(path)!a}", path)
     train, heldout = _files_by_side(data, source)
     read = {*train, *heldout}
     left = [path for path in everything if path not in read and not _ABOUT.fullmatch(path.name)]
@@ -112,13 +117,18 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
 
 
 def _files_by_side(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
-    words = {path: set(re.findall("[a-z]+", _inside(path, folder).lower())) for path in data}
+    words = {path: _words_of_name(_inside(path, folder)) for path in data}
     train = [path for path in data if words[path] & _TRAIN]
     for names in (_VALIDATION, _TEST):
         heldout = [path for path in data if words[path] & names and path not in train]
         if train and heldout:
             return train, heldout
     return data, ()
+
+
+def _words_of_name(name: str) -> set[str]:
+    """The words of a file's name in Latin letters: `médiéval` is one, and `test数据` has `test`."""
+    return set(_LATIN_WORD.findall(unicodedata.normalize("NFC", name).lower()))
 
 
 def _unread_remark(names: Sequence[str], folder: str) -> str:

@@ -151,7 +151,8 @@ def model_card(
     front = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification" if scores else "text-generation",
-        "language": ["en"],
+        # The data sets that come with groundup are in English; of a user's text nothing is known.
+        **({"language": ["en"]} if set(credits) - {_OWN_TEXT} else {}),
         "tags": ["groundup"],
         # Weights inherit the terms of their texts' licenses; this names the strictest one.
         "license": "cc-by-sa-4.0" if any(map(_SHARE_ALIKE.match, credits)) else "other",

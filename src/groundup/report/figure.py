@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 # Narrow, with relatively large letters, which are readable on a phone at two thirds of this width.
@@ -23,6 +26,36 @@ STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "groundup",  # the same numbers give the same file
 }
+
+
+# Fonts with the letters that matplotlib's own font lacks, where they are installed.
+_MORE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "WenQuanYi Zen Hei"),
+    *("Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai"),
+    "Arial Unicode MS",
+)
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Let matplotlib draw in the style of all plots.
+
+    A name may have letters of any script. Those that no font has are drawn as boxes, without a
+    warning for each.
+    """
+    from matplotlib import rc_context
+
+    with warnings.catch_warnings(), rc_context({**STYLE, "font.family": _fonts()}):
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        yield
+
+
+@cache
+def _fonts() -> list[str]:
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in _MORE_FONTS if name in installed)]
 
 
 @dataclass(frozen=True)
@@ -91,10 +124,8 @@ def _series_in_words(axes: Any, name: str, drawn: Any) -> str:
 def image(figure: Any, format: str, *, transparent: bool = False) -> bytes:
     """Return the figure as a file: "svg", with text as shapes, which look the same everywhere, or
     "png"."""
-    from matplotlib import rc_context
-
     file = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if format == "svg" else {"Software": None}
-    with rc_context(STYLE):
+    with drawing():
         figure.savefig(file, format=format, dpi=160, metadata=metadata, transparent=transparent)
     return file.getvalue()

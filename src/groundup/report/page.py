@@ -26,6 +26,7 @@ from groundup.report.table import Mark, Table
 from groundup.runs.files import write_bytes
 
 PAGE = "report.html"
+_BEGINNING = 72  # characters of an answer that is collapsed
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,15 @@ class Headlines:
     headlines: Sequence[Headline]
 
 
+def shortened(text: str, room: int) -> str:
+    """Return the first words of a text, or its first letters where a word fills half the room."""
+    if len(text) <= room:
+        return text
+    cut = text[: room - 2]
+    space = cut.rfind(" ")
+    return (cut[:space] if space > len(cut) // 2 else cut) + " …"
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer to a prompt; `folded` is the reason to collapse it behind its beginning.
@@ -117,9 +127,7 @@ class Answer:
     @property
     def beginning(self) -> str:
         """The first words, for the collapsed line."""
-        if len(self.text) <= 70:
-            return self.text
-        return self.text[:70].rsplit(" ", 1)[0] + " …"
+        return shortened(self.text, _BEGINNING)
 
 
 @dataclass(frozen=True)

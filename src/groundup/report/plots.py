@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
@@ -22,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from groundup.maths.calibration import ReliabilityBin, draw_reliability
 from groundup.maths.intervals import Interval
 from groundup.report.estimate import BySource, Estimate
-from groundup.report.figure import STYLE, WIDTH, Plot
+from groundup.report.figure import WIDTH, Plot, drawing
 from groundup.report.history import Curve, History
 from groundup.report.table import short_number
 from groundup.runs.console import three_digits
@@ -93,7 +92,7 @@ def panels(
     rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = _HEIGHT
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure of `width` by `height` inches, and its axes by row and column."""
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [list(row) for row in axes]
@@ -102,7 +101,7 @@ def panels(
 def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     """Return a figure of one panel with a title; `height` in inches."""
     figure, [[axes]] = panels(height=height)
-    with rc_context(STYLE):
+    with drawing():
         axes.set_title(_wrapped(_as_text(title)))
     return figure, axes
 
@@ -155,7 +154,8 @@ def legend(
             frameon=False,
             fontsize=size,
         )
-        extent = drawn.get_window_extent()
+        with drawing():
+            extent = drawn.get_window_extent()
         if columns == 1 or extent.width <= figure.bbox.width:
             # Two and a half lines fit; a taller legend makes the figure taller.
             more = extent.height / figure.dpi - 2.5 * 1.5 * size / 72

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import rich.table
 from rich.text import Text
 
-from groundup.report.page import Bar
+from groundup.report.page import Bar, shortened
 from groundup.report.table import DASH, Cell, Mark, Part, Table
 
 _STYLES: Mapping[Mark, str] = {"": "", "yes": "green", "no": "red", "open": "dim"}
@@ -63,8 +63,10 @@ def bars_in_terminal(bars: Sequence[Bar], room: int, *, ascii_only: bool) -> ric
     return drawn
 
 
+_JOINERS = "\u200c\u200d"  # between letters of Persian and Hindi, and between parts of an emoji
+
+
 def one_line(text: str, room: int = 64) -> str:
     """Return untrusted text as one short line without control characters."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= room else shown[: room - 2].rsplit(" ", 1)[0] + " …"
+    shown = "".join(one if one.isprintable() or one in _JOINERS else " " for one in text)
+    return shortened(" ".join(shown.split()), room)

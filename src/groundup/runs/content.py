@@ -86,7 +86,8 @@ def _hash_of(files: Iterable[tuple[str, str]]) -> str:
     """Return the hash of (name, hash) pairs of files."""
     whole = hashlib.sha256()
     for name, of_file in files:
-        whole.update(f"{name} {of_file}\n".encode())
+        # A name need not be UTF-8.
+        whole.update(f"{name} {of_file}\n".encode(errors="surrogateescape"))
     return whole.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -74,7 +75,7 @@ def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
             and isinstance(found["parents"], dict)
             and isinstance(found["traits"], dict)
             and all(
-                isinstance(one, dict) and _is_path(one.get("path"))
+                isinstance(one, dict) and _is_path(one.get("path"), path)
                 for one in found["parents"].values()
             )
         ):
@@ -104,13 +105,21 @@ def started_at(described: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _is_path(value: object) -> bool:
+def _is_path(value: object, named_by: Path) -> bool:
+    """Raises `UserError` for a path that only this process cannot name."""
     if not isinstance(value, str) or "\0" in value or len(value) >= 4096:
         return False
     try:
-        os.fsencode(value)
-    except UnicodeEncodeError:  # a lone surrogate
+        value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character
         return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{named_by} names {value!r}, and Python writes paths as {sys.getfilesystemencoding()} "
+            "here: set LC_ALL=C.UTF-8 and unset PYTHONUTF8"
+        ) from None
     return True
 
 

@@ -246,10 +246,20 @@ class _TextOffset:
         self._characters = 0
 
     def before(self, more: bytes) -> int:
-        """Return the length before these bytes."""
-        before = self._characters
+        """Return the length before these bytes, with the characters that they leave incomplete."""
+        before, (pending, _) = self._characters, self._decoder.getstate()
         self._characters += len(self._decoder.decode(more))
-        return before
+        broken = bool(pending and more) and not _may_begin(pending + more[:1])
+        return before + broken
+
+
+def _may_begin(part: bytes) -> bool:
+    """Whether a text in UTF-8 may begin with these bytes."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(part)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _tokens_of(of: Completion | Event) -> Logprobs:

@@ -29,6 +29,10 @@ _WORD = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]{_SIGNS}|(?:[[\p{{L}}\p{{N}}]--[{_UNSPACED}]]{_SIGNS})+",
     regex.VERSION1,
 )
+_NO_SPACE = re.compile(r"\S+")
+_SPACED_OR_LETTER = regex.compile(
+    rf"[{_UNSPACED}][^\p{{L}}\p{{N}}]*|[^{_UNSPACED}]+", regex.VERSION1
+)
 _RUN = regex.compile(rf"(?:[\p{{L}}\p{{N}}]{_SIGNS})+", regex.VERSION1)
 _ASCII_WORD = re.compile(r"[^\W_]+")
 # Number of texts compared at once: larger batches are faster, but all texts would fill the memory.
@@ -65,6 +69,18 @@ def words(text: str) -> list[str]:
     In a script without spaces between words each letter is a word.
     """
     return _matches(_WORD, text)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end, with the marks at them: split at white space.
+
+    In a script without spaces each letter is a word, with the marks behind it.
+    """
+    return [
+        (found.start() + one.start(), found.start() + one.end())
+        for found in _NO_SPACE.finditer(text)
+        for one in _SPACED_OR_LETTER.finditer(found[0])
+    ]
 
 
 def _matches(pattern: regex.Pattern[str], text: str) -> list[str]:

@@ -31,6 +31,7 @@ import regex
 from groundup.errors import UserError, nearest, shorten
 from groundup.runs.console import counted
 from groundup.runs.sandbox import Limits, Sandbox
+from groundup.text.cleaning import word_spans
 
 Rows = Sequence[Mapping[str, object]]
 _PROGRAMS = Path(__file__).with_name("sandboxed")
@@ -175,7 +176,10 @@ def _format(argument: str) -> Verifier:
 
 
 def _length(argument: str) -> Verifier:
-    """1 at this number of words, falling to 0 at none and at twice as many."""
+    """1 at this number of words, falling to 0 at none and at twice as many.
+
+    In scripts without spaces each letter is a word.
+    """
     digits = argument.isascii() and argument.isdigit() and len(argument) <= _LENGTH_DIGITS
     if not (digits and int(argument)):
         raise UserError(
@@ -185,7 +189,7 @@ def _length(argument: str) -> Verifier:
     words = int(argument)
     return Verifier(
         f"length:{words}",
-        lambda prompt, said, row: max(0.0, 1 - abs(len(said.split()) - words) / words),
+        lambda prompt, said, row: max(0.0, 1 - abs(len(word_spans(said)) - words) / words),
     )
 
 

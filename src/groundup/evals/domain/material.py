@@ -34,7 +34,7 @@ from groundup.evals.domain.costs import held_out
 from groundup.evals.suites import Prepared
 from groundup.report.history import History
 from groundup.runs.console import say
-from groundup.text.cleaning import words
+from groundup.text.cleaning import word_spans, words
 from groundup.text.rows import Choice, Conversation, Document, Message
 from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
@@ -390,7 +390,10 @@ def _prompts(talks: Sequence[Conversation], documents: Sequence[Document]) -> li
         ]
     found = []
     for document in evenly_spaced(documents, PROMPTS):
-        opening = " ".join(document.text.split()[:_OPENING_WORDS])
-        rest = " ".join(document.text.split()[_OPENING_WORDS : 4 * _OPENING_WORDS])
+        text = document.text
+        ends = [0, *(end for _, end in word_spans(text))]
+        cut = ends[: _OPENING_WORDS + 1][-1]
+        opening, rest = text[:cut], text[cut : ends[: 4 * _OPENING_WORDS + 1][-1]]
+        opening, rest = (" ".join(part.split()) for part in (opening, rest))
         found.append(Prompt((Message("user", opening),), rest, False))
     return found

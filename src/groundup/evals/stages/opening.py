@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
+
 from groundup.evals.by_source import WORLD
 from groundup.evals.measure import Evaluated, Measure, informative, parts_of
 from groundup.evals.samples import FIRST, OF_WORLD, Sample
@@ -30,6 +32,7 @@ from groundup.report.claim import Claim, by_outcome
 from groundup.report.estimate import POOLED, Estimate
 from groundup.report.page import Answer, Dialogue, Headline
 from groundup.report.terminal import one_line
+from groundup.text.cleaning import word_spans
 
 # Longer answers are folded behind their beginning, and so are answers with obvious defects.
 _LONG = 360
@@ -81,7 +84,7 @@ def repeats(text: str) -> bool:
     """Whether fewer than half of the three-word sequences are distinct, or one letter repeats."""
     if _ONE_LETTER.search(text):
         return True
-    words = text.split()
+    words = [text[start:end] for start, end in word_spans(text)]
     if len(words) < _MIN_WORDS:
         return False
     runs = Counter(zip(words, words[1:], words[2:], strict=False))
@@ -169,11 +172,12 @@ def in_terminal(
         yield ""
         who = "you" if one.turns[0][0] == "you" else "text"
         yield f"{who}: {one_line(' / '.join(turn for _, turn in one.turns))}"
-        width = max((len(answer.who) for answer in one.answers), default=0)
+        width = max((cell_len(answer.who) for answer in one.answers), default=0)
         for answer in one.answers:
             words = answer.text if answer.folded is None else f"{answer.beginning}"
             about = f"  ({answer.folded})" if answer.folded else ""
-            yield f"  {answer.who:<{width}}  {one_line(words)}{about}"
+            who = answer.who + " " * (width - cell_len(answer.who))
+            yield f"  {who}  {one_line(words)}{about}"
     yield ""
     for number in numbers:
         unit = f" {number.unit}" if number.unit else ""
