@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -16,15 +17,18 @@ from typing import Any
 from urllib.parse import urlparse
 
 import httpx
+import psutil
 import pytest
 from tests.conftest import CallsOf
 from tests.studio.conftest import Show, looked, opened
 
+from groundup.errors import UserError
 from groundup.report.figure import Plot
 from groundup.report.table import Row, Table
 from groundup.runs import growing
 from groundup.runs.files import read_json_object, read_lines, write_lines, write_sealed
 from groundup.runs.folder import Run, read_metrics
+from groundup.runs.request import utc_now
 from groundup.serve.admission import Admission
 from groundup.studio.pages import home_page
 from groundup.studio.runs import Runs
@@ -254,14 +258,69 @@ def test_a_stopped_or_killed_run_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_just_begun_is_running(tmp_path: Path) -> None:
-    """Before its first heartbeat it reads its inputs; a minute later it counts as stopped."""
+    """It may read its inputs for long. Earlier versions said so with their first heartbeat only."""
     with training(tmp_path / "base"):
-        pass
+        assert Runs(tmp_path).all()["base"].state == "running"
+    status = tmp_path / "base" / "status.json"
+    status.write_text(json.dumps(read_json_object(status) | {"time": "2999-01-01T00:00:00Z"}))
+    assert Runs(tmp_path).all()["base"].state == "running"
+    status.unlink()
     assert Runs(tmp_path).all()["base"].state == "running"
     described = read_json_object(tmp_path / "base" / "run.json")
     del described["sha256"]
     write_sealed(tmp_path / "base" / "run.json", described | {"started": "2024-01-01T00:00:00Z"})
     assert Runs(tmp_path).all()["base"].state == "started"
+
+
+def test_a_process_is_looked_for_on_its_own_machine_only(tmp_path: Path) -> None:
+    """A container's runs have low numbers, and folders are copied from other machines."""
+    with training(tmp_path / "base") as run:
+        step(run, 3, 2.0)
+    status = tmp_path / "base" / "status.json"
+    said = read_json_object(status)
+    assert said["host"] == platform.node()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    killed.kill()
+    while psutil.Process(killed.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    now, later, before = utc_now(), "2999-01-01T00:00:00Z", "2020-01-01T00:00:00Z"
+    here, elsewhere, unknown = {"host": platform.node()}, {"host": "elsewhere"}, {"host": None}
+    for pid, when, host, state in (
+        (child.pid, now, here, "running"),
+        (killed.pid, now, here, "stopped"),  # at once
+        (child.pid, before, here, "stopped"),  # another program has its number
+        (child.pid, now, elsewhere, "running"),
+        (child.pid, later, elsewhere, "stopped"),
+        (child.pid, later, unknown, "running"),
+        (1, later, unknown, "stopped"),
+    ):
+        status.write_text(json.dumps(said | {"pid": pid, "time": when} | host))
+        assert Runs(tmp_path).all()["base"].state == state, (pid, when, host)
+    child.kill()
+    child.wait()
+    killed.wait()
+
+
+def test_a_failed_run_says_why_and_whether_anything_is_saved(tmp_path: Path) -> None:
+    for name, steps in (("early", 0), ("late", 3)):
+        with pytest.raises(UserError), training(tmp_path / name) as run:
+            for number in range(1, steps + 1):
+                step(run, number, 2.0)
+            raise UserError("row 3 of data.jsonl is not JSON")
+    runs = Runs(tmp_path).all()
+    assert {run.state for run in runs.values()} == {"stopped"}
+    assert runs["early"].why == "it ended before its first step: row 3 of data.jsonl is not JSON"
+    assert runs["late"].why.startswith("row 3 of data.jsonl is not JSON; the same command")
+
+
+def test_the_size_of_a_run_is_counted_again_when_it_ends(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    with training(tmp_path / "base") as run:
+        before = runs.size(Runs(tmp_path).all()["base"])
+        (tmp_path / "base" / "weights.json").write_text("[" + "0, " * 9_999 + "0]")
+        run.finish()
+    assert runs.size(Runs(tmp_path).all()["base"]) > before + 9_999
 
 
 def test_the_latest_metrics_average_several_steps(tmp_path: Path) -> None:

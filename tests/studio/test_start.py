@@ -444,11 +444,21 @@ while len(told) < 2:
     child.stdout.close()
 
 
+def test_a_killed_command_is_no_sentence_of_its_model(here: Path) -> None:
+    log = here / "log"
+    job = Job("base", "pretrain", {}, (), str(here), log, 1, 0.0, code=-9)
+    log.write_text("groundup\nI am a small model.\n")
+    assert job.complaint() == "it was ended by signal 9, as by a kill or for want of memory"
+    log.write_text("groundup\nerror: there is no data\n")
+    assert job.complaint() == "there is no data"
+
+
 def test_a_command_that_cannot_be_recorded_is_ended(here: Path) -> None:
     jobs = Jobs(here / "runs", here)
     jobs.start("base", "pretrain", {}, ["--version"])
     until(lambda: not jobs.alive())
     [record] = (here / "cache").rglob("*.json")
+    until(lambda: read_json_object(record)["code"] is not None)  # its last entry
     record.unlink()
     record.mkdir()
     (record / "full").touch()

@@ -244,7 +244,8 @@ class Online:
             if int(saved.get("kernel", torch.tensor(now))) != now:
                 changed = (
                     "this run was sampled with another kernel than the current one (another "
-                    "processor, compiler or kernel cache), which does not give the same bits"
+                    "processor, compiler, kernel cache or version of groundup), which does not "
+                    "give the same bits"
                 )
                 if not self.config.allow_inexact_resume:
                     raise UserError(f"{changed}; restore it or pass --allow-inexact-resume")

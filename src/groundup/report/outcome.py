@@ -40,7 +40,7 @@ from groundup.report.table import Table, markdown
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, counted, say
 from groundup.runs.files import (
-    LOCK,
+    holds_only,
     is_number,
     is_sealed,
     is_unused,
@@ -91,7 +91,7 @@ def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> bool:
     if is_unused(folder):
         return False
     there = _previous(folder).get("experiment")
-    if there is None and {one.name for one in folder.iterdir()} <= {LOCK, *pieces}:
+    if there is None and holds_only(folder, pieces):
         return True
     if isinstance(there, str):
         there = there.replace("isation", "ization")  # the spelling of earlier releases

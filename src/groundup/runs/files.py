@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
@@ -128,6 +128,11 @@ def remedy(error: OSError) -> str:
 # Writing.
 
 
+def _partial(path: Path) -> Path:
+    """Where a file is written before it takes its name."""
+    return path.with_name(f".{path.name}.partial")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path whose file replaces `path` atomically at the end.
@@ -136,7 +141,7 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
     removed and `path` stays as it was. Raises `OSError` that names `path`.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         with errors_naming(path, partial):
             partial.unlink(missing_ok=True)
@@ -262,7 +267,14 @@ def temporary_folder(
 def is_unused(folder: Path) -> bool:
     """Whether a folder is missing, empty, or has only a lock or what a killed `temporary_folder`
     left."""
-    return not folder.is_dir() or {*os.listdir(folder)} <= {_PARTIAL, _PARTIAL_LOCK, LOCK}
+    return not folder.is_dir() or holds_only(folder)
+
+
+def holds_only(folder: Path, names: Collection[str] = ()) -> bool:
+    """Whether a folder has only these files, their copies, a lock and what killed writers left."""
+    found = {*os.listdir(folder)} - {_PARTIAL, _PARTIAL_LOCK, LOCK}
+    written = {*names, *(_copy(Path(name)).name for name in names)}
+    return found <= written | {_partial(Path(name)).name for name in written}
 
 
 def _sync_and_set_mode(path: Path, target: Path, sync: bool) -> None:
@@ -391,7 +403,9 @@ def require_file(path: Path) -> None:
         )
 
 
-def read_json_object(path: Path, most: int = _MAX_BYTES) -> dict[str, Any]:
+def read_json_object(
+    path: Path, most: int = _MAX_BYTES, *, remedy: str = "download or save it again"
+) -> dict[str, Any]:
     """Return the JSON object in a file of at most `most` bytes. Raises `UserError` for others."""
     try:
         size = path.stat().st_size
@@ -410,9 +424,9 @@ def read_json_object(path: Path, most: int = _MAX_BYTES) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{path} is not JSON: nested too deeply") from None
     except ValueError as error:  # bad JSON, bad UTF-8 and absurd numbers alike
-        raise UserError(f"{path} is not JSON ({error}); download or save it again") from None
+        raise UserError(f"{path} is not JSON ({error}); {remedy}") from None
     if not isinstance(contents, dict):
-        raise UserError(f"{path} is not a JSON object; download or save it again")
+        raise UserError(f"{path} is not a JSON object; {remedy}")
     return contents
 
 
@@ -457,7 +471,7 @@ def seal(value: Mapping[str, Any]) -> str:
 
 def _unsealed(path: Path) -> tuple[dict[str, Any], bool]:
     """Return a file's JSON object and whether it has a seal. Raises `UserError` for a wrong one."""
-    value = read_json_object(path)
+    value = read_json_object(path, remedy="restore it, or choose another folder")
     if _SEAL not in value:
         return value, False
     stated = value.pop(_SEAL)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
@@ -144,15 +145,20 @@ class Run:
 
     def __enter__(self) -> Run:
         self._clock = run_started.set(started_at(read_run(self.folder)))
+        if not self.finished:
+            self.status("running", **self._steps_before())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if self._clock is not None:
             run_started.reset(self._clock)
         if kind is not None and not self.finished:
             # A full disk may be the reason for the stop, and that error must reach the user.
             with contextlib.suppress(OSError):
-                self.status("stopped", **(self._last_facts or self._steps_before()))
+                why = {"why": str(error)} if isinstance(error, UserError) else {}
+                self.status("stopped", **(self._last_facts or self._steps_before()), **why)
         self.close()
 
     def _steps_before(self) -> dict[str, Any]:
@@ -186,7 +192,9 @@ class Run:
         # A repaired run keeps its old status: earlier versions included it in the folder's hash.
         if not self.writes or (self.repairs and state != "finished"):
             return
-        line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
+        # A pid says on which machine it is one: others may read the folder.
+        process = {"pid": os.getpid(), "host": platform.node()}
+        line = {"schema": SCHEMA, "state": state, **process, "time": utc_now(), **facts}
         path = self.folder / "status.json"
         if state == "finished":  # recorded nowhere else; the next heartbeat replaces a lost one
             write_sealed(path, line)

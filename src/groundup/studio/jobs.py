@@ -76,6 +76,8 @@ class Job:
         """Why it failed, in its own words."""
         lines = [line for line in self.said().splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        if self.code is not None and self.code < 0 and not errors:
+            return f"it was ended by signal {-self.code}, as by a kill or for want of memory"
         said = "\n".join(errors or lines[-3:])
         return said or f"it ended with exit code {self.code} and wrote nothing"
 

@@ -45,7 +45,11 @@ RUN_COLUMNS = [
     for title in ("state", "steps", "training loss", "held out", "size", "started", "talk")
 ]
 # The settings that have another name in the plan than in its reasons.
-_PLACES = {"heads": "model.num_attention_heads", "learning_rate": "rates.matrices"}
+_PLACES = {
+    "heads": "model.num_attention_heads",
+    "width": "model.hidden_size",
+    "learning_rate": "rates.matrices",
+}
 # What the names of some parents do not say.
 _ROLES = {"ptx": "fine-tuning data read next to its own", "replay": "text read next to its own"}
 _MARKS: Mapping[State, Mark] = {"done": "yes", "damaged": "no"}

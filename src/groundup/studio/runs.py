@@ -7,6 +7,7 @@ whole, logs from their end. Links are not followed, so nothing outside the folde
 from __future__ import annotations
 
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +23,9 @@ import psutil
 from groundup.errors import UserError, shorten
 from groundup.formats.locate import CONFIG, holds_model
 from groundup.report.history import History, heldout_names
+from groundup.runs.console import printable
 from groundup.runs.files import is_count, is_number, is_sealed, read_json_object, read_sealed
-from groundup.runs.folder import is_metric, missing_files, read_status
+from groundup.runs.folder import has_begun, is_metric, missing_files, read_status
 from groundup.runs.growing import last_lines
 from groundup.runs.request import read_run
 from groundup.serve.admission import BadRequest
@@ -151,7 +153,7 @@ class Runs:
         """Whether there is more below the folder than was searched."""
         self._finding = threading.Lock()
         self._latest: dict[Path, tuple[object, int, int, Latest]] = {}
-        self._sizes: dict[Path, tuple[float, int]] = {}
+        self._sizes: dict[Path, tuple[float, State, int]] = {}
 
     def all(self) -> dict[str, Run]:
         """Every run by its path, in its current state."""
@@ -199,11 +201,11 @@ class Runs:
         return found
 
     def size(self, run: Run) -> int:
-        """The bytes of a run's folder, counted again now and then."""
-        until, size = self._sizes.get(run.folder, (0.0, 0))
-        if until < time.monotonic():
+        """The bytes of a run's folder, counted again now and then, and when its state changes."""
+        until, state, size = self._sizes.get(run.folder, (0.0, "started", 0))
+        if until < time.monotonic() or state != run.state:
             size = _bytes(run.folder)
-            self._sizes[run.folder] = (time.monotonic() + _SIZE_SECONDS, size)
+            self._sizes[run.folder] = (time.monotonic() + _SIZE_SECONDS, run.state, size)
         return size
 
     # The search.
@@ -326,7 +328,11 @@ def _state(folder: Path, status: Mapping[str, Any], started: object) -> tuple[St
         case "running":
             return "stopped", f"it ended unexpectedly, as by a kill or a power cut; {goes_on}"
         case "stopped":
-            return "stopped", goes_on
+            why = status.get("why")
+            why = printable(why) if isinstance(why, str) else ""
+            if has_begun(folder):
+                return "stopped", f"{why}; {goes_on}" if why else goes_on
+            return "stopped", "it ended before its first step" + f": {why}" * bool(why)
     if (folder / "status.json").exists():
         why = "status.json is damaged, so it is not known whether the run is finished"
         return "damaged", f"{why}; {goes_on}"
@@ -339,15 +345,24 @@ def _is_near(time: datetime | None, seconds: float) -> bool:
 
 
 def _lives(status: Mapping[str, Any]) -> bool:
-    """Whether the process of a heartbeat still runs: by its pid or, elsewhere, by its last one."""
-    heard, pid = _time(status.get("time")), status.get("pid")
+    """Whether the process of a heartbeat still runs: by its pid, or elsewhere by its last one.
+
+    Runs of earlier versions do not say on which machine they ran.
+    """
+    heard, pid, host = _time(status.get("time")), status.get("pid"), status.get("host")
     if heard is None:
         return False
-    if _is_near(heard, _HEARTBEAT_SECONDS):
+    is_near = _is_near(heard, _HEARTBEAT_SECONDS)
+    if host is None and is_near:
         return True
+    if host not in (None, platform.node()) or not is_count(pid):
+        return is_near
     try:
-        # Another program may have the pid by now.
-        return is_count(pid) and psutil.Process(pid).create_time() <= heard.timestamp()
+        process = psutil.Process(pid)
+        # Another program may have the pid by now. Heartbeats are rounded down to seconds.
+        is_older = process.create_time() < heard.timestamp() + 1
+        is_ours = host is not None or "python" in process.name() or "groundup" in process.name()
+        return is_older and is_ours and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OverflowError):
         return False
 

@@ -294,8 +294,8 @@ def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
 
 def terminal_note(run: Run) -> Note:
     """How to stop a run that was not started here."""
-    pid = run.status.get("pid", "its number")
-    stops = f"Ctrl-C in its terminal stops it, or `kill -INT {pid}`."
+    pid = run.status.get("pid")
+    stops = "Ctrl-C in its terminal stops it" + (f", or `kill -INT {pid}`." if pid else ".")
     return Note(f"It was not started from this page. {stops}")
 
 

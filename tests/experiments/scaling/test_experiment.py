@@ -42,6 +42,7 @@ from groundup.kernels.library import best_kernels
 from groundup.maths.intervals import Interval
 from groundup.pretrain.scaling.law import Law
 from groundup.pretrain.scaling.report import isoflop_plot
+from groundup.report.outcome import check_folder
 from groundup.train import faithful
 from groundup.train.batch import Batch, Loss
 from groundup.train.device import compute_dtype
@@ -187,6 +188,46 @@ def test_the_last_run_has_the_recorded_size(tmp_path: Path) -> None:
     later = replace(fit, law=Law(1.0, 400.0, 30.0, 0.4, 0.45), drawn=())
     assert experiment.best_size(later, 6e13) != size
     assert experiment.prediction(config, later, 6e13) == (size, loss)
+
+
+@pytest.mark.parametrize("content", ["", '{"size": [2', "{}", '{"size": [2, 64]}'])
+def test_a_damaged_prediction_is_restored_or_refused(tmp_path: Path, content: str) -> None:
+    config = ScalingLawConfig(out=tmp_path, quick=True)
+    fit, _ = fitted(config, budgets_by(Law(1.0, 40.0, 300.0, 0.4, 0.45)))
+    found = experiment.prediction(config, fit, 6e13)
+    path = tmp_path / "prediction.json"
+    path.write_text(content)
+    assert experiment.prediction(config, fit, 6e13) == found
+    path.write_text(content)
+    (tmp_path / ".prediction.json.copy").unlink()
+    with pytest.raises(UserError, match=r"restore it, or choose another"):
+        experiment.prediction(config, fit, 6e13)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [[".plan.json.partial"], [".plan.json.copy", "..plan.json.copy.partial"], [".partial.lock"]],
+)
+def test_an_experiment_killed_while_it_writes_continues(tmp_path: Path, left: list[str]) -> None:
+    for name in (".lock", *left):
+        (tmp_path / name).touch()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / ".partial").mkdir()
+    assert check_folder(tmp_path, "scaling law", ("plan.json", "runs"))
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="other files"):
+        check_folder(tmp_path, "scaling law", ("plan.json", "runs"))
+
+
+def test_a_run_without_its_held_out_loss_is_named(tmp_path: Path) -> None:
+    config = ScalingLawConfig(out=tmp_path, quick=True, threads=1)
+    before = train(config, SOURCE, 0, SIZES[0], 1e7)
+    assert train(config, SOURCE, 0, SIZES[0], 1e7).loss == before.loss
+    (log,) = tmp_path.rglob("metrics.jsonl")
+    for damage in (lambda: log.write_text("{"), log.unlink):
+        damage()
+        with pytest.raises(UserError, match=rf"no held-out loss.*remove {log.parent}"):
+            train(config, SOURCE, 0, SIZES[0], 1e7)
 
 
 @pytest.mark.skipif(

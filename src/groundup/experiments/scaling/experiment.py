@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from groundup.errors import UserError
 from groundup.experiments.config import ScalingLawConfig
@@ -51,12 +51,13 @@ from groundup.pretrain.scaling.table import Runs
 from groundup.report.outcome import RESULT, threads_of_runs, working_in, write
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.runs.console import say
-from groundup.runs.files import read_json_object, write_json
+from groundup.runs.files import is_number, is_sealed, read_sealed, write_sealed
 from groundup.runs.request import utc_now
 
 NAME = "scaling-law"
 QUESTION = "How does the loss depend on size, data and compute, and can a run be predicted?"
 _PIECES = ("plan.json", "prediction.json", "runs")
+_INTERVAL = ("estimate", "low", "high")
 _BOOTSTRAPS, _QUICK_BOOTSTRAPS = 500, 10
 # The share of the gain from the token before the last that a run must reach to have begun to learn.
 _BEGUN = 0.1
@@ -125,9 +126,15 @@ def _planned(config: ScalingLawConfig, source: Source) -> list[float]:
     """The budgets, as written when the experiment began."""
     path = config.out / "plan.json"
     asked = {"minutes": config.minutes, "quick": config.quick, "seed": config.seed}
-    if not path.is_file():
-        write_json(path, {**asked, "flops": budgets(config, source)})
-    plan = read_json_object(path)
+    if not is_sealed(path):
+        write_sealed(path, {**asked, "flops": budgets(config, source)})
+
+    def checked(plan: dict[str, Any]) -> dict[str, Any]:
+        if not _are_numbers(plan.get("flops")):
+            _refuse(path)
+        return plan
+
+    plan = read_sealed(path, checked, say)
     if any(plan.get(name) != value for name, value in asked.items()):
         raise UserError(
             f"{config.out} was started with other minutes, seed or quick; give the same, or "
@@ -213,7 +220,7 @@ def prediction(
     Both stay as written, even if a later fit would choose another size.
     """
     path = config.out / "prediction.json"
-    if not path.is_file():
+    if not is_sealed(path):
         size = best_size(fit, flops)
         n, d = float(shape(size).parameters), float(tokens_of(size, flops))
         found = fit.predicted(n, d, seed=config.seed)
@@ -222,11 +229,24 @@ def prediction(
             "flops": flops,
             "written": utc_now(),
         }
-        write_json(path, {**content, **vars(found)})
-    kept = read_json_object(path)
-    depth, width = kept["size"]
-    found = Interval(*(float(kept[name]) for name in ("estimate", "low", "high")))
-    return (int(depth), int(width)), found
+        write_sealed(path, {**content, **vars(found)})
+
+    def checked(kept: dict[str, Any]) -> tuple[tuple[int, int], Interval]:
+        size, interval = kept.get("size"), [kept.get(name) for name in _INTERVAL]
+        if not (isinstance(size, list) and tuple(size) in SIZES and _are_numbers(interval)):
+            _refuse(path)
+        depth, width = size
+        return (depth, width), Interval(*map(float, cast("list[float]", interval)))
+
+    return read_sealed(path, checked, say)
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list) and bool(values) and all(map(is_number, values))
+
+
+def _refuse(path: Path) -> NoReturn:
+    raise UserError(f"{path} is not what the experiment wrote; restore it, or choose another --out")
 
 
 # Report.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from groundup.errors import UserError
 from groundup.experiments.config import ScalingLawConfig
 from groundup.experiments.scaling.source import (
     CONTEXT,
@@ -29,7 +30,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.pretrain.stage import RATES, new_model
 from groundup.runs.console import say
-from groundup.runs.files import read_lines
+from groundup.runs.files import is_number, read_lines
 from groundup.train.batch import Batch
 from groundup.train.config import TrainingConfig
 from groundup.train.device import resolve
@@ -189,7 +190,13 @@ def train(
         model_config=config_to_hf(model_shape),
     )
     run_stage(settings, "scaling", {}, lambda run: job)
-    lines = read_lines(out / "metrics.jsonl")
+    lines = read_lines(out / "metrics.jsonl") if (out / "metrics.jsonl").is_file() else []
+    losses = [line["heldout_loss"] for line in lines if is_number(line.get("heldout_loss"))]
+    if not losses:
+        raise UserError(
+            f"{out / 'metrics.jsonl'} has no held-out loss, which the run wrote last; remove "
+            f"{out}, and the same command trains it again"
+        )
     tokens = steps * rows * CONTEXT
     return Trial(
         *size,
@@ -197,7 +204,7 @@ def train(
         steps,
         tokens,
         float(tokens * model_shape.flops_per_token(CONTEXT)),
-        [line["heldout_loss"] for line in lines if "heldout_loss" in line][-1],
+        losses[-1],
         sum(line.get("seconds", 0.0) for line in lines if line.get("kind") == "train"),
     )
 
