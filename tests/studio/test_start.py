@@ -27,7 +27,7 @@ from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.app.starting import commands
 from groundup.errors import UserError
-from groundup.runs.files import write_sealed
+from groundup.runs.files import read_json_object, write_sealed
 from groundup.runs.folder import is_finished, read_status
 from groundup.runs.request import read_run, utc_now
 from groundup.studio.commands import NO, YES, arguments, as_text, below, values_of

@@ -192,9 +192,9 @@ class Run:
         # A repaired run keeps its old status: earlier versions included it in the folder's hash.
         if not self.writes or (self.repairs and state != "finished"):
             return
-        # A pid says on which machine it is one: others may read the folder.
-        process = {"pid": os.getpid(), "host": platform.node()}
-        line = {"schema": SCHEMA, "state": state, **process, "time": utc_now(), **facts}
+        line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": utc_now(), **facts}
+        if state == "running":  # others may read the folder, and must know whose pid it is
+            line["host"] = platform.node()
         path = self.folder / "status.json"
         if state == "finished":  # recorded nowhere else; the next heartbeat replaces a lost one
             write_sealed(path, line)
