@@ -414,6 +414,9 @@ def test_a_killed_run_is_not_running(workshop: Workshop, show: Show, here: Path)
     write_sealed(status, beating | {"pid": os.getpid()})
     page = client.get("/runs/base").text
     assert "It was not started from this page" in page and f"kill -INT {os.getpid()}" in page
+    write_sealed(status, beating | {"pid": os.getpid(), "host": "elsewhere"})
+    page = show(here / "runs").get("/runs/base").text
+    assert "It runs on elsewhere" in page and "kill -INT" not in page
     write_sealed(status, beating | {"pid": job.pid})
     page = client.get("/runs/base").text
     assert "It was not started" not in page and 'id="continue"' in page

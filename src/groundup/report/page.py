@@ -126,8 +126,8 @@ class Answer:
 
     @property
     def beginning(self) -> str:
-        """The first words, for the collapsed line."""
-        return shortened(self.text, _BEGINNING)
+        """The first words in one line, for an answer that is collapsed."""
+        return shortened(" ".join(self.text.split()), _BEGINNING)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -294,7 +295,9 @@ def command_blocks(job: Job, folded: bool = True) -> Iterator[Block]:
 
 def terminal_note(run: Run) -> Note:
     """How to stop a run that was not started here."""
-    pid = run.status.get("pid")
+    pid, host = run.status.get("pid"), run.status.get("host", platform.node())
+    if host != platform.node():
+        return Note(f"It runs on {host}, where Ctrl-C in its terminal stops it.")
     stops = "Ctrl-C in its terminal stops it" + (f", or `kill -INT {pid}`." if pid else ".")
     return Note(f"It was not started from this page. {stops}")
 
