@@ -270,6 +270,14 @@ PAGES: dict[str, str] = {
     "align.reward.load_reward_model": "align.rewards.model",
     "align.rewards.open_rollout_reward": "align.rewards.by_name",
     "align.rewards.reward_folders": "align.rewards.by_name",
+    "runs.folder.bases": "runs.content",
+    "runs.folder.content_hash": "runs.content",
+    "runs.folder.environment_facts": "runs.request",
+    "runs.folder.folder_hash": "runs.content",
+    "runs.folder.recorded_hashes": "runs.content",
+    "runs.folder.runs_inside": "runs.content",
+    "runs.folder.same_as": "runs.content",
+    "runs.folder.user_parts": "runs.request",
 }
 
 # Old name of a stage's setting: its new name.

@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from groundup.deprecated import renamed
 from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
@@ -420,3 +421,9 @@ def _restore(path: Path) -> None:
     if is_sealed(path) and not path.is_dir():
         with contextlib.suppress(UserError):
             read_sealed(path, dict, say)
+
+
+if not TYPE_CHECKING:  # names that have moved to `content` and `request`
+
+    def __getattr__(name: str) -> object:
+        return renamed(__name__, name)

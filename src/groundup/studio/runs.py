@@ -361,7 +361,8 @@ def _lives(status: Mapping[str, Any]) -> bool:
         process = psutil.Process(pid)
         # Another program may have the pid by now. Heartbeats are rounded down to seconds.
         is_older = process.create_time() < heard.timestamp() + 1
-        is_ours = host is not None or "python" in process.name() or "groundup" in process.name()
+        name = process.name().lower()
+        is_ours = host is not None or "python" in name or "groundup" in name
         return is_older and is_ours and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OverflowError):
         return False
