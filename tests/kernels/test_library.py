@@ -162,6 +162,22 @@ def test_an_updated_compiler_recompiles(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_comments_make_no_other_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that samples with a library resumes with the same one only."""
+    page = tmp_path / "page.c"
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    names = set()
+    for number in (3, 4):
+        code = f"int number(void) {{\n    return {number};\n}}\n"
+        for text in (code, f"// another\n\n{code}", code.replace(";", ";  /* a\n   b */  // c")):
+            page.write_text(text)
+            found = compiled([page])
+            assert found is not None and found.number() == number
+            names.add(found._name)
+    assert len(names) == 2
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize("damage", ["half", "empty", "no library", "another library"])
 def test_an_incomplete_library_is_recompiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ import torch
 # Without these flags, loops with conditions or conversions are not vectorized.
 _VECTORS = ("-fno-math-errno", "-fno-trapping-math")
 _COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", *_VECTORS)
+# No string of our C files holds one of these.
+_COMMENT = re.compile(rb"/\*.*?\*/|//[^\n]*", re.DOTALL)
 # Seconds to compile one file, which takes a few on an idle machine.
 _TIMEOUT = 600
 
@@ -51,7 +54,7 @@ def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
 def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
     from groundup.runs.cache import cache_folder
 
-    sources = tuple(page.read_bytes() for page in pages)
+    sources = tuple(_code(page) for page in pages)
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     name = _hash((sources, compiler, _COMPILE, flags, torch.__version__, _processor()))
     folder = cache_folder() / "kernels"
@@ -80,6 +83,12 @@ def _library(pages: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
         new.chmod(0o755)
         file = new.replace(folder / f"{made}-{_hash(new.read_bytes())}.so")
     return ctypes.CDLL(str(file))
+
+
+def _code(page: Path) -> list[bytes]:
+    """Return a C file's lines without comments, because another comment makes no other library."""
+    lines = _COMMENT.sub(b" ", page.read_bytes()).splitlines()
+    return [code for line in lines if (code := line.strip())]
 
 
 def _remove_leftovers(folder: Path) -> None:
