@@ -43,7 +43,7 @@ class PretrainConfig(TrainingConfig):
     with their reasons before training starts.
     """
 
-    traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.44)
+    traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.38)
 
     minutes: Minutes | None = Field(
         None,

@@ -97,7 +97,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     In conversations it learns the assistant's words, in documents every word.
     """
 
-    traits: ClassVar[Traits] = Traits("conversations", True, "heldout_loss", 0.44)
+    traits: ClassVar[Traits] = Traits("conversations", True, "heldout_loss", 0.5)
 
     data: tuple[Path, ...] = Field(
         min_length=1,

@@ -50,10 +50,11 @@ class _Pace:
 def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     """Return a table that is about to begin, with its length adjusted to the time left.
 
-    `elapsed` seconds have passed since the start. The remaining training stages share the time left
-    in proportion to their planned seconds, at the measured speed of the last finished one; after
-    them, as many prompts are compared as there is time for, and the final evaluation takes the
-    rest. The new values are written to `out`/plan.json before use.
+    `elapsed` seconds have passed since the start. The remaining training stages, and comparing
+    answers and learning from the pairs, share the time left in proportion to their planned seconds,
+    at the measured speed of the last finished one; after training, as many prompts are compared as
+    there is time for, and the final evaluation takes the rest. The new values are written to
+    `out`/plan.json before use.
     """
     plan = read_sealed(out / "plan.json", checked)
     planned, names = plan.get("seconds"), [one.name for one in recipe.tables]
@@ -68,7 +69,10 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     before = [name for name in trained if name not in rest]
     if table.name in trained:
         seconds = planned[table.name] - STAGE_SECONDS
-        training = sum(planned[name] - STAGE_SECONDS for name in trained if name in rest)
+        flexible = [
+            name for name in rest if name in trained or _follows_prompts(name, plan, recipe)
+        ]
+        training = sum(planned[name] - STAGE_SECONDS for name in flexible)
         pace = _since_planned(recipe, out, table, plan, seconds, before)
         spare -= _more_seconds(recipe, out, plan, rest, pace)
         wanted = seconds + spare * seconds / training
@@ -100,6 +104,14 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     plan["reasons"] |= {f"{line.table}.{line.setting}": line.reason for line in lines}
     write_sealed(out / "plan.json", plan)
     return replace(table, settings={**new, **own})
+
+
+def _follows_prompts(name: str, plan: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a table takes longer the more prompts are compared, whose number is planned."""
+    table = next(one for one in recipe.tables if one.name == name)
+    compared = pairs_table(table, recipe) or table
+    is_planned = "questions" in plan["settings"].get(compared.name, {})
+    return is_planned and compared.stage.name == "best-of-n"
 
 
 def _more_seconds(
