@@ -20,6 +20,7 @@ from groundup.data.split import split
 from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
+from groundup.runs.request import read_run
 from groundup.text.example import Example
 from groundup.train.batch import Batch
 
@@ -158,6 +159,24 @@ def test_unused_columns_are_reported_once(stage: str, workshop: Any, tmp_path: P
     code, said = workshop.run_here(command)
     assert code == 0, said
     assert said.count(f"{path}: columns not read: margin, mood\n") == 1
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto", "reward"])
+def test_columns_may_have_other_names(stage: str, workshop: Any, tmp_path: Path) -> None:
+    rows = [
+        {"question": f"{word}?", "chosen": "yes", "rejected": "no", "system": "Be brief."}
+        for word in ("sea", "grass", "snow", "coal")
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = workshop.command(stage, tmp_path / "out", data=path, steps=1)
+    code, said = workshop.run_here(command)
+    assert code == 2 and "no 'prompt'" in said
+    code, said = workshop.run_here([*command, "--columns", "prompt=questoin"])
+    assert code == 2 and "no row has a column 'questoin'; did you mean 'question'?" in said
+    code, said = workshop.run_here([*command, "--columns", "prompt=question"])
+    assert code == 0, said
+    assert read_run(tmp_path / "out")["config"]["columns"] == ["prompt=question"]
 
 
 def test_it_raises_preference_accuracy(workshop: Any) -> None:

@@ -226,6 +226,24 @@ def test_every_stage_holds_out_the_same_rows_of_a_file(
         assert questions(load_dataset([file], columns={column: "chosen"}).heldout) == heldout
 
 
+def test_prompts_may_be_in_a_folder_and_in_other_columns(workshop: Any, tmp_path: Path) -> None:
+    """As of GSM8K, whose answers end in a number that a verifier reads."""
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    for name, numbers in {"train": range(20), "test": range(18, 24)}.items():
+        rows = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options: dict[str, Any] = {"longest": 100, "rewards": ("sum",)}
+    with pytest.raises(UserError, match="needs 'prompt' or 'messages'"):
+        load_prompts(tmp_path, tokenizer, **options)
+    with pytest.raises(UserError, match="no row has a column 'questoin'; did you mean 'question'"):
+        load_prompts(tmp_path, tokenizer, columns={"prompt": "questoin"}, **options)
+    sides = load_prompts(tmp_path, tokenizer, columns={"prompt": "question"}, **options)
+    assert [[one.messages[0].content for one in side] for side in sides] == [
+        [f"What is {n} + 1?" for n in numbers] for numbers in (range(18), range(18, 24))
+    ]
+    assert sides[1][0].row["answer"] == "#### 19"
+
+
 def test_of_few_groups_every_stage_holds_out_the_same_one(workshop: Any, tmp_path: Path) -> None:
     """The smallest is held out, and has as many rows if only its prompts are read."""
     tokenizer = Tokenizer.load(workshop.finished("sft"))

@@ -23,6 +23,7 @@ from groundup.app import process
 from groundup.app.cli import _set_environment, main
 from groundup.app.journey import _print_next_steps, next_step
 from groundup.app.recipe import read_recipe
+from groundup.app.settings import _ELSEWHERE
 from groundup.app.stages import EXPERIMENTS, STAGES
 from groundup.data.config import DataConfig
 from groundup.data.files import ROW_KINDS
@@ -170,7 +171,9 @@ def test_help_of_a_number_has_its_unit_and_default(
 
     sft, plan = shown("sft"), shown("plan").partition(" Parameters ")[2]
     assert "share of the steps spent warming up [0 to 1] [default: 0.02]" in sft
-    assert sft.count("[0 to 1]") > 5 and "peak learning rate" in sft
+    assert (
+        sft.count("[0 to ") > 5 and "dropped [0 to below 1]" in sft and "peak learning rate" in sft
+    )
     assert "group [0 to 1] [default: 0.5]" in shown("data", "show")
     assert "most likely token's probability [0 to 1]" in shown("chat")
     assert "the same text (default: 0)" in shown("generate")
@@ -220,6 +223,42 @@ def test_an_unknown_command_suggests_one(
 ) -> None:
     assert main(typed.split()) == 2
     assert f'Did you mean "{meant}"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "said"),
+    [
+        ("sft", "--batch-size 8", "use --rows: rows of one context each in an optimizer step"),
+        ("sft", "--per-device-train-batch-size=2", "use --micro-rows: rows in one forward and"),
+        ("sft", "--lr 1e-4", "use --learning-rate: peak learning rate of the matrices"),
+        ("sft", "--num_train_epochs 3", "use --epochs: passes over the data"),
+        ("sft", "--load-in-4bit", "use --adapter: what is trained: none, the whole model"),
+        ("pretrain", "--n-layer 6", "use --depth: "),
+        ("grpo", "--num-generations 8", "use --group-size: "),
+        ("eval core", "--max-length 9", ""),
+        ("sft", "--warm 0.1", ""),
+    ],
+)
+def test_options_of_other_trainers_lead_to_ours(
+    command: str, typed: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = {
+        "sft": "m --data d",
+        "pretrain": "--data d --tokenizer t",
+        "grpo": "m --reward sum --prompts p",
+        "eval core": "m",
+    }[command]
+    assert main([*command.split(), *required.split(), *typed.split()]) == 2
+    given = typed.replace("=", " ").split()[0]
+    begin = f"error: {given} is no option here; {said}" if said else f"Unknown option: {given}."
+    assert begin in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_setting_of_other_trainers_is_one_of_ours() -> None:
+    names = {name for stage in STAGES.values() for name in stage.config.model_fields}
+    assert set(_ELSEWHERE) <= names
+    others = [other for text in _ELSEWHERE.values() for other in text.split()]
+    assert len(set(others)) == len(others)
 
 
 def test_help_lists_every_supported_file_type(capsys: pytest.CaptureFixture[str]) -> None:

@@ -483,6 +483,23 @@ def an_hour_with_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
     return plan_recipe(read_recipe(folder / "mine.toml"), folder / "out", 60), folder / "out"
 
 
+@pytest.mark.parametrize("lost", [500.0, 0.0, -300.0])
+def test_answers_and_pairs_share_what_fine_tuning_loses_and_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: float
+) -> None:
+    """Unless the recipe sets their number; pre-training took `lost` seconds more than planned."""
+    recipe, out = an_hour_with_answers(tmp_path, monkeypatch)
+    planned = written(out)["seconds"]
+    finish(out, "base", planned["base"] - 12)
+    elapsed = 3_600 - planned["sft"] - planned["labels"] - planned["dpo"] + lost
+    table = replan(recipe, out, named(recipe, "sft"), elapsed)
+    flexible = sum(planned[name] - 12 for name in ("sft", "labels", "dpo"))
+    first = named(recipe, "sft").settings["steps"]
+    assert table.settings["steps"] == pytest.approx(first * (1 - lost / flexible), abs=1)
+    alone = first * (1 - lost / (planned["sft"] - 12))
+    assert not lost or abs(table.settings["steps"] - alone) > 8
+
+
 @pytest.mark.parametrize(
     ("left", "wanted"), [(1.0, 1.0), (1.3, 1.3), (0.8, 0.8), (9.0, 2.0), (-1.0, 0.5)]
 )

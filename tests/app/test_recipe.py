@@ -217,6 +217,50 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
     assert [read_run(folder / "out" / f"again-{i}")["config"]["seed"] for i in (0, 1)] == [0, 1]
 
 
+def test_a_seed_is_for_the_tables_that_set_none(folder: Path) -> None:
+    text = RECIPE.replace("[base]", "[base]  # the first model")
+    text = text.replace("[again]", "[again]\nseed = 7")
+    text += '\n[more]\nstage = "sft"\nfrom = "base"\ndata = "talks.jsonl"\nseeds = 2'
+    (folder / "mine.toml").write_text(text)
+    recipe = read_recipe(folder / "mine.toml", seed=3)
+    seeds = {table.name: table.config(folder).seed for table in recipe.tables}
+    assert seeds == {"tokenizer": 3, "base": 3, "again": 7, "more-0": 0, "more-1": 1}
+    # A later start compares the texts.
+    assert recipe.text.replace("seed = 3\n", "") == text
+    assert recipe_of(folder, recipe.text) == recipe
+
+
+def test_a_seed_is_needed_to_continue_with_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "mine.toml").write_text('[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n')
+    run = ["run", str(folder / "mine.toml"), "--out", str(folder / "out")]
+    for seed in (["--seed", "1"], ["--seed", "1"], ["--seed", "2"], [], ["--seed", "-1"]):
+        code = main([*run, *seed])
+        said = " ".join(capsys.readouterr().err.split())
+        assert code == (0 if seed == ["--seed", "1"] else 2)
+        if seed == ["--seed", "-1"]:
+            assert "--seed=-1 must be" in said
+        elif code:
+            assert "[tokenizer] seed was 1" in said
+    assert read_run(folder / "out" / "tokenizer")["config"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'tokenizer = {from = "sea.txt", vocab_size = 320}\n',
+        'tokenizer.from = "sea.txt"\ntokenizer.vocab_size = 320\n',
+        '["tokenizer"]\nfrom = "sea.txt"\n',
+        '[tokenizer]\nfrom = """\n[tokenizer]\n"""\n',
+    ],
+)
+def test_a_seed_needs_tables_that_are_written_as_tables(folder: Path, text: str) -> None:
+    (folder / "mine.toml").write_text(text)
+    with pytest.raises(UserError, match=r"'mine' has tables that are not .* set seed = 3 in each"):
+        read_recipe(folder / "mine.toml", seed=3)
+
+
 PPO = '[ppo]\nfrom = "base"\nprompts = "talks.jsonl"\nreward = "{}"\n'
 LABELS = """
 [labels]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.data import files, records
+from groundup.data.dataset import load_dataset
 from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.text.rows import BadRow, Conversation, Document, Message
@@ -128,7 +129,7 @@ def test_columns_are_renamed_by_the_mapping() -> None:
 
 def test_a_mapping_has_our_names() -> None:
     with pytest.raises(UserError, match=r"'promt' is not one of the columns.*prompt"):
-        records.check_columns({"promt": "question"})
+        load_dataset(["any.jsonl"], columns={"promt": "question"})
 
 
 def test_two_answers_to_one_question_are_one_group() -> None:

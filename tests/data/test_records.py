@@ -424,9 +424,11 @@ def test_a_stage_may_have_no_held_out_rows_of_a_kind(tmp_path: Path) -> None:
     assert [len(side.rows) for side in sides] == [1, 0]
 
 
-def test_a_folder_without_a_kind_is_distinguished_from_a_missing_file(tmp_path: Path) -> None:
-    _lines(tmp_path / "pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
-    with pytest.raises(UserError, match=r"no preferences/train\.jsonl, .* or one file of rows"):
+def test_a_stage_without_a_kind_is_no_folder_of_files(tmp_path: Path) -> None:
+    (tmp_path / "conversations").mkdir()
+    _lines(tmp_path / "conversations" / "train.jsonl", {"prompt": "a", "completion": "b"})
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no preferences/train\.jsonl, .* or files of rows"):
         split(tmp_path, "preferences", records.read_preferences)
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from groundup.data.config import PAIR_COLUMNS, Columns
 from groundup.data.dataset import load_dataset
 from groundup.data.files import write_json_lines
 from groundup.data.records import read_preferences, read_unpaired_preferences
-from groundup.data.split import hold_out, split
+from groundup.data.split import hold_out, local, split
+from groundup.errors import UserError
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import Message, Preference, UnpairedPreference
 
@@ -137,3 +139,108 @@ def test_pairs_and_their_labeled_answers_are_split_alike(tmp_path: Path) -> None
             for read in (read_preferences, read_unpaired_preferences)
         ]
         assert sides[0] and sides[0] == sides[1]
+
+
+# Pairs in folders of files.
+
+
+def pair(number: int, **more: object) -> dict[str, object]:
+    return {"prompt": f"question {number}", "chosen": "yes", "rejected": "no", **more}
+
+
+def asked(rows: Sequence[Preference]) -> list[str]:
+    return [row.prompt[-1].content for row in rows]
+
+
+def test_names_of_files_hold_pairs_out(tmp_path: Path) -> None:
+    """As in fine-tuning; what is held out is not trained on, and equal pairs count once."""
+    (tmp_path / "data").mkdir()
+    rows = list(map(pair, [0, 1, 2, 1]))
+    write_json_lines(tmp_path / "data" / "train_prefs-0.jsonl", [{**rows[0], "margin": 2}, *rows])
+    write_json_lines(tmp_path / "data" / "train_prefs-1.jsonl", map(pair, [3, 4, 2]))
+    write_json_lines(tmp_path / "data" / "test_prefs.jsonl", map(pair, [4, 5, 5]))
+    (tmp_path / "README.md").write_text("About the data.")
+    (tmp_path / "notes.bin").write_bytes(b"x")
+    train, heldout = split(tmp_path, "preferences", read_preferences)
+    assert asked(train.rows) == [f"question {n}" for n in range(4)]
+    assert asked(heldout.rows) == ["question 4", "question 5"]
+    assert train.unread == ("margin",)
+    assert train.remark.splitlines() == [
+        f"{tmp_path}: 1 file not read: notes.bin",
+        f"{tmp_path}: 5 duplicates removed",
+    ]
+
+
+def test_other_files_of_a_folder_are_one_source(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "all.jsonl", map(pair, range(60)))
+    whole = split(tmp_path / "all.jsonl", "preferences", read_preferences)
+    (tmp_path / "folder").mkdir()
+    write_json_lines(tmp_path / "folder" / "a.jsonl", map(pair, range(30)))
+    write_json_lines(tmp_path / "folder" / "b.jsonl", map(pair, range(30, 60)))
+    sides = split(tmp_path / "folder", "preferences", read_preferences)
+    assert [asked(side.rows) for side in sides] == [asked(side.rows) for side in whole]
+    assert [len(side.rows) for side in sides] == [59, 1]
+
+
+def test_pairs_of_the_hub_are_read_from_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    cached = tmp_path / "datasets--owner--pairs"
+    (cached / "snapshots" / "1a").mkdir(parents=True)
+    write_json_lines(cached / "snapshots" / "1a" / "train.jsonl", map(pair, range(3)))
+    write_json_lines(cached / "snapshots" / "1a" / "test.jsonl", map(pair, range(3, 5)))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1a")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    source = Path("hub:owner/pairs")
+    assert [len(side.rows) for side in split(source, "preferences", read_preferences)] == [3, 2]
+    assert local("data", source) == {} and local("data", tmp_path) == {"data": tmp_path}
+
+
+def test_columns_of_pairs_get_our_names(tmp_path: Path) -> None:
+    path = tmp_path / "orca.jsonl"
+    theirs = {"question": "Where?", "chosen": "prompt", "rejected": "No.", "prompt": "a better one"}
+    write_json_lines(path, [theirs])
+    columns = Columns(
+        {"prompt": "question", "rejected": "chosen", "chosen": "prompt"}, PAIR_COLUMNS
+    )
+    [row] = read_preferences(path, columns).rows
+    columns.check()
+    assert (asked([row]), row.chosen, row.rejected) == (["Where?"], "a better one", "prompt")
+    with pytest.raises(UserError, match=r"--columns prompt=quest: no row has .* 'question'"):
+        missing = Columns({"prompt": "quest"}, PAIR_COLUMNS)
+        read_preferences(path, missing)
+        missing.check()
+    with pytest.raises(UserError, match="'better' is not one of the columns that are read: prompt"):
+        Columns({"better": "chosen"}, PAIR_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Name it.", "input": "A ship."},
+        {"prompt": "Name it.\n\nA ship."},
+        {"conversations": [{"from": "human", "value": "Name it.\n\nA ship."}]},
+        {"prompt": None, "instruction": "Name it.\n\nA ship.", "input": "", "system": None},
+    ],
+)
+@pytest.mark.parametrize("as_turn", [False, True])
+def test_prompts_of_pairs_may_have_the_layouts_of_conversations(
+    tmp_path: Path, row: dict[str, object], as_turn: bool
+) -> None:
+    """LLaMA-Factory's ranking data have Alpaca's or ShareGPT's columns."""
+    answers = {"chosen": "Anna", "rejected": "ship"}
+    given = {
+        name: {"from": "gpt", "value": said} if as_turn else said for name, said in answers.items()
+    }
+    write_json_lines(tmp_path / "pairs.jsonl", [{**row, **given}])
+    found = read_preferences(tmp_path / "pairs.jsonl")
+    [pair] = found.rows
+    assert pair.prompt == (Message("user", "Name it.\n\nA ship."),)
+    assert {"chosen": pair.chosen, "rejected": pair.rejected} == answers
+    assert found.unread == ()
+    labels = read_unpaired_preferences(tmp_path / "pairs.jsonl").rows
+    assert [(one.completion, one.label) for one in labels] == [("Anna", True), ("ship", False)]

@@ -167,12 +167,12 @@ def test_comments_make_no_other_library(tmp_path: Path, monkeypatch: pytest.Monk
     page = tmp_path / "page.c"
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     names = set()
-    for number in (3, 4):
-        code = f"int number(void) {{\n    return {number};\n}}\n"
+    for result in (3, 4):
+        code = f"int number(void) {{\n    return {result};\n}}\n"
         for text in (code, f"// another\n\n{code}", code.replace(";", ";  /* a\n   b */  // c")):
             page.write_text(text)
             found = compiled([page])
-            assert found is not None and found.number() == number
+            assert found is not None and found.number() == result
             names.add(found._name)
     assert len(names) == 2
 

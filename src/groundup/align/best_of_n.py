@@ -57,6 +57,7 @@ from groundup.align.rollout import (
     with_missing_eos_penalty,
 )
 from groundup.data.files import write_json_lines
+from groundup.data.split import local
 from groundup.errors import UserError
 from groundup.formats.card import sources
 from groundup.lm.model import CausalLM
@@ -193,7 +194,7 @@ def run(config: BestOfNConfig) -> Path:
 
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
-    parents = {"model": config.model, "prompts": config.prompts}
+    parents = {"model": config.model, **local("prompts", config.prompts)}
     parents |= reward_folders(config.reward, config.gold)
     parents |= {} if config.exclude is None else {"exclude": config.exclude}
     with Run.open(config.out, "best-of-n", config, parents) as run:
@@ -210,6 +211,7 @@ def run(config: BestOfNConfig) -> Path:
             sources=config.sources,
             mixture=config.mixture,
             rewards=(config.reward, config.gold),
+            columns=config.column_names,
         )
         if config.prompts.is_file() and heldout != train:
             say(

@@ -47,7 +47,7 @@ from groundup.align.rollout import (
     sample,
     with_missing_eos_penalty,
 )
-from groundup.data.split import evenly_spaced
+from groundup.data.split import evenly_spaced, local
 from groundup.errors import UserError
 from groundup.formats.load import require_weights
 from groundup.lm.logprobs import score
@@ -211,7 +211,7 @@ def run(config: ComparisonConfig) -> Path:
     for path in config.models:
         require_weights(path)
     parents = {_name(path, config.models): path for path in config.models}
-    parents |= {"of prompts": config.prompts}
+    parents |= local("of prompts", config.prompts)
     parents |= reward_folders(config.reward, config.gold, config.judge)
     with Run.open(config.out, "comparison", config, parents) as run:
         if run.finished:
@@ -295,6 +295,7 @@ def _setup(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         longest=longest,
         sources=config.sources,
         rewards=(config.reward, config.judge, config.gold),
+        columns=config.column_names,
     )
     if config.prompts.is_file():  # a user's file is used as a whole
         heldout = list({one.ids: one for one in (*train, *heldout)}.values())

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from groundup.data.config import as_tuple
+from groundup.data.config import ColumnsConfig, as_tuple
 from groundup.data.files import ROW_KINDS
-from groundup.train.config import DEVICE, OPTIMIZER, THREADS, Device, StageConfig, Traits
+from groundup.train.config import DEVICE, OPTIMIZER, THREADS, Device, Traits
 from groundup.train.ranges import (
     AnswersEach,
     Beta,
@@ -22,6 +22,7 @@ from groundup.train.ranges import (
     LossWeight,
     Margin,
     Minibatches,
+    Minutes,
     Multiplier,
     MultiplierRate,
     Nats,
@@ -77,7 +78,7 @@ class PtxConfig(TuningConfig):
         return self
 
 
-class PreferenceConfig(PtxConfig):
+class PreferenceConfig(PtxConfig, ColumnsConfig):
     """Settings of the stages that learn from preferences without a reward model."""
 
     model: Path = Field(
@@ -115,8 +116,8 @@ class DPOConfig(PreferenceConfig):
     fewest_micro_rows: ClassVar[int] = 2
 
     data: Path = Field(
-        description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
-        "pairs, or the votes of groundup label"
+        description=f"a data-stage folder, that of groundup best-of-n, {ROW_KINDS} files of pairs "
+        "(a file, a folder or hub:OWNER/NAME), or the votes of groundup label"
     )
     loss: Literal["sigmoid", "ipo", "hinge", "simpo", "orpo"] = Field(
         "sigmoid",
@@ -187,8 +188,8 @@ class KTOConfig(PreferenceConfig):
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12, in_steps=0.75)
 
     data: Path = Field(
-        description=f"a data-stage folder, or a {ROW_KINDS} file of answers with a label, true or "
-        "false, or of pairs, or the votes of groundup label"
+        description=f"a data-stage folder, {ROW_KINDS} files of answers with a label, true or "
+        "false, or of pairs (a file, a folder or hub:OWNER/NAME), or the votes of groundup label"
     )
     beta: Beta = Field(0.1, description="strength of the penalty for leaving the reference")
     desirable_weight: LossWeight = Field(
@@ -208,7 +209,7 @@ class KTOConfig(PreferenceConfig):
         return self
 
 
-class RewardConfig(TuningConfig):
+class RewardConfig(TuningConfig, ColumnsConfig):
     """A reward model: it predicts which of two answers people prefer, by one number per answer."""
 
     traits: ClassVar[Traits] = Traits("preferences", False, "preference_loss", 0.1)
@@ -216,8 +217,8 @@ class RewardConfig(TuningConfig):
 
     model: Path = Field(description="the folder of the fine-tuned model that training starts from")
     data: Path = Field(
-        description=f"a data-stage folder, that of groundup best-of-n, a {ROW_KINDS} file of "
-        "pairs, or the votes of groundup label"
+        description=f"a data-stage folder, that of groundup best-of-n, {ROW_KINDS} files of pairs "
+        "(a file, a folder or hub:OWNER/NAME), or the votes of groundup label"
     )
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
@@ -241,7 +242,7 @@ class RewardConfig(TuningConfig):
     )
 
 
-class RolloutConfig(PtxConfig):
+class RolloutConfig(PtxConfig, ColumnsConfig):
     """Settings shared by PPO and GRPO: prompts, a reward, and the answers per iteration."""
 
     model: Path = Field(
@@ -253,8 +254,8 @@ class RolloutConfig(PtxConfig):
         "reward models that must agree (ensemble:FOLDER,FOLDER)"
     )
     prompts: Path = Field(
-        description="the prompts: a data-stage folder, or a file of prompts or of "
-        f"conversations, whose last answers are left out (.txt, {ROW_KINDS})"
+        description="the prompts: a data-stage folder, or a file, a folder or hub:OWNER/NAME of "
+        f"prompts or of conversations, whose last answers are left out (.txt, {ROW_KINDS})"
     )
     sources: tuple[str, ...] = Field(
         (), description="use only prompts of these sources, such as world-tell (default: all)"
@@ -283,6 +284,11 @@ class RolloutConfig(PtxConfig):
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
 
+    minutes: Minutes | None = Field(
+        None,
+        description="minutes that training may take here, instead of iterations or steps "
+        "(default: no limit)",
+    )
     steps: Steps | None = Field(None, description="optimizer steps (default: from the iterations)")
     unused: ClassVar[frozenset[str]] = frozenset(("rows", "epochs", "lora_dropout"))
 
@@ -467,7 +473,7 @@ class GRPOConfig(RolloutConfig):
         return self
 
 
-class BestOfNConfig(StageConfig):
+class BestOfNConfig(ColumnsConfig):
     """Sample several answers per prompt, score them, keep the best and make data of them."""
 
     model: Path = Field(description="the folder of the model that answers")
@@ -540,7 +546,7 @@ class BestOfNConfig(StageConfig):
         return self
 
 
-class ComparisonConfig(StageConfig):
+class ComparisonConfig(ColumnsConfig):
     """Compare the answers of several models by a reward, a second one, and the ground truth."""
 
     models: tuple[Path, ...] = Field(

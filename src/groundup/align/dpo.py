@@ -37,14 +37,15 @@ from groundup.align.preferences import (
     Pair,
     PairBatch,
     PairStream,
+    read_sides,
     say_refused,
-    say_remarks,
     tokenize_pairs,
 )
 from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
+from groundup.data.config import PAIR_COLUMNS
 from groundup.data.records import read_preferences
-from groundup.data.split import evenly_spaced, split
+from groundup.data.split import evenly_spaced, local
 from groundup.evals.by_source import WORLD, source_groups
 from groundup.evals.config import REFERENCE_FREE
 from groundup.formats.hf_config import config_to_hf
@@ -149,7 +150,8 @@ def run(config: DPOConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, "data": config.data, **ptx_parents(config, config.data)}
+    parents = {"model": config.model, **local("data", config.data)}
+    parents |= ptx_parents(config, config.data)
     return run_stage(config, "dpo", parents, functools.partial(_job, config))
 
 
@@ -200,8 +202,7 @@ def _pairs(
     Before its first step an adapter adds nothing, so the reference is the given model. Losses
     without a reference compute none.
     """
-    sides = split(config.data, "preferences", read_preferences)
-    say_remarks(config.data, sides[0])
+    sides = read_sides(config, PAIR_COLUMNS, read_preferences)
     context = prepared.context
     (trained, refused), (heldout, refused_too) = (
         tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides

@@ -34,15 +34,16 @@ from groundup.align.preferences import (
     TwinPacking,
     encoded_rows,
     micro_sizes,
+    read_sides,
     say_refused,
-    say_remarks,
     tokenize_answer,
     twins,
 )
 from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
+from groundup.data.config import LABELED_COLUMNS
 from groundup.data.records import read_unpaired_preferences
-from groundup.data.split import evenly_spaced, split
+from groundup.data.split import evenly_spaced, local
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
 from groundup.formats.hf_config import config_to_hf
@@ -248,7 +249,8 @@ def run(config: KTOConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, "data": config.data, **ptx_parents(config, config.data)}
+    parents = {"model": config.model, **local("data", config.data)}
+    parents |= ptx_parents(config, config.data)
     return run_stage(config, "kto", parents, functools.partial(_job, config))
 
 
@@ -295,8 +297,7 @@ def _answers(
 
     Before its first step an adapter adds nothing, so the reference is the given model.
     """
-    sides = split(config.data, "preferences", read_unpaired_preferences)
-    say_remarks(config.data, sides[0])
+    sides = read_sides(config, LABELED_COLUMNS, read_unpaired_preferences)
     context = prepared.context
     (trained, refused), (heldout, refused_too) = (
         tokenize_labeled(prepared.tokenizer, side.rows, context, config.seed) for side in sides

@@ -40,7 +40,7 @@ from groundup.align.rollout import (
     with_missing_eos_penalty,
 )
 from groundup.align.watch import Watch
-from groundup.data.split import evenly_spaced
+from groundup.data.split import evenly_spaced, local
 from groundup.errors import UserError
 from groundup.formats.folder import DTYPES
 from groundup.formats.hf_config import config_to_hf
@@ -419,6 +419,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         longest=most - config.max_new_tokens,
         sources=config.sources,
         rewards=(config.reward, config.gold),
+        columns=config.column_names,
     )
     longest = max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
     context = max(_SHORTEST_ROW, -(-longest // _ROW_STEP) * _ROW_STEP)
@@ -446,6 +447,6 @@ def opened_reward(config: RolloutConfig, spec: str, tokenizer: Tokenizer) -> Rol
 
 def inputs(config: RolloutConfig, cost: str | None = None) -> dict[str, Path]:
     """The folders that a run reads, by role, for its lineage."""
-    found = {"model": config.model, "prompts": config.prompts}
+    found = {"model": config.model, **local("prompts", config.prompts)}
     rewards = reward_folders(config.reward, config.gold, cost=cost)
     return found | rewards | ptx_parents(config, config.prompts)

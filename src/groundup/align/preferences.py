@@ -7,28 +7,32 @@ that pre-training uses, so compiled blocks serve alignment too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.align.config import DPOConfig, KTOConfig, RewardConfig
+from groundup.data.config import Columns
 from groundup.data.records import Records
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.runs.console import counted, say
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to
-from groundup.text.rows import Message, Preference
+from groundup.text.rows import Message, Preference, UnpairedPreference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream, TensorFields
 
 R = TypeVar("R")
 T = TypeVar("T")
+P = TypeVar("P", Preference, UnpairedPreference)
 # The indices of rows that the chat template refuses, with the reasons.
 Refused = list[tuple[int, str]]
 
@@ -267,12 +271,28 @@ def encoded_rows(rows: Sequence[R], encode: Callable[[R], T]) -> tuple[list[T], 
     return found, refused
 
 
-def say_remarks(data: Path, records: Records[Any]) -> None:
-    """Print remarks about the data, and the names of columns that are not read."""
-    if records.remark:
-        say(records.remark)
-    if records.unread:
-        say(f"{data}: columns not read: {', '.join(records.unread)}")
+def read_sides(
+    config: DPOConfig | KTOConfig | RewardConfig,
+    known: Collection[str],
+    read: Callable[[Path, Columns], Records[P]],
+) -> tuple[Records[P], Records[P]]:
+    """Both sides of a stage's data, by `data.split.split`; `known` are our names of its columns.
+
+    Remarks about the data, and the names of columns that are not read, are printed. Raises
+    `UserError` for data that cannot be read.
+    """
+    data, columns = config.data, Columns(config.column_names, known)
+    try:
+        sides = split(data, "preferences", lambda path: read(path, columns))
+    except UserError:
+        columns.check()  # bad lines follow from a column that is not there
+        raise
+    columns.check()
+    if sides[0].remark:
+        say(sides[0].remark)
+    if sides[0].unread:
+        say(f"{data}: columns not read: {', '.join(sides[0].unread)}")
+    return sides
 
 
 def say_refused(trained: Refused, heldout: Refused) -> None:

@@ -1,4 +1,4 @@
-"""Prompts for reinforcement learning: from files or a data-stage folder to tokens.
+"""Prompts for reinforcement learning: from files, the hub or a data-stage folder to tokens.
 
 Rows may be prompts, conversations (all but their last answer) or preferences (without their
 answers). A row's other fields are kept for verifiers that compare with a correct answer.
@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard, TypeVar
 
 from groundup.align.rewards.verifiers import unjudged
+from groundup.data.config import Columns
 from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
 from groundup.data.records import good_rows, read_conversations, read_preferences, read_prompts
-from groundup.data.split import OWN_HELDOUT, evenly_spaced, held_out_groups
+from groundup.data.split import (
+    OWN_HELDOUT,
+    data_files,
+    evenly_spaced,
+    held_out_groups,
+    on_disk,
+)
 from groundup.errors import UserError, shorten
 from groundup.runs.console import counted, say
 from groundup.text.chat import encode_chats, template_of
@@ -65,12 +72,16 @@ def load_prompts(
     sources: Sequence[str] = (),
     mixture: Mapping[str, float] | None = None,
     rewards: Sequence[str | None] = (),
+    columns: Mapping[str, str] = {},
 ) -> tuple[list[Prompt], list[Prompt]]:
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
+    `path` is a data-stage folder, a file, a folder of files, or hub:owner/name; `columns` maps our
+    names of a file's columns to its own.
     `sources` are patterns of the sources to use (default: all); each must match one. Of too many
     prompts some are taken, by `mixture` as in `mixed`. About a twentieth of a file's groups, at
-    least one, is held out by hash; prompts without a group are grouped by their opening text.
+    least one, is held out by hash, unless the names of a folder's files say what is held out;
+    prompts without a group are grouped by their opening text.
     Prompts that are too long, or to which one of `rewards` can judge no answer, are left out and
     counted. Raises `UserError` if none is left.
     """
@@ -79,7 +90,7 @@ def load_prompts(
             "--max-new-tokens leaves no room for a prompt in the model's context; give fewer"
         )
     template_of(tokenizer)  # without a template, all would seem too long or refused
-    sides = _from_stage(path) if path.is_dir() else _from_file(path)
+    sides = _from_stage(path) if _is_stage(path) else _from_files(path, columns)
     known = sorted({one.source for side in sides for one in side})
     if sources:
         taken = {name for name in known if any(fnmatch(name, one) for one in sources)}
@@ -182,6 +193,12 @@ class _Row(NamedTuple):
     def asked(self) -> Asked:
         messages = tuple(Message(*turn) for turn in self.turns)
         return Asked(messages, self.rest, self.source, self.group)
+
+
+def _is_stage(folder: Path) -> bool:
+    """Whether a data stage wrote this folder, and not somebody else."""
+    there = any((folder / kind / "train.jsonl").is_file() for kind in _KINDS)
+    return there or (folder / "data.json").is_file()
 
 
 def _from_stage(folder: Path) -> list[list[_Row]]:
@@ -295,9 +312,28 @@ def _has_rows(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _from_file(path: Path) -> list[list[_Row]]:
-    rows = [_of_row(row, path.name) for row in good_rows(read_prompts(path, answered=True))]
+def _from_files(path: Path, columns: Mapping[str, str]) -> list[list[_Row]]:
+    files, names = data_files(on_disk(path), str(path)), Columns(columns)
+    if files.remark:
+        say(files.remark)
+    try:
+        rows, heldout = (
+            [
+                _of_row(row, file.name)
+                for file in side
+                for row in good_rows(read_prompts(file, answered=True, rename=names))
+            ]
+            for side in (files.train, files.heldout)
+        )
+    except UserError:
+        names.check()  # bad lines follow from a column that is not there
+        raise
+    names.check()
     found = _distinct(rows)
+    if files.heldout:
+        apart = _distinct(heldout)
+        known_turns = {one.turns for one in apart}
+        return [[one for one in found if one.turns not in known_turns], apart]
     groups = [one.group for one in found]
     known = set(groups)
     # The groups of the whole file count: stages that read its pairs hold the same ones out.

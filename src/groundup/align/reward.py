@@ -35,9 +35,9 @@ from groundup.align.preferences import (
     Refused,
     encoded_rows,
     micro_sizes,
+    read_sides,
     rows_of_epoch,
     say_refused,
-    say_remarks,
 )
 from groundup.align.prompts import Asked, encoded
 from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
@@ -49,8 +49,9 @@ from groundup.align.rewards.model import (
     scores_of,
 )
 from groundup.align.rollout import prompts_of, sample
+from groundup.data.config import PAIR_COLUMNS
 from groundup.data.records import read_preferences
-from groundup.data.split import evenly_spaced, split
+from groundup.data.split import evenly_spaced, local
 from groundup.deprecated import renamed
 from groundup.errors import UserError
 from groundup.formats.card import READ_BY_TRANSFORMERS, as_merged, model_card
@@ -314,7 +315,7 @@ def run(config: RewardConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, "data": config.data}
+    parents = {"model": config.model, **local("data", config.data)}
     if config.policy is not None:
         parents["policy"] = config.policy
     return run_stage(config, "reward", parents, functools.partial(_job, config))
@@ -330,10 +331,9 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
                 f"policy={config.policy} has another tokenizer than {config.model}, so that its "
                 "answers could not be scored; give a policy of the same family"
             )
-    sides = split(config.data, "preferences", read_preferences)
+    sides = read_sides(config, PAIR_COLUMNS, read_preferences)
     for line in sides[0].bad:
         say(str(line))
-    say_remarks(config.data, sides[0])
     (train, refused), (heldout, refused_too) = (
         comparisons(prepared.tokenizer, side.rows, prepared.context) for side in sides
     )

@@ -30,6 +30,7 @@ from cyclopts import (
     Group,
     MissingArgumentError,
     UnknownCommandError,
+    UnknownOptionError,
     UnusedCliTokensError,
 )
 
@@ -498,6 +499,8 @@ def parse_error(error: CycloptsError, arguments: Sequence[str]) -> str:
             why = f"{name} is missing: {missing.parameter.help}."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _expected_number(error) or why
+    if isinstance(error, UnknownOptionError):
+        why = _option_of_another_trainer(error) or why
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = " ".join(map(repr, error.unused_tokens))
         why = f"{more}: too many arguments for this command; an option's name begins with --."
@@ -515,6 +518,18 @@ def parse_error(error: CycloptsError, arguments: Sequence[str]) -> str:
             why = why.replace(" Available", f"{_with_its_group(word)} Available", 1)
     why = why if len(why) <= 2000 else f"{why[:1000]} …"
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
+
+
+def _option_of_another_trainer(error: UnknownOptionError) -> str | None:
+    """What to give instead of an option that other trainers have under another name."""
+    from groundup.app.settings import renamed_here
+
+    given = (error.token.keyword or error.token.value).partition("=")[0]
+    known = {one.name.lstrip("-").replace("-", "_"): one for one in error.argument_collection}
+    ours = renamed_here(given.lstrip("-").replace("-", "_"), known)
+    if ours is None:
+        return None
+    return f"{given} is no option here; use {known[ours].name}: {known[ours].parameter.help}."
 
 
 def _with_its_group(word: str) -> str:

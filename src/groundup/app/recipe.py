@@ -18,6 +18,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ from groundup.train.config import StageConfig
 from groundup.train.ranges import check_text
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_HEADER = re.compile(r"\[([A-Za-z0-9_-]+)\]\s*(#.*)?")
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,18 @@ def shipped_text(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def read_recipe(source: Path | str) -> Recipe:
+def read_recipe(source: Path | str, seed: int | None = None) -> Recipe:
     """Read a recipe from a file, or by the name of one that comes with the package.
 
-    Folders in it are relative to the file's folder. Raises `UserError` for everything that would
-    not run: syntax errors, unknown tables and settings, wrong values, inputs that do not exist or
-    do not fit.
+    Folders in it are relative to the file's folder. `seed` is written into every table that sets
+    no seed. Raises `UserError` for everything that would not run: syntax errors, unknown tables and
+    settings, wrong values, inputs that do not exist or do not fit.
     """
     path = Path(source)
     check_text("the recipe's name", path)
     if str(source) in shipped() and not path.is_file():
-        return _recipe(str(source), shipped_text(str(source)), Path())
-    return replace(_recipe(path.stem, _read(path), path.parent), file=path)
+        return _recipe(str(source), shipped_text(str(source)), Path(), seed)
+    return replace(_recipe(path.stem, _read(path), path.parent, seed), file=path)
 
 
 def _read(path: Path) -> str:
@@ -135,7 +137,7 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def _recipe(name: str, text: str, folder: Path) -> Recipe:
+def _recipe(name: str, text: str, folder: Path, seed: int | None = None) -> Recipe:
     try:
         contents = tomllib.loads(text)
     except RecursionError:
@@ -148,6 +150,8 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
         raise UserError(f"recipe {name!r} is not valid TOML: {why}; correct that place") from None
     if not contents:
         raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
+    if seed is not None:
+        text, contents = _seeded(name, text, contents, seed)
     tables: list[Table] = []
     groups: dict[str, tuple[str, ...]] = {}
     for title, values in contents.items():
@@ -169,6 +173,34 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
         groups[title] = tuple(runs)
     _check_rewards(tables, folder)
     return Recipe(name, text, tuple(tables))
+
+
+def _seeded(
+    name: str, text: str, contents: Mapping[str, Any], seed: int
+) -> tuple[str, dict[str, Any]]:
+    """The recipe's text and tables, with this seed in every table that sets none."""
+    unset = {
+        title
+        for title, values in contents.items()
+        if isinstance(values, dict) and not {"seed", "seeds"} & values.keys()
+    }
+    wanted = {
+        title: {"seed": seed, **values} if title in unset else values
+        for title, values in contents.items()
+    }
+    lines = []
+    for line in text.split("\n"):
+        header = _HEADER.fullmatch(line.strip())
+        lines += [line, f"seed = {seed}"] if header and header[1] in unset else [line]
+    seeded = "\n".join(lines)
+    # A table may be written in other ways, and a text may contain what looks like a table.
+    with suppress(ValueError):
+        if tomllib.loads(seeded) == wanted:
+            return seeded, wanted
+    raise UserError(
+        f"recipe {name!r} has tables that are not written as [table], so --seed={seed} cannot be "
+        f"written into them; set seed = {seed} in each of them instead"
+    )
 
 
 def _runs(title: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -15,6 +15,64 @@ from groundup.errors import UserError, known_names
 from groundup.train.ranges import check_text, ranges
 
 C = TypeVar("C", bound=BaseModel)
+
+# Our settings by their names in transformers, trl, PEFT, axolotl, LLaMA-Factory, litgpt, nanoGPT.
+_ELSEWHERE = {
+    "rows": "batch_size global_batch_size train_batch_size effective_batch_size",
+    "micro_rows": "micro_batch_size per_device_train_batch_size device_batch_size "
+    "gradient_accumulation_steps",
+    "context": "max_length max_seq_length max_seq_len seq_length seq_len sequence_len "
+    "sequence_length cutoff_len model_max_length block_size",
+    "steps": "max_steps max_iters num_steps num_iterations total_steps train_steps",
+    "epochs": "num_train_epochs num_epochs n_epochs max_epochs",
+    "learning_rate": "lr max_lr peak_lr",
+    "warmup": "warmup_ratio warmup_steps warmup_iters lr_warmup_steps",
+    "decay": "lr_scheduler_type lr_scheduler lr_decay_iters min_lr cooldown_fraction",
+    "gradient_clip": "max_grad_norm grad_clip clip_grad max_norm",
+    "optimizer": "optim",
+    "evaluations": "eval_steps eval_interval eval_strategy logging_steps log_interval",
+    "patience": "early_stopping_patience load_best_model_at_end",
+    "save_every": "save_steps save_interval save_strategy",
+    "out": "output_dir output out_dir save_dir",
+    "data": "dataset datasets dataset_name train_file train_data data_path",
+    "validation": "val_size val_file eval_dataset test_size val_split",
+    "dtype": "torch_dtype bf16 fp16 precision mixed_precision",
+    "adapter": "finetuning_type load_in_4bit load_in_8bit use_lora use_peft quantization "
+    "qlora lora",
+    "lora_rank": "r lora_r rank",
+    "lora_alpha": "alpha",
+    "lora_targets": "target_modules lora_target lora_target_modules",
+    "lora_plus": "loraplus_lr_ratio lora_plus_lr_ratio",
+    "replay": "rehearsal",
+    "depth": "n_layer n_layers num_layers num_hidden_layers layers",
+    "width": "n_embd d_model hidden_size embed_dim dim",
+    "heads": "n_head n_heads num_heads num_attention_heads",
+    "kv_heads": "n_kv_head n_kv_heads num_key_value_heads",
+    "loss_type": "dpo_loss pref_loss",
+    "beta": "pref_beta dpo_beta",
+    "nll": "rpo_alpha",
+    "ptx": "ptx_coef",
+    "group_size": "num_generations n_samples_per_prompt rollout_n",
+    "max_new_tokens": "max_tokens max_completion_length max_completion_tokens response_length",
+    "reward": "reward_funcs reward_model reward_model_path",
+    "clip_range": "cliprange epsilon eps_clip clip_ratio",
+    "clip_range_high": "epsilon_high",
+    "kl_coef": "init_kl_coef kl_loss_coef",
+    "value_coef": "vf_coef",
+    "value_clip_range": "cliprange_value",
+    "gae_lambda": "lam lambda",
+    "ppo_epochs": "num_ppo_epochs",
+    "epochs_per_iteration": "num_iterations_per_batch",
+    "minibatches": "num_mini_batches num_minibatches",
+    "iterations": "num_updates",
+}
+_OURS = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
+
+
+def renamed_here(name: str, known: Collection[str]) -> str | None:
+    """Our name, if it is in `known`, of a setting that other trainers call `name`."""
+    ours = _OURS.get(name.lower())
+    return ours if ours in known else None
 
 
 def configured(
@@ -107,6 +165,9 @@ def _fault(
         return f"{spell(name)} is missing; give {config.model_fields[name].description}"
     if kind == "extra_forbidden":
         known = tuple(field for field in config.model_fields if field != "out")
+        if (ours := renamed_here(name, known)) is not None:
+            what = config.model_fields[ours].description
+            return f"{spell(name)} is not a setting of this stage; use {ours}: {what}"
         return (
             f"{spell(name)} is not a setting of this stage; "
             f"{known_names(name, known, 'its settings are')}"

@@ -512,7 +512,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "shortest-paths",
             "ShortestPathsConfig",
             "Do PPO and GRPO find a known best answer, and does a KL penalty limit them?",
-            ("About 16 minutes on one thread.",),
+            ("About 16 minutes with --threads 1.",),
         ),
         _experiment(
             "overoptimization",
@@ -533,7 +533,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "sentiment",
             "SentimentConfig",
             "What do PPO, GRPO and DPO gain per nat when the reward is clear?",
-            ("About an hour on one thread.", RESUMES),
+            ("About an hour with --threads 1.", RESUMES),
         ),
         _experiment(
             "scaling-law",

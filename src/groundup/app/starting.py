@@ -44,7 +44,7 @@ _TITLES: Mapping[str, str] = {
     "results": "Measure",
 }
 _reading = threading.Lock()
-_OPTIONS = ("minutes", "out")
+_OPTIONS = ("minutes", "out", "seed")
 # Limits on the files that are read as possible recipes: number, bytes, characters shown.
 _MAX_FILES, _MAX_BYTES, _MAX_LETTERS = 200, 2**18, 240
 
@@ -182,7 +182,8 @@ def _check_recipe(arguments: Sequence[str]) -> Path:
     """The folder that a recipe would run in. Raises `UserError` for an invalid recipe."""
     given = _parsed(arguments)
     ranges.check("--minutes", given["minutes"], ranges.Minutes | None, "or leave it out")
-    found = read_recipe(given[RECIPE])
+    ranges.check("--seed", given["seed"], ranges.Seed | None, "or leave it out")
+    found = read_recipe(given[RECIPE], given["seed"])
     return given["out"] or Path(found.name)
 
 

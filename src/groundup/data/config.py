@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from groundup.data.files import ROW_KINDS
 from groundup.data.packs.manifest import ALL_SETS
+from groundup.errors import UserError, known_names
+from groundup.text.rows import Json
 from groundup.train.config import StageConfig
 from groundup.train.ranges import MadeRows, Megabytes, Seed, Share, VocabSize, Wordings
 
@@ -69,20 +72,13 @@ def as_tuple(value: Any) -> Any:
     return tuple(map(str, values)) if texts else value
 
 
-class OwnDataConfig(StageConfig):
-    """The setting shared by all stages that read a user's own data: the names of its columns.
-
-    They name the data in a field `data`; a recipe may give a single source without a list.
-    """
+class ColumnsConfig(StageConfig):
+    """The setting shared by all stages that read a user's own rows: the names of their columns."""
 
     columns: tuple[str, ...] = Field(
         (),
         description="our names for the columns of your files, such as prompt=question "
         'completion=answer, in a recipe columns = ["prompt=question"]',
-    )
-
-    _one_is_enough = field_validator("data", "replay_data", mode="before", check_fields=False)(
-        as_tuple
     )
 
     @model_validator(mode="after")
@@ -102,6 +98,65 @@ class OwnDataConfig(StageConfig):
     def column_names(self) -> dict[str, str]:
         """Our names for columns, mapped to the files' names."""
         return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}
+
+
+# The columns of pairs, labels and votes; those of prompts may have any name, for verifiers.
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "system", "group", "instruction", "input")
+LABELED_COLUMNS = (*PAIR_COLUMNS, "messages", "conversations", "completion", "output", "label")
+
+
+class Columns:
+    """Renames the columns of rows to ours, and remembers all columns that the rows had.
+
+    `names` maps our names to the files' own, by `rename(row, names)`. Raises UserError for a name
+    that is none of the `known` ones.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        known: Collection[str] | None = None,
+        rename: Callable[[Json, Mapping[str, str]], Json] | None = None,
+    ) -> None:
+        for ours, theirs in names.items():
+            if known is not None and ours not in known:
+                raise UserError(
+                    f"--columns {ours}={theirs}: {ours!r} is not one of the columns that are read: "
+                    f"{', '.join(known)}; put the name in your file after the '='"
+                )
+        self.names = names
+        self._rename = _renamed if rename is None else rename
+        self._seen: dict[str, None] = {}
+
+    def __call__(self, row: Json) -> Json:
+        self._seen.update(dict.fromkeys(row))
+        return self._rename(row, self.names)
+
+    def check(self) -> None:
+        """Raises UserError for a mapping to a column that no row had."""
+        for ours, theirs in self.names.items():
+            if theirs not in self._seen:
+                known = known_names(theirs, self._seen, "there are:")
+                raise UserError(
+                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}"
+                )
+
+
+def _renamed(row: Json, names: Mapping[str, str]) -> Json:
+    mapped = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
+    gone = set(names.values()) if mapped else set()
+    return {name: value for name, value in row.items() if name not in gone} | mapped
+
+
+class OwnDataConfig(ColumnsConfig):
+    """Settings of stages that read several sources, given in a field `data`.
+
+    A recipe may give a single source without a list.
+    """
+
+    _one_is_enough = field_validator("data", "replay_data", mode="before", check_fields=False)(
+        as_tuple
+    )
 
 
 class TokenizerConfig(StageConfig):

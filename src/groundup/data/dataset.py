@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.data.config import DataConfig
+from groundup.data.config import Columns, DataConfig
 from groundup.data.files import (
     CSV_SUFFIXES,
     ROW_SUFFIXES,
@@ -31,10 +31,10 @@ from groundup.data.files import (
 )
 from groundup.data.packs.manifest import GENERATED, HUB, PACK, GeneratedSet, find_set
 from groundup.data.records import (
+    COLUMNS,
     KNOWN,
     UNKNOWN,
     Records,
-    check_columns,
     conversation_or_document,
     read_conversations,
     read_documents,
@@ -48,10 +48,11 @@ from groundup.data.split import (
     content,
     data_files,
     hold_out,
+    on_disk,
     split,
     text_documents,
 )
-from groundup.errors import UserError, known_names
+from groundup.errors import UserError
 from groundup.runs.console import say
 from groundup.text.rows import BadLine, Json, TrainingRow
 
@@ -121,7 +122,6 @@ def load_datasets(
     They are read together: rows of one source that another holds out, or that an earlier one
     repeats, are removed from it. Raises UserError like `load_dataset`.
     """
-    check_columns(columns)
     if validation is not None and not 0 <= validation < 1:
         raise UserError(f"validation={validation} must be at least 0 and less than 1; try 0.05")
     given = [one if isinstance(one, str) else one.as_posix() for one in sources]
@@ -130,7 +130,7 @@ def load_datasets(
             raise UserError(f"{one!r} is given twice; give each source once, with its weight")
     reader = Reader(columns, refuse)
     parts = [reader.read(one) for one in given]
-    reader.check_columns_were_there()
+    reader.columns.check()
     sides = split_parts(_named(given, parts), validation)
     for one, part in zip(given, sides, strict=True):
         if refuse and not part.train:
@@ -275,32 +275,20 @@ class Reader:
     """
 
     def __init__(self, columns: Mapping[str, str], refuse: bool) -> None:
-        self.columns, self.refuse = columns, refuse
-        self._seen: dict[str, None] = {}
+        self.columns, self.refuse = Columns(columns, COLUMNS, renamed), refuse
 
     def read(self, source: str) -> Part:
         """Read one source. Raises UserError if it is missing or cannot be read."""
         if source.startswith(PACK):
             return _pack(source.removeprefix(PACK))
         if source.startswith(HUB):
-            from groundup.data.hub import pull_dataset
-
-            return self._own(pull_dataset(source.removeprefix(HUB)), source)
+            return self._own(on_disk(source), source)
         path = Path(source)
         check_there(path)
         check_no_run(path)
         if is_stage(path):
             return _stage(path)
         return self._own(path, source)
-
-    def check_columns_were_there(self) -> None:
-        """Raises UserError for a mapping to a column that no file had."""
-        for ours, theirs in self.columns.items():
-            if theirs not in self._seen:
-                known = known_names(theirs, self._seen, "there are:")
-                raise UserError(
-                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}"
-                )
 
     def _own(self, path: Path, source: str) -> Part:
         """A file, or all data files of a folder; file names may hold some of them out."""
@@ -341,13 +329,12 @@ class Reader:
 
         def parse(row: Json, file: str, line: int) -> TrainingRow:
             here.update(dict.fromkeys(row))
-            ours = renamed(row, self.columns)
+            ours = self.columns(row)
             found = conversation_or_document(ours, file, line)
             unread.update(dict.fromkeys(sorted(unread_columns(ours))))
             return found
 
         found: Records[TrainingRow] = read_rows(path, parse, refuse=False)
-        self._seen |= here
         if self.refuse:
             if not found.rows:
                 self._explain(path, found.bad, here)
@@ -356,7 +343,7 @@ class Reader:
 
     def _explain(self, path: Path, bad: Sequence[BadLine], columns: Mapping[str, None]) -> None:
         """Raises UserError if every line is bad because its columns are not understood."""
-        self.check_columns_were_there()
+        self.columns.check()
         is_csv = suffix_of(path) in CSV_SUFFIXES
         named = f"the columns {', '.join(columns)}" if columns else "no columns"
         if all(line.reason.startswith(UNKNOWN) for line in bad):

@@ -95,8 +95,12 @@ def truth(value: object, words: Mapping[str, bool] | None = None) -> bool | None
 
 
 def answer(row: Json, name: str) -> str:
-    """An answer as a string or, as some tools write it, as a list of one assistant message."""
-    if isinstance(given := from_cell(row.get(name), name), list):
+    """An answer as a string or, as some tools write it, as one assistant message or a list of
+    one."""
+    given = from_cell(row.get(name), name)
+    if isinstance(given, Mapping):
+        given = [given]
+    if isinstance(given, list):
         turns = messages(given, name)
         if len(turns) != 1 or turns[0].role != "assistant":
             raise BadRow(f"{name!r} must be a string or one message of the assistant")

@@ -36,7 +36,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from groundup.data.fields import (
     answer,
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from groundup.data.votes import Vote
 
 T = TypeVar("T")
+Rename: TypeAlias = Callable[[Json], Json]
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,13 @@ _DOLLY = ("context", "response")
 def _parse_instruction(row: Json) -> tuple[Message, ...]:
     """Alpaca's `text` column repeats all three in its own template, and is not read."""
     context, said = _DOLLY if _is_dolly(row) else ("input", "output")
-    asked = text(row, "instruction")
-    if (more := optional(row, context)) is not None:
-        asked = f"{asked}\n\n{more}"
-    return Message("user", asked), Message("assistant", answer(row, said))
+    return Message("user", _instruction(row, context)), Message("assistant", answer(row, said))
+
+
+def _instruction(row: Json, context: str) -> str:
+    """The instruction, and what it is about, if the column `context` says so."""
+    asked, more = text(row, "instruction"), optional(row, context)
+    return asked if more is None else f"{asked}\n\n{more}"
 
 
 def _is_dolly(row: Json) -> bool:
@@ -169,16 +173,6 @@ KNOWN = (
     "conversations and {text} for documents"
 )
 UNKNOWN = "unknown layout"
-
-
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Checks that a mapping uses our names. Raises UserError otherwise."""
-    for ours, theirs in columns.items():
-        if ours not in COLUMNS:
-            raise UserError(
-                f"--columns {ours}={theirs}: {ours!r} is not one of the columns that are read: "
-                f"{', '.join(COLUMNS)}; put the name in your file after the '='"
-            )
 
 
 def renamed(row: Json, columns: Mapping[str, str]) -> Json:
@@ -227,7 +221,8 @@ def unread_columns_of_answers(row: Json) -> set[str]:
     if row.get("chosen") is None:
         return unread_columns(row)
     sides = ("prompt", "chosen", "rejected")
-    return _unread(row, {*_NAMES, *sides, "system"}, sides)
+    asked = () if not is_missing(row.get("prompt")) else _PROMPTS_OF_PAIRS
+    return _unread(row, {*_NAMES, *sides, *asked, "system"}, (*sides, *asked))
 
 
 def _unread(row: Json, read: set[str], conversations: Sequence[str]) -> set[str]:
@@ -303,6 +298,7 @@ def _preference(row: Json, file: str, line: int) -> Preference:
 
 def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     """The prompt and both answers, which may be whole conversations that contain the prompt."""
+    row = _with_prompt(row)
     sides = [from_cell(row.get(name), name) for name in ("chosen", "rejected")]
     has_prompt = not is_missing(row.get("prompt"))
     if not has_prompt:
@@ -332,6 +328,20 @@ def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     if not is_begun and before[-1].content.strip() != asked[-1].content.strip():
         raise BadRow("'prompt' differs from the prompt inside 'chosen' and 'rejected'")
     return asked, chosen[-1].content, rejected[-1].content
+
+
+# Where the prompt of a pair is in LLaMA-Factory's two layouts, Alpaca's and ShareGPT's.
+_PROMPTS_OF_PAIRS = ("instruction", "input", "conversations")
+
+
+def _with_prompt(row: Json) -> Json:
+    """The row with its `prompt`, which may be in Alpaca's or ShareGPT's columns."""
+    if not is_missing(row.get("prompt")):
+        return row
+    if not is_missing(row.get("instruction")):
+        return {**row, "prompt": _instruction(row, "input")}
+    given = from_cell(row.get("conversations"), "conversations")
+    return {**row, "prompt": given} if isinstance(given, list) and given else row
 
 
 def _whole(
@@ -474,18 +484,20 @@ def rows_in(path: Path, read: Callable[[Path], Records[T]]) -> tuple[T, ...]:
     return good_rows(read(path)) if path.is_file() and path.stat().st_size > 0 else ()
 
 
-def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:
+def read_prompts(
+    path: Path, *, answered: bool = False, rename: Rename | None = None
+) -> Records[PromptRow]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
     With `answered` rows may include their answer: conversations in any layout become prompts
     without their last answer, and pairs of whole conversations without both answers. Empty lines of
-    a .txt file are ignored. Raises UserError like `read_rows` and `read_text`.
+    a .txt file are ignored. `rename` and errors are as in `read_rows` and `read_text`.
     """
     parse = _asked_or_answered if answered else _asked
     if suffix_of(path) in CSV_SUFFIXES:
-        return read_rows(path, lambda *row: _with_numbers(parse(*row)))
+        return read_rows(path, lambda *row: _with_numbers(parse(*row)), rename=rename)
     if suffix_of(path) != ".txt":
-        return read_rows(path, parse)
+        return read_rows(path, parse, rename=rename)
     lines = enumerate(read_text(path).split("\n"), 1)
     return Records(tuple(PromptRow(line, (), None, n, {}) for n, line in lines if line.strip()), ())
 
@@ -500,16 +512,16 @@ def read_conversations(path: Path) -> Records[Conversation]:
     return read_rows(path, conversation)
 
 
-def read_preferences(path: Path) -> Records[Preference]:
+def read_preferences(path: Path, rename: Rename | None = None) -> Records[Preference]:
     """Rows of {prompt, chosen, rejected}, or votes, from which the decided ones make pairs.
 
-    Raises UserError like `read_rows`.
+    `rename` and errors are as in `read_rows`.
     """
     # Rarely needed, and not by fine-tuning.
     from groundup.data.votes import Vote, vote
 
     unread = dict[str, None]()
-    found = read_rows(path, _recording_unread(unread, vote, _preference))
+    found = read_rows(path, _recording_unread(unread, vote, _preference), rename=rename)
     votes = [row for row in found.rows if isinstance(row, Vote)]
     given = tuple(row for row in found.rows if isinstance(row, Preference))
     if not votes:
@@ -549,15 +561,17 @@ def read_votes(path: Path) -> Records[Vote]:
     return read_rows(path, vote)
 
 
-def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
+def read_unpaired_preferences(
+    path: Path, rename: Rename | None = None
+) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
-    chosen, rejected}, or one made from votes, gives one of each. Raises UserError like
+    chosen, rejected}, or one made from votes, gives one of each. `rename` and errors are as in
     `read_rows`."""
     # Rarely needed, as above.
     from groundup.data.votes import Vote, vote
 
     unread = dict[str, None]()
-    found = read_rows(path, _recording_unread(unread, vote, _unpaired))
+    found = read_rows(path, _recording_unread(unread, vote, _unpaired), rename=rename)
     votes = [row for row in found.rows if isinstance(row, Vote)]
     labeled = [rows for rows in found.rows if isinstance(rows, tuple)]
     made, remark = _pairs_of_votes(votes, path) if votes else ([], "")
@@ -576,9 +590,15 @@ def read_refusals(path: Path) -> Records[RefusalPrompt]:
 
 
 def read_rows(
-    path: Path, parse: Callable[[Json, str, int], T], *, refuse: bool = True
+    path: Path,
+    parse: Callable[[Json, str, int], T],
+    *,
+    refuse: bool = True,
+    rename: Rename | None = None,
 ) -> Records[T]:
     """Every row of a file, parsed by `parse(row, file's stem, line)`.
+
+    `rename` gives a row's columns our names, as `data.config.Columns` does.
 
     Raises UserError for a missing, binary or empty file, another suffix, a .json file of one object
     around the rows, and, unless `refuse` is False, for anything that `refuse_bad` refuses.
@@ -594,7 +614,7 @@ def read_rows(
             try:
                 if isinstance(row, BadRow):
                     raise row
-                rows.append(parse(row, path.stem, line))
+                rows.append(parse(row if rename is None else rename(row), path.stem, line))
             except BadRow as reason:
                 bad.append(BadLine(str(path), line, str(reason)))
     finally:

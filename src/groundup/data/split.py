@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 import regex
 
 from groundup.data.files import SUFFIXES, check_no_run, check_there, read_text, suffix_of
+from groundup.data.packs.manifest import HUB
 from groundup.data.records import Records
 from groundup.errors import UserError
 from groundup.runs.console import counted
@@ -114,6 +115,20 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
     links = [path for path in inside if path.is_dir() and path.is_symlink()]
     names += [f"{_inside(path, source)} (a link to a folder)" for path in links]
     return DataFiles(train, heldout, _unread_remark(names, name))
+
+
+def on_disk(source: Path | str) -> Path:
+    """The folder of a data set hub:owner/name, downloaded if needed; any other path as it is."""
+    if not str(source).startswith(HUB):
+        return Path(source)
+    from groundup.data.hub import pull_dataset  # late: only such sources need it
+
+    return pull_dataset(str(source).removeprefix(HUB))
+
+
+def local(name: str, source: Path) -> dict[str, Path]:
+    """A source as a run's parent of this name, unless it is on the hub and has no hash."""
+    return {} if str(source).startswith(HUB) else {name: source}
 
 
 def _files_by_side(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
@@ -232,36 +247,68 @@ def held_out_groups(
 def split(
     data: Path, kind: str, read: Callable[[Path], Records[R]]
 ) -> tuple[Records[R], Records[R]]:
-    """The training and held-out rows of a data-stage folder's `kind`, or of a user's file.
+    """The training and held-out rows of a data-stage folder's `kind`, or of a user's file, folder
+    of files or hub:owner/name.
 
-    Of a user's file about every twentieth row is held out, by its hash. Duplicates of `distinct`
-    rows are removed. The remark counts them, and reports a share far from a twentieth.
+    If the files of a folder are not named as train and validation or test, about every twentieth
+    row is held out, by its hash. Duplicates of `distinct` rows are removed, also between the sides.
+    The remark counts them, and reports a share far from a twentieth.
     """
-    if data.is_dir():
+    if (train := data / kind / "train.jsonl").is_file():
         check_no_run(data)
-        if not (data / kind / "train.jsonl").is_file():
-            raise UserError(
-                f"{str(data)!r} has no {kind}/train.jsonl, as a folder of groundup data has; give "
-                "such a folder, or one file of rows"
-            )
         heldout = data / kind / "heldout.jsonl"
         # A set may have nothing of a kind to hold out; its file is then empty.
         is_empty = heldout.is_file() and not heldout.stat().st_size
         nothing: Records[R] = Records((), ())
-        return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
-    whole = read(data)
-    rows, remark = whole.rows, whole.remark
+        return read(train), nothing if is_empty else read(heldout)
+    name, data = str(data), on_disk(data)
+    if data.is_dir():
+        check_no_run(data)
+        if any(data.glob("*/train.jsonl")) and (data / "data.json").is_file():
+            raise UserError(
+                f"{name!r} has no {kind}/train.jsonl, which this stage reads; give a folder of "
+                "groundup data that has it, or files of rows"
+            )
+    files = data_files(data, name)
+    whole, held = (
+        _together([read(path) for path in side]) for side in (files.train, files.heldout)
+    )
+    remarks = [files.remark, whole.remark]
+    rows, heldout_rows = whole.rows, held.rows
     if whole.distinct:
-        distinct: dict[Hashable, R] = {}
-        for row in rows:
-            distinct.setdefault(content(row), row)
-        rows = tuple(distinct.values())
-    if again := len(whole.rows) - len(rows):
-        remark = f"{data}: {counted(again, 'duplicate')} removed"
-    sides = hold_out(rows, OWN_HELDOUT)
-    if sides.remark:
-        remark = "\n".join(filter(None, (remark, f"{data}: {sides.remark}")))
-    return replace(whole, rows=tuple(sides.train), remark=remark), Records(tuple(sides.heldout), ())
+        out, distinct = _distinct(held.rows), _distinct(rows)
+        heldout_rows = tuple(out.values())
+        rows = tuple(row for key, row in distinct.items() if key not in out)
+    if again := len(whole.rows) + len(held.rows) - len(rows) - len(heldout_rows):
+        remarks.append(f"{name}: {counted(again, 'duplicate')} removed")
+    if not files.heldout:
+        sides = hold_out(rows, OWN_HELDOUT)
+        rows, heldout_rows = tuple(sides.train), tuple(sides.heldout)
+        if sides.remark:
+            remarks.append(f"{name}: {sides.remark}")
+    return (
+        replace(whole, rows=rows, remark="\n".join(filter(None, remarks))),
+        replace(held, rows=heldout_rows),
+    )
+
+
+def _distinct(rows: Iterable[R]) -> dict[Hashable, R]:
+    """The rows by their contents, the first of equal ones."""
+    found: dict[Hashable, R] = {}
+    for row in rows:
+        found.setdefault(content(row), row)
+    return found
+
+
+def _together(parts: Sequence[Records[R]]) -> Records[R]:
+    """The records of several files."""
+    return Records(
+        tuple(row for part in parts for row in part.rows),
+        tuple(line for part in parts for line in part.bad),
+        "\n".join(part.remark for part in parts if part.remark),
+        distinct=all(part.distinct for part in parts),
+        unread=tuple(dict.fromkeys(name for part in parts for name in part.unread)),
+    )
 
 
 # Texts.

@@ -34,6 +34,11 @@ _UNUSED_SEED: Seed = Field(
 )
 
 
+def _separated(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of tasks, which may also be separated by commas."""
+    return tuple(name for one in tasks for name in one.split(",") if name)
+
+
 class EvalConfig(StageConfig):
     """Measure one or several models on held-out data and write the report."""
 
@@ -116,11 +121,7 @@ class ValuesConfig(ModelsConfig):
         "(default: in the user's cache)",
     )
 
-    @field_validator("tasks")
-    @classmethod
-    def _one_by_one(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        """Names may also be separated by commas."""
-        return tuple(name for one in tasks for name in one.split(",") if name)
+    _one_by_one = field_validator("tasks")(_separated)
 
 
 class HarnessConfig(ModelsConfig):
@@ -136,6 +137,8 @@ class HarnessConfig(ModelsConfig):
         None, description="solved examples before each question (default: as the task says)"
     )
     chat: bool = Field(False, description="ask in the model's chat format")
+
+    _one_by_one = field_validator("tasks")(_separated)
 
 
 class RedTeamConfig(ModelsConfig):

@@ -336,7 +336,7 @@ def require_resources(
         f"lower {fewer} or --context"
         if micro_rows > config.fewest_micro_rows
         else "lower --context",
-        "take a smaller model (--depth)",
+        f"take a smaller model{' (--depth)' * ('depth' in type(config).model_fields)}",
         *([] if config.gradient_checkpointing else [f"add {saving}"]),
     ]
     require_memory(
@@ -349,7 +349,7 @@ def require_resources(
     require_memory(
         config.rows * context * _BYTES_PER_TOKEN,
         f"a step of rows={config.rows} of context={context}",
-        "lower --rows or --context",
+        "lower --context" if "rows" in config.unused else "lower --rows or --context",
     )
 
 

@@ -15,6 +15,11 @@ from groundup.train import ranges
 
 QUICKSTART_MINUTES = 15.0
 
+_Seed = Annotated[
+    ranges.Seed | None,
+    Parameter(help="seed of all stages for which the recipe sets none (default: 0)"),
+]
+
 
 @checked
 def quickstart(
@@ -24,9 +29,10 @@ def quickstart(
         Parameter(help="time it may take, without downloads (default: 15, or as it was started)"),
     ] = None,
     out: Annotated[Path, Parameter(help="folder for all outputs")] = Path("quickstart"),
+    seed: _Seed = None,
 ) -> None:
     """Run the quickstart's recipe, planned for this machine."""
-    _journey("quickstart", out, minutes)
+    _journey("quickstart", out, minutes, seed)
 
 
 @checked
@@ -43,13 +49,14 @@ def run(
     out: Annotated[
         Path | None, Parameter(help="folder for all outputs (default: the recipe's name)")
     ] = None,
+    seed: _Seed = None,
 ) -> None:
     """Run a recipe file, or one that comes with groundup."""
-    _journey(recipe, out, minutes)
+    _journey(recipe, out, minutes, seed)
 
 
-def _journey(source: str, out: Path | None, minutes: float | None) -> None:
-    recipe = read_recipe(source)
+def _journey(source: str, out: Path | None, minutes: float | None, seed: int | None) -> None:
+    recipe = read_recipe(source, seed)
     out = Path(recipe.name) if out is None else out
     if minutes is None and source == "quickstart" and not is_sealed(out / "plan.json"):
         minutes = QUICKSTART_MINUTES

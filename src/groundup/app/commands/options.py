@@ -84,7 +84,8 @@ ApiKey = Annotated[
         converter=_key,
         env_var="GROUNDUP_API_KEY",
         show_env_var=True,
-        help="the key that every request must send (default: none)",
+        help="the key that every request must send (default: the environment's GROUNDUP_API_KEY, "
+        "else none)",
     ),
 ]
 Force = Annotated[
@@ -233,8 +234,11 @@ def _whole_numbers(annotation: Any, tokens: Sequence[Token]) -> Any:
 def help_text(field: FieldInfo) -> str:
     """Return a setting's help text, with its bounds if it is a share."""
     found = list(ranges.ranges(field))
-    is_share = bool(found) and all((one.least, one.most) == (0, 1) for one in found)
-    return f"{field.description} [0 to 1]" if is_share else field.description or ""
+    if not found or any((one.least, one.most) != (0, 1) for one in found):
+        return field.description or ""
+    least = "above 0" if found[0].open_least else "0"
+    most = "below 1" if found[0].open_most else "1"
+    return f"{field.description} [{least} to {most}]"
 
 
 def option_name(field: str) -> str:
