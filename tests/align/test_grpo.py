@@ -143,9 +143,19 @@ def padded(batch: RolloutBatch, *columns: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @pytest.mark.parametrize("high", [None, 0.28])
-def test_the_loss_equals_the_papers(loss_type: str, high: float | None) -> None:
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_the_loss_equals_the_papers(loss_type: str, high: float | None, level: str) -> None:
     policy = small_policy()
-    config = settings(loss_type=loss_type, kl_coef=0.3, clip_range_high=high)
+    # A sequence's ratios are closer to 1.
+    low = 0.2 if level == "token" else 0.02
+    high = high if level == "token" or high is None else 0.028
+    config = settings(
+        loss_type=loss_type,
+        kl_coef=0.3,
+        clip_range=low,
+        clip_range_high=high,
+        importance_sampling_level=level,
+    )
     [batch] = minibatches(policy, config, reference=small_policy(1))
     model = moved(policy)
     found = grpo_loss(model, batch, config)
@@ -156,7 +166,10 @@ def test_the_loss_equals_the_papers(loss_type: str, high: float | None) -> None:
     columns = new, batch.old_logprobs, batch.reference_logprobs, batch.advantages
     mask, new, old, reference, advantages = padded(batch, *columns)
     ratio = (new - old).exp()
-    clipped = ratio.clamp(0.8, 1 + (high or 0.2))
+    if level == "sequence":  # Zheng et al. 2025, equation 7
+        ratio = ((new - old) * mask).sum(1, keepdim=True).div(mask.sum(1, keepdim=True)).exp()
+        ratio = ratio.expand_as(mask)
+    clipped = ratio.clamp(1 - low, 1 + (high or low))
     kl = (reference - new).exp() - (reference - new) - 1
     losses = (-torch.min(advantages * ratio, advantages * clipped) + 0.3 * kl) * mask
     lengths = mask.sum(1)
@@ -170,7 +183,7 @@ def test_the_loss_equals_the_papers(loss_type: str, high: float | None) -> None:
     assert float(found.total.detach()) / found.weight == pytest.approx(float(expected), rel=1e-4)
     assert found.weight == batch.weight
     assert found.metrics["reference_kl"][0] == pytest.approx(float((kl * mask).sum()), rel=1e-4)
-    outside = ((ratio < 0.8) | (ratio > 1 + (high or 0.2))) & (mask > 0)
+    outside = ((ratio < 1 - low) | (ratio > 1 + (high or low))) & (mask > 0)
     assert found.metrics["clipped"] == (int(outside.sum()), int(mask.sum()))
     assert outside.any()
 
@@ -187,11 +200,12 @@ def test_weights_of_tokens_by_hand(loss_type: str) -> None:
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_micro_batches_do_not_change_a_step(loss_type: str) -> None:
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_micro_batches_do_not_change_a_step(loss_type: str, level: str) -> None:
     policy = small_policy()
 
     def gradient(**layout: Any) -> torch.Tensor:
-        config = settings(loss_type=loss_type, **layout)
+        config = settings(loss_type=loss_type, importance_sampling_level=level, **layout)
         batches = minibatches(policy, config)
         model = moved(policy)
         weight = sum(batch.weight for batch in batches)

@@ -342,7 +342,7 @@ def test_only_data_is_downloaded_from_the_hub_and_errors_are_one_sentence(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="not a name on the hub; write hub:owner/name"):
-        load_dataset(["hub:a/b/c"])
+        load_dataset(["hub:a b/c"])
     with pytest.raises(UserError, match="hub:groundup-tests/none cannot be downloaded") as caught:
         hub_data.pull_dataset("groundup-tests/none")
     assert "\n" not in str(caught.value)

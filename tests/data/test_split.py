@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from groundup.data.config import PAIR_COLUMNS, Columns
+from groundup.data.corpus import documents
 from groundup.data.dataset import load_dataset
 from groundup.data.files import write_json_lines
 from groundup.data.records import read_preferences, read_unpaired_preferences
@@ -182,22 +183,45 @@ def test_other_files_of_a_folder_are_one_source(tmp_path: Path) -> None:
     assert [len(side.rows) for side in sides] == [59, 1]
 
 
-def test_pairs_of_the_hub_are_read_from_its_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of hub:owner/pairs in a cache of the hub."""
     from huggingface_hub import constants
 
-    cached = tmp_path / "datasets--owner--pairs"
-    (cached / "snapshots" / "1a").mkdir(parents=True)
-    write_json_lines(cached / "snapshots" / "1a" / "train.jsonl", map(pair, range(3)))
-    write_json_lines(cached / "snapshots" / "1a" / "test.jsonl", map(pair, range(3, 5)))
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("1a")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "datasets--owner--pairs"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("1a")
+    (folder / "snapshots" / "1a" / "main").mkdir(parents=True)
+    return folder / "snapshots" / "1a"
+
+
+def test_pairs_of_the_hub_are_read_from_its_cache(cached: Path, tmp_path: Path) -> None:
+    write_json_lines(cached / "train.jsonl", map(pair, range(3)))
+    write_json_lines(cached / "test.jsonl", map(pair, range(3, 5)))
     source = Path("hub:owner/pairs")
     assert [len(side.rows) for side in split(source, "preferences", read_preferences)] == [3, 2]
     assert local("data", source) == {} and local("data", tmp_path) == {"data": tmp_path}
+
+
+def test_a_part_of_a_data_set_on_the_hub(cached: Path) -> None:
+    write_json_lines(cached / "other.jsonl", [{"text": "elsewhere"}])
+    texts = [{"text": f"text {n}"} for n in range(4)]
+    write_json_lines(cached / "main" / "train.jsonl", texts[:3])
+    write_json_lines(cached / "main" / "test.jsonl", texts[3:])
+    for inside, sides in (
+        ("main", [3, 1]),
+        ("main/", [3, 1]),
+        ("main/train.jsonl", [2, 1]),
+        ("", [3, 1]),
+    ):
+        found = documents(Path(f"hub:owner/pairs/{inside}"))
+        assert [len(found.train), len(found.heldout)] == sides, inside
+    read = load_dataset(["hub:owner/pairs/main"])
+    assert (len(read.train), len(read.heldout)) == (3, 1)
+    with pytest.raises(UserError, match=r"hub:owner/pairs/mian has no data at 'mian'; .* for all"):
+        documents(Path("hub:owner/pairs/mian"))
 
 
 def test_columns_of_pairs_get_our_names(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_lines
 from groundup.text.bpe import BPE, train_bpe
+from groundup.text.chat import encode_chat
 from groundup.text.example import conversation_item
 from groundup.text.rows import Conversation, Message
 from groundup.text.template import CHATML
@@ -241,16 +242,81 @@ def test_random_state_threads_and_modes_of_the_caller_are_kept(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_model_without_a_chat_template_rejects_conversations(
-    workshop: Any, tmp_path: Path
-) -> None:
-    """The advice of `encode_chat`, to fine-tune on conversations, would be circular."""
+def without_chat_tokens() -> Tokenizer:
     vocab, merges = train_bpe(["the sea is blue"], 300, special_tokens=()).to_bytes()
-    foreign = BPE.from_bytes(vocab, merges, ["<|endoftext|>"])
-    tokenizer = Tokenizer.from_bpe(foreign, chat_template=None)
-    config = SFTConfig(out=tmp_path / "run", model="base", data=secrets(tmp_path / "own.jsonl"))
-    with pytest.raises(UserError, match=r"base has no chat template, .* or give texts"):
-        read_rows(config, tokenizer, 64)
+    return Tokenizer.from_bpe(BPE.from_bytes(vocab, merges, ["<|endoftext|>"]), chat_template=None)
+
+
+def test_an_adapter_learns_no_chat_template(tmp_path: Path) -> None:
+    """The advice of `encode_chat`, to fine-tune on conversations, would be circular."""
+    config = SFTConfig(
+        out=tmp_path / "run", model="base", data=secrets(tmp_path / "own.jsonl"), adapter="lora"
+    )
+    with pytest.raises(UserError, match=r"base has no chat template, .*--adapter none.* texts"):
+        read_rows(config, without_chat_tokens(), 64)
+
+
+@pytest.mark.parametrize(("padding", "tied"), [(0, True), (0, False), (1, True), (20, True)])
+def test_a_base_model_gets_the_tokens_of_a_chat_template(
+    tiny_model: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    padding: int,
+    tied: bool,
+) -> None:
+    """As GPT-2 and Llama's base models need; the folder is a chat model's everywhere."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = without_chat_tokens()
+    size = tokenizer.vocab_size + padding
+    base = tiny_model(vocab_size=size, tie_word_embeddings=tied, eos_token_ids=(0,))
+    save_model(tmp_path / "base", base, tokenizer, card="")
+    data = secrets(tmp_path / "own.jsonl")
+    settings: dict[str, Any] = {"steps": 2, "rows": 2, "micro_rows": 2, "threads": 1}
+    folder = run(SFTConfig(out=tmp_path / "run", model=tmp_path / "base", data=data, **settings))
+    assert "added to its vocabulary, with ChatML as template" in capsys.readouterr().out
+
+    model, ours = load(folder)
+    assert ours.chat_template == CHATML
+    assert {ours.im_start, ours.im_end} == {tokenizer.vocab_size, tokenizer.vocab_size + 1}
+    assert model.config.vocab_size == max(size, tokenizer.vocab_size + 2) == len(model.head)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    assert ours.im_end in model.config.eos_token_ids
+    assert ours.encode("<|im_start|> the sea") == tokenizer.encode("<|im_start|> the sea")
+    messages = [{"role": "user", "content": "the sea <|im_end|>"}]
+    theirs = AutoTokenizer.from_pretrained(folder)
+    plain = [{"role": "user", "content": "the sea"}]
+    ids = encode_chat(ours, [Message("user", "the sea")], generation_prompt=True).ids
+    found = theirs.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
+    assert found == ids and theirs.eos_token_id == ours.im_end
+    said = Message("user", messages[0]["content"])
+    assert encode_chat(ours, [said], generation_prompt=True).ids.count(ours.im_end) == 1
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(folder).eval()(torch.tensor([ids])).logits
+        torch.testing.assert_close(
+            model.logits(Batch.of(torch.tensor([ids]))), logits, rtol=1e-5, atol=1e-5
+        )
+
+    # What it is made of may be seen before, and the next stage reads it as any chat model.
+    assert main(["data", "inspect", str(data), "--model", str(tmp_path / "base")]) == 0
+    assert "<|im_end|>" in capsys.readouterr().out
+    again = run(SFTConfig(out=tmp_path / "again", model=folder, data=data, **settings))
+    assert load(again)[0].config.vocab_size == model.config.vocab_size
+
+
+def test_new_tokens_begin_as_the_mean_of_the_others(tiny_model: Any) -> None:
+    for tied in (True, False):
+        model = tiny_model(vocab_size=40, tie_word_embeddings=tied)
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        model.add_tokens(43)
+        for name, weight in model.named_parameters():
+            if name not in ("model.embed_tokens.weight", "lm_head.weight"):
+                assert torch.equal(weight, before[name])
+                continue
+            assert weight.requires_grad and torch.equal(weight[:40], before[name])
+            torch.testing.assert_close(weight[40:], before[name].mean(0).expand(3, -1))
+        assert model.config.vocab_size == 43
+        assert model.logits(Batch.of(torch.tensor([[1, 42]]))).shape == (1, 2, 43)
 
 
 def test_a_template_that_ends_no_answer_gives_a_warning(

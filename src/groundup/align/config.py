@@ -448,6 +448,11 @@ class GRPOConfig(RolloutConfig):
     clip_range_high: ClipRange | None = Field(
         None, description="the upper clip range, if larger; DAPO uses 0.28 (default: the same)"
     )
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token",
+        description="what has a ratio of new to old probability: token, each token; sequence, each "
+        "answer, the geometric mean of its tokens' (GSPO, whose clip ranges are 0.0003 and 0.0004)",
+    )
     scale_rewards: bool = Field(
         True,
         description="divide a group's advantages by their deviation (off: Dr. GRPO)",

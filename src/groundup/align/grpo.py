@@ -7,12 +7,14 @@ no critic is needed:
     L   = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps'))  +  beta mean KL
     KL  = ref/pi - log(ref/pi) - 1                 at each token, never below 0 (equation 4)
 
-Two later papers found flaws; each correction is a setting. Dividing by the deviation favors prompts
+Later papers found flaws; each correction is a setting. Dividing by the deviation favors prompts
 that are nearly always or nearly never answered correctly, and the mean over each answer's own
 tokens favors long wrong answers: `scale_rewards` off and `loss_type` dr_grpo are Liu et al. 2025
 (Dr. GRPO). `loss_type` dapo is one mean over all tokens, and `clip_range_high` lets rare tokens
-rise further (Yu et al. 2025, DAPO). A group whose rewards are all equal teaches nothing; the share
-of groups that teach is logged.
+rise further (Yu et al. 2025, DAPO). The ratio of one token is noise, since it was sampled once:
+with `importance_sampling_level` sequence each answer has one ratio, the geometric mean of its
+tokens' (Zheng et al. 2025, GSPO). A group whose rewards are all equal teaches nothing; the share of
+groups that teach is logged.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -39,7 +42,7 @@ from groundup.align.rollout import (
 )
 from groundup.lm.model import CausalLM
 from groundup.maths.kl import kl_k3
-from groundup.train.batch import Loss
+from groundup.train.batch import Batch, Loss
 from groundup.train.stage import Job, run_stage
 
 # Peak learning rates for full training of a small model: matrices; embeddings and gains.
@@ -91,12 +94,24 @@ def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[
     return [np.full(n, 1 / by) for n, by in zip(lengths, lengths_counted, strict=True)]
 
 
+def answer_means(values: Float[Tensor, " sampled"], rows: Batch) -> Float[Tensor, " sampled"]:
+    """Each sampled token's value replaced by the mean over its answer."""
+    row, place = rows.weights.nonzero(as_tuple=True)
+    # A row's answers are different segments.
+    answer = row * (int(rows.segment_ids.max()) + 1) + rows.segment_ids[row, place]
+    lengths = answer.bincount().clamp(min=1).to(values.dtype)
+    return (torch.zeros_like(lengths).index_add(0, answer, values) / lengths)[answer]
+
+
 def grpo_loss(model: nn.Module, batch: RolloutBatch, config: GRPOConfig) -> Loss:
     """The loss of a micro-batch for `fit`: a sum over its sampled tokens."""
     assert isinstance(model, CausalLM)
     logprobs = sampled_logprobs(model, model(batch.rows), batch.rows)
+    new = logprobs
+    if config.importance_sampling_level == "sequence":
+        new = batch.old_logprobs + answer_means(logprobs - batch.old_logprobs, batch.rows)
     losses, ratio = clipped_policy_loss(
-        logprobs,
+        new,
         batch.old_logprobs,
         batch.advantages,
         config.clip_range,

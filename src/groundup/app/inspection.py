@@ -47,6 +47,8 @@ def inspect(
     )
     if any(isinstance(row, Conversation) for row in data.train):
         tokenizer = tokenizer.able_to_chat()
+        if tokenizer.chat_template is None:  # as in fine-tuning
+            tokenizer = tokenizer.with_chat_tokens()
     with encoding_bar(len(data.train)) as progress:
         found = measured(data, tokenizer, context=context, examples=examples, progress=progress)
     if config.context is None and found.most:

@@ -164,7 +164,7 @@ class TokenizerConfig(StageConfig):
 
     data: Path = Field(
         description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
-        "folder of such files"
+        "folder or hub:OWNER/NAME of such files"
     )
     vocab_size: VocabSize = Field(
         default=8192,

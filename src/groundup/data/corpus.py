@@ -12,7 +12,7 @@ from pathlib import Path
 from groundup.data.files import ROW_SUFFIXES, check_no_run, suffix_of
 from groundup.data.packs.manifest import made_from
 from groundup.data.records import read_documents
-from groundup.data.split import OWN_HELDOUT, data_files, hold_out, text_documents
+from groundup.data.split import OWN_HELDOUT, data_files, hold_out, on_disk, text_documents
 from groundup.errors import UserError
 from groundup.runs.console import counted, say
 from groundup.text.rows import BadLine, Document
@@ -51,17 +51,19 @@ def documents(source: Path) -> Documents:
 
     `source` is a data-stage folder (its own split is kept), a file of rows of {text} (.jsonl,
     .json, .ndjson, .csv, .tsv or .parquet), a text file (.txt, .md, or any other suffix), or a
-    folder of such files, where `data_files` decides which are read and which are held out. A user's
-    text is split at blank lines into pieces of 2 to 8 KB. If no file names separate the sides,
-    about one document in twenty is held out, chosen by its hash, and each side gets at least one.
+    folder of such files or hub:owner/name, where `data_files` decides which are read and which are
+    held out. A user's text is split at blank lines into pieces of 2 to 8 KB. If no file names
+    separate the sides, about one document in twenty is held out, chosen by its hash, and each side
+    gets at least one.
     Raises UserError for data that cannot be read.
     """
+    name, source = str(source), on_disk(source)
     check_no_run(source)
     if (source / "documents" / "train.jsonl").is_file():
         train = read_documents(source / "documents" / "train.jsonl")
         heldout = read_documents(source / "documents" / "heldout.jsonl")
         return Documents(train.rows, heldout.rows, train.bad + heldout.bad)
-    files = data_files(source)
+    files = data_files(source, name)
     found, bad = _read(files.train)
     held, bad_held = _read(files.heldout)
     # A repeated text would count twice, and on both sides would reveal the held-out one.
@@ -72,14 +74,14 @@ def documents(source: Path) -> Documents:
     if not files.heldout:
         if len(train_side) < 2:
             raise UserError(
-                f"{str(source)!r} holds too little text to hold a part of it out: at least two "
+                f"{name!r} holds too little text to hold a part of it out: at least two "
                 "different documents are needed; add more text"
             )
         sides = hold_out(train_side, OWN_HELDOUT)
         train_side, heldout_side = sides.train, sides.heldout
     if not train_side:
         raise UserError(
-            f"{str(source)!r} holds out everything that it trains on: the files of both sides have "
+            f"{name!r} holds out everything that it trains on: the files of both sides have "
             "the same text; give other text to train on"
         )
     everything_bad = (*bad, *bad_held)

@@ -14,8 +14,21 @@ from groundup.runs.files import DISK_ERRORS
 
 
 def pull_dataset(name: str) -> Path:
-    """The local folder of the data set `owner/name`. Raises UserError like `snapshot`."""
-    return snapshot(name, "dataset", [f"*{suffix}" for suffix in SUFFIXES])
+    """The local folder of the data set `owner/name`, or of what lies at `owner/name/path` in it.
+
+    Raises UserError like `snapshot`, and for a path without data.
+    """
+    owner, *rest = name.split("/", 2)
+    repository, inside = "/".join([owner, *rest[:1]]), "".join(rest[1:]).strip("/")
+    everything = [f"*{suffix}" for suffix in SUFFIXES]
+    within = [inside, *(f"{inside}/{pattern}" for pattern in everything)]
+    folder = snapshot(repository, "dataset", within if inside else everything)
+    if not (folder / inside).exists():
+        raise UserError(
+            f"hub:{name} has no data at {inside!r}; check the path, or write hub:{repository} for "
+            "all of its data"
+        )
+    return folder / inside
 
 
 def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]) -> Path:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, cast
@@ -348,6 +349,25 @@ class CausalLM(nn.Module):
                 f"position {position} is out of range: the model has {most} position embeddings; "
                 "give it shorter texts"
             ) from None
+
+    def add_tokens(self, vocab_size: int) -> None:
+        """Give the model embeddings, and output weights, for all tokens below `vocab_size`.
+
+        A new token's are the mean of the others', which changes their probabilities least.
+        """
+
+        def longer(weight: Tensor) -> nn.Parameter:
+            rows = weight.detach()
+            mean = rows.float().mean(0).to(rows.dtype)
+            more = mean.expand(vocab_size - len(rows), -1)
+            return nn.Parameter(torch.cat([rows, more]), weight.requires_grad)
+
+        embedding, head = self.model.embed_tokens, self.lm_head
+        embedding.weight = longer(embedding.weight)
+        tied = self.config.tie_word_embeddings
+        head.weight = embedding.weight if tied else longer(head.weight)
+        embedding.num_embeddings = head.out_features = vocab_size
+        self.config = replace(self.config, vocab_size=vocab_size)
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` rows of `slots` tokens each."""

@@ -52,7 +52,7 @@ class PretrainConfig(TrainingConfig):
     )
     data: Path = Field(
         description=f"a data-stage folder, a text file, a {ROW_KINDS} file of {{text}}, or a "
-        "folder of such files"
+        "folder or hub:OWNER/NAME of such files"
     )
     tokenizer: Path = Field(
         description="a folder written by groundup tokenizer, or a model's folder"

@@ -137,6 +137,27 @@ class Tokenizer:
         config = self._config | {"chat_template": CHATML, "eos_token": IM_END}
         return Tokenizer(self._content, config, self.stop_ids)
 
+    def with_chat_tokens(self) -> Tokenizer:
+        """This tokenizer with ChatML's tokens added to its vocabulary, and ChatML as template.
+
+        A model needs embeddings for these tokens (`CausalLM.add_tokens`), and has to learn them.
+        """
+        fast = tokenizers.Tokenizer.from_str(json.dumps(self._content))
+        form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        new = [AddedToken(token, special=True, normalized=False) for token in (IM_START, IM_END)]
+        fast.add_special_tokens(new)
+        added = [
+            {"id": fast.token_to_id(token), "content": token, **form, "special": True}
+            for token in (IM_START, IM_END)
+        ]
+        known = self._content.get("added_tokens") or []
+        content = self._content | {"added_tokens": [*known, *added]}
+        config = self._config | {"chat_template": CHATML, "eos_token": IM_END}
+        if isinstance(decoder := config.get("added_tokens_decoder"), dict):
+            more = {str(one["id"]): {k: v for k, v in one.items() if k != "id"} for one in added}
+            config["added_tokens_decoder"] = decoder | more
+        return Tokenizer(content, config, self.stop_ids)
+
     def with_template(self, template: str) -> Tokenizer:
         """This tokenizer with this chat template instead of its own, or of its default one."""
         several = self._config.get("chat_template")

@@ -99,11 +99,18 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     chats = any(isinstance(row, Conversation) for read in found for row in read.train)
     tokenizer = tokenizer.able_to_chat() if chats else tokenizer
     if chats and tokenizer.chat_template is None:
-        raise UserError(
+        lacks = (
             f"{config.model} has no chat template, and its tokenizer has no <|im_start|> and "
-            "<|im_end|> for one, so it cannot learn conversations; use a model that has them, or "
-            "give texts ({text})"
+            "<|im_end|> for one"
         )
+        if config.adapter != "none":
+            raise UserError(
+                f"{lacks}, and an adapter learns no embeddings of new tokens, so it cannot learn "
+                "conversations; train all weights (--adapter none), use a model that has them, or "
+                "give texts ({text})"
+            )
+        say(f"{lacks}: both are added to its vocabulary, with ChatML as template")
+        tokenizer = tokenizer.with_chat_tokens()
     tokenizer = with_template_variables(tokenizer, config.template)
     if chats and never_stops(tokenizer):
         say(f"Warning: {NEVER_STOPS}")

@@ -120,6 +120,20 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     return replace(prepared, how=f"{prepared.how} {upon}")
 
 
+def with_more_tokens(
+    config: TuningConfig,
+    prepared: PreparedModel,
+    tokenizer: Tokenizer,
+    rates: tuple[float, float],
+) -> PreparedModel:
+    """The same model, trained as a whole, with embeddings for the tokens that `tokenizer` adds."""
+    from groundup.formats.adapter import own_sampling
+
+    prepared.model.add_tokens(tokenizer.largest_written_id + 1)
+    sampling = own_sampling(locate(config.model))
+    return _whole(prepared.model, tokenizer, prepared.context, rates, sampling)
+
+
 def row_length(config: TuningConfig, shape: ModelConfig) -> int:
     """Tokens per row: as set, else the model's context, at most 1,024."""
     most = shape.max_position_embeddings

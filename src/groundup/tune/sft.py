@@ -46,7 +46,7 @@ from groundup.tune.data import (
     require_joinable,
 )
 from groundup.tune.layout import DECAY, MAX_SEEN, Layout, rate_share, seen
-from groundup.tune.prepare import SMALL, PreparedModel, prepare_model
+from groundup.tune.prepare import SMALL, PreparedModel, prepare_model, with_more_tokens
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), for a small model that
 # is trained as a whole.
@@ -69,6 +69,8 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model = prepared.model
     data, layout, reasons = _data(config, run, prepared)
+    if data.tokenizer.largest_written_id >= model.config.vocab_size:
+        prepared = with_more_tokens(config, prepared, data.tokenizer, RATES)
     if data.chats:
         ends = dict.fromkeys((*model.config.eos_token_ids, *data.tokenizer.stop_ids))
         model.config = replace(model.config, eos_token_ids=tuple(ends))
