@@ -305,8 +305,11 @@ def test_fewer_than_two_rows_are_not_suggested_for_pairs() -> None:
     trained = Trained.whole(shape, 256, (1, 1), "")
     for micro_rows, lower in ((1, "--context"), (2, "--context"), (3, "--micro-rows")):
         config = DPOConfig(out="x", model="m", data="d", rows=8, micro_rows=micro_rows)
-        with pytest.raises(UserError, match=f"micro_rows={max(2, micro_rows)} .*; lower {lower}"):
+        with pytest.raises(
+            UserError, match=f"micro_rows={max(2, micro_rows)} .*; lower {lower}"
+        ) as told:
             require_resources(config, trained, PLANNED, 256)
+        assert "take a smaller model, or add --gradient-checkpointing" in str(told.value)
 
 
 def leave_free(size: int, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,7 +336,8 @@ def require_resources(
         f"lower {fewer} or --context"
         if micro_rows > config.fewest_micro_rows
         else "lower --context",
-        f"take a smaller model{' (--depth)' * ('depth' in type(config).model_fields)}",
+        # A model that a stage starts from has its depth.
+        f"take a smaller model{' (--depth)' * ('model' not in type(config).model_fields)}",
         *([] if config.gradient_checkpointing else [f"add {saving}"]),
     ]
     require_memory(
