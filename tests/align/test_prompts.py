@@ -235,6 +235,9 @@ def test_prompts_may_be_in_a_folder_and_in_other_columns(workshop: Any, tmp_path
     options: dict[str, Any] = {"longest": 100, "rewards": ("sum",)}
     with pytest.raises(UserError, match="needs 'prompt' or 'messages'"):
         load_prompts(tmp_path, tokenizer, **options)
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(UserError, match="is empty"):
+        load_prompts(tmp_path / "empty.jsonl", tokenizer, columns={"prompt": "question"}, **options)
     with pytest.raises(UserError, match="no row has a column 'questoin'; did you mean 'question'"):
         load_prompts(tmp_path, tokenizer, columns={"prompt": "questoin"}, **options)
     sides = load_prompts(tmp_path, tokenizer, columns={"prompt": "question"}, **options)

@@ -235,6 +235,10 @@ def test_an_unknown_command_suggests_one(
         ("sft", "--load-in-4bit", "use --adapter: what is trained: none, the whole model"),
         ("pretrain", "--n-layer 6", "use --depth: "),
         ("grpo", "--num-generations 8", "use --group-size: "),
+        ("grpo", "--beta 0.1", "use --kl-coef: KL coefficient: penalty for each nat"),
+        ("grpo", "--num-iterations 2", "use --epochs-per-iteration: passes over the answers"),
+        ("pretrain", "--num-iterations 2", "use --steps: optimizer steps"),
+        ("dpo", "--loss-type ipo", "use --loss: sigmoid: DPO; ipo: a target margin"),
         ("eval core", "--max-length 9", ""),
         ("sft", "--warm 0.1", ""),
     ],
@@ -244,6 +248,7 @@ def test_options_of_other_trainers_lead_to_ours(
 ) -> None:
     required = {
         "sft": "m --data d",
+        "dpo": "m --data d",
         "pretrain": "--data d --tokenizer t",
         "grpo": "m --reward sum --prompts p",
         "eval core": "m",
@@ -257,8 +262,7 @@ def test_options_of_other_trainers_lead_to_ours(
 def test_every_setting_of_other_trainers_is_one_of_ours() -> None:
     names = {name for stage in STAGES.values() for name in stage.config.model_fields}
     assert set(_ELSEWHERE) <= names
-    others = [other for text in _ELSEWHERE.values() for other in text.split()]
-    assert len(set(others)) == len(others)
+    assert all(ours not in others.split() for ours, others in _ELSEWHERE.items())
 
 
 def test_help_lists_every_supported_file_type(capsys: pytest.CaptureFixture[str]) -> None:

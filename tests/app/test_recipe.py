@@ -218,7 +218,8 @@ def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
 
 
 def test_a_seed_is_for_the_tables_that_set_none(folder: Path) -> None:
-    text = RECIPE.replace("[base]", "[base]  # the first model")
+    text = RECIPE.replace("[base]", "[ base ]  # the first model")
+    text = text.replace("[tokenizer]", '["tokenizer"]')
     text = text.replace("[again]", "[again]\nseed = 7")
     text += '\n[more]\nstage = "sft"\nfrom = "base"\ndata = "talks.jsonl"\nseeds = 2'
     (folder / "mine.toml").write_text(text)
@@ -251,13 +252,14 @@ def test_a_seed_is_needed_to_continue_with_it(
     [
         'tokenizer = {from = "sea.txt", vocab_size = 320}\n',
         'tokenizer.from = "sea.txt"\ntokenizer.vocab_size = 320\n',
-        '["tokenizer"]\nfrom = "sea.txt"\n',
         '[tokenizer]\nfrom = """\n[tokenizer]\n"""\n',
     ],
 )
 def test_a_seed_needs_tables_that_are_written_as_tables(folder: Path, text: str) -> None:
     (folder / "mine.toml").write_text(text)
-    with pytest.raises(UserError, match=r"'mine' has tables that are not .* set seed = 3 in each"):
+    with pytest.raises(
+        UserError, match=r"3 cannot be written into recipe 'mine', .*\[tokenizer\]; set"
+    ):
         read_recipe(folder / "mine.toml", seed=3)
 
 

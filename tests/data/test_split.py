@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.config import PAIR_COLUMNS, Columns
+from groundup.data.config import PAIR_COLUMNS, Columns, TokenizerConfig
 from groundup.data.corpus import documents
 from groundup.data.dataset import load_dataset
 from groundup.data.files import write_json_lines
 from groundup.data.records import read_preferences, read_unpaired_preferences
-from groundup.data.split import hold_out, local, split
+from groundup.data.split import hold_out, on_disk, split
+from groundup.data.tokenizer import run as train
 from groundup.errors import UserError
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import Message, Preference, UnpairedPreference
@@ -202,7 +203,8 @@ def test_pairs_of_the_hub_are_read_from_its_cache(cached: Path, tmp_path: Path) 
     write_json_lines(cached / "test.jsonl", map(pair, range(3, 5)))
     source = Path("hub:owner/pairs")
     assert [len(side.rows) for side in split(source, "preferences", read_preferences)] == [3, 2]
-    assert local("data", source) == {} and local("data", tmp_path) == {"data": tmp_path}
+    # A run records the files that it read, so it does not continue on others.
+    assert on_disk(source) == cached and on_disk(tmp_path) == tmp_path
 
 
 def test_a_part_of_a_data_set_on_the_hub(cached: Path) -> None:
@@ -222,6 +224,15 @@ def test_a_part_of_a_data_set_on_the_hub(cached: Path) -> None:
     assert (len(read.train), len(read.heldout)) == (3, 1)
     with pytest.raises(UserError, match=r"hub:owner/pairs/mian has no data at 'mian'; .* for all"):
         documents(Path("hub:owner/pairs/mian"))
+
+
+def test_a_run_does_not_continue_on_other_files_of_the_hub(cached: Path, tmp_path: Path) -> None:
+    write_json_lines(cached / "train.jsonl", [{"text": f"text {n} of the sea"} for n in range(4)])
+    config = TokenizerConfig(out=tmp_path / "out", data=Path("hub:owner/pairs"), vocab_size=260)
+    assert train(config) == train(config)
+    write_json_lines(cached / "train.jsonl", [{"text": f"text {n} of the moon"} for n in range(4)])
+    with pytest.raises(UserError, match="begun from another data than"):
+        train(config)
 
 
 def test_columns_of_pairs_get_our_names(tmp_path: Path) -> None:

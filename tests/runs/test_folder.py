@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 import groundup
 from conftest import forget_finished
+from groundup.align.config import DPOConfig
 from groundup.data.config import TokenizerConfig
 from groundup.data.split import data_files
 from groundup.errors import UserError
@@ -82,6 +83,18 @@ def test_a_run_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
     open_run(tmp_path, seed=4).close()
     with pytest.raises(UserError, match=r"gradient_clip=1.0, not gradient_clip=0.5"):
         open_run(tmp_path, seed=4, gradient_clip=0.5)
+
+
+def test_a_run_older_than_a_list_setting_has_its_default(tmp_path: Path) -> None:
+    asked = {"out": tmp_path / "run", "model": Path("model"), "data": Path("data")}
+    with Run.open(tmp_path / "run", "dpo", DPOConfig(**asked)) as run:
+        run.plan({"steps": 1})
+    described = read_run(tmp_path / "run")
+    del described["config"]["columns"]
+    write_sealed(tmp_path / "run" / "run.json", described)
+    Run.open(tmp_path / "run", "dpo", DPOConfig(**asked)).close()
+    with pytest.raises(UserError, match=r"begun with columns=\[\], not columns=\['prompt=a'\]"):
+        Run.open(tmp_path / "run", "dpo", DPOConfig(**asked, columns=("prompt=a",)))
 
 
 def test_a_run_older_than_a_table_setting_has_its_default(tmp_path: Path) -> None:

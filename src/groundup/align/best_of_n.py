@@ -57,7 +57,7 @@ from groundup.align.rollout import (
     with_missing_eos_penalty,
 )
 from groundup.data.files import write_json_lines
-from groundup.data.split import local
+from groundup.data.split import on_disk
 from groundup.errors import UserError
 from groundup.formats.card import sources
 from groundup.lm.model import CausalLM
@@ -194,7 +194,7 @@ def run(config: BestOfNConfig) -> Path:
 
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
-    parents = {"model": config.model, **local("prompts", config.prompts)}
+    parents = {"model": config.model, "prompts": on_disk(config.prompts)}
     parents |= reward_folders(config.reward, config.gold)
     parents |= {} if config.exclude is None else {"exclude": config.exclude}
     with Run.open(config.out, "best-of-n", config, parents) as run:

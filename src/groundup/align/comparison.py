@@ -47,7 +47,7 @@ from groundup.align.rollout import (
     sample,
     with_missing_eos_penalty,
 )
-from groundup.data.split import evenly_spaced, local
+from groundup.data.split import evenly_spaced, on_disk
 from groundup.errors import UserError
 from groundup.formats.load import require_weights
 from groundup.lm.logprobs import score
@@ -211,7 +211,7 @@ def run(config: ComparisonConfig) -> Path:
     for path in config.models:
         require_weights(path)
     parents = {_name(path, config.models): path for path in config.models}
-    parents |= local("of prompts", config.prompts)
+    parents |= {"of prompts": on_disk(config.prompts)}
     parents |= reward_folders(config.reward, config.gold, config.judge)
     with Run.open(config.out, "comparison", config, parents) as run:
         if run.finished:

@@ -45,7 +45,7 @@ from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, 
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.config import PAIR_COLUMNS
 from groundup.data.records import read_preferences
-from groundup.data.split import evenly_spaced, local
+from groundup.data.split import evenly_spaced, on_disk
 from groundup.evals.by_source import WORLD, source_groups
 from groundup.evals.config import REFERENCE_FREE
 from groundup.formats.hf_config import config_to_hf
@@ -150,7 +150,7 @@ def run(config: DPOConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, **local("data", config.data)}
+    parents = {"model": config.model, "data": on_disk(config.data)}
     parents |= ptx_parents(config, config.data)
     return run_stage(config, "dpo", parents, functools.partial(_job, config))
 

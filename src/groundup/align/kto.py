@@ -43,7 +43,7 @@ from groundup.align.ptx import PtxBatch, policy_saver, ptx_parents, ptx_stream, 
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.config import LABELED_COLUMNS
 from groundup.data.records import read_unpaired_preferences
-from groundup.data.split import evenly_spaced, local
+from groundup.data.split import evenly_spaced, on_disk
 from groundup.errors import UserError
 from groundup.evals.by_source import WORLD
 from groundup.formats.hf_config import config_to_hf
@@ -249,7 +249,7 @@ def run(config: KTOConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, **local("data", config.data)}
+    parents = {"model": config.model, "data": on_disk(config.data)}
     parents |= ptx_parents(config, config.data)
     return run_stage(config, "kto", parents, functools.partial(_job, config))
 

@@ -40,7 +40,7 @@ from groundup.align.rollout import (
     with_missing_eos_penalty,
 )
 from groundup.align.watch import Watch
-from groundup.data.split import evenly_spaced, local
+from groundup.data.split import evenly_spaced, on_disk
 from groundup.errors import UserError
 from groundup.formats.folder import DTYPES
 from groundup.formats.hf_config import config_to_hf
@@ -447,6 +447,6 @@ def opened_reward(config: RolloutConfig, spec: str, tokenizer: Tokenizer) -> Rol
 
 def inputs(config: RolloutConfig, cost: str | None = None) -> dict[str, Path]:
     """The folders that a run reads, by role, for its lineage."""
-    found = {"model": config.model, **local("prompts", config.prompts)}
+    found = {"model": config.model, "prompts": on_disk(config.prompts)}
     rewards = reward_folders(config.reward, config.gold, cost=cost)
     return found | rewards | ptx_parents(config, config.prompts)

@@ -282,11 +282,7 @@ def read_sides(
     `UserError` for data that cannot be read.
     """
     data, columns = config.data, Columns(config.column_names, known)
-    try:
-        sides = split(data, "preferences", lambda path: read(path, columns))
-    except UserError:
-        columns.check()  # bad lines follow from a column that is not there
-        raise
+    sides = split(data, "preferences", lambda path: read(path, columns))
     columns.check()
     if sides[0].remark:
         say(sides[0].remark)

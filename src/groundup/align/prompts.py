@@ -316,18 +316,14 @@ def _from_files(path: Path, columns: Mapping[str, str]) -> list[list[_Row]]:
     files, names = data_files(on_disk(path), str(path)), Columns(columns)
     if files.remark:
         say(files.remark)
-    try:
-        rows, heldout = (
-            [
-                _of_row(row, file.name)
-                for file in side
-                for row in good_rows(read_prompts(file, answered=True, rename=names))
-            ]
-            for side in (files.train, files.heldout)
-        )
-    except UserError:
-        names.check()  # bad lines follow from a column that is not there
-        raise
+    rows, heldout = (
+        [
+            _of_row(row, file.name)
+            for file in side
+            for row in good_rows(read_prompts(file, answered=True, rename=names))
+        ]
+        for side in (files.train, files.heldout)
+    )
     names.check()
     found = _distinct(rows)
     if files.heldout:

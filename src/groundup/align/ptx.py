@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import PreferenceConfig, PtxConfig, RolloutConfig
 from groundup.data.dataset import is_stage, load_dataset
+from groundup.data.split import on_disk
 from groundup.errors import UserError
 from groundup.formats.card import model_card
 from groundup.runs.console import counted, say
@@ -145,7 +146,8 @@ def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
 
 def ptx_parents(config: PtxConfig, data: Path) -> dict[str, Path]:
     """The `ptx_sources` on disk, without `data`, by their names in a run's lineage."""
-    there = [at for at in ptx_sources(config, data) if at.exists() and at != data]
+    found = [on_disk(at) for at in ptx_sources(config, data) if at != data]
+    there = [at for at in found if at.exists()]
     return {f"ptx {i + 1}" if i else "ptx": at for i, at in enumerate(there)}
 
 

@@ -51,7 +51,7 @@ from groundup.align.rewards.model import (
 from groundup.align.rollout import prompts_of, sample
 from groundup.data.config import PAIR_COLUMNS
 from groundup.data.records import read_preferences
-from groundup.data.split import evenly_spaced, local
+from groundup.data.split import evenly_spaced, on_disk
 from groundup.deprecated import renamed
 from groundup.errors import UserError
 from groundup.formats.card import READ_BY_TRANSFORMERS, as_merged, model_card
@@ -315,7 +315,7 @@ def run(config: RewardConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, **local("data", config.data)}
+    parents = {"model": config.model, "data": on_disk(config.data)}
     if config.policy is not None:
         parents["policy"] = config.policy
     return run_stage(config, "reward", parents, functools.partial(_job, config))

@@ -34,7 +34,7 @@ from groundup.train.config import StageConfig
 from groundup.train.ranges import check_text
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_HEADER = re.compile(r"\[([A-Za-z0-9_-]+)\]\s*(#.*)?")
+_HEADER = re.compile(r"""\[\s*(["']?)([A-Za-z0-9_-]+)\1\s*\]\s*(#.*)?""")
 
 
 @dataclass(frozen=True)
@@ -191,15 +191,15 @@ def _seeded(
     lines = []
     for line in text.split("\n"):
         header = _HEADER.fullmatch(line.strip())
-        lines += [line, f"seed = {seed}"] if header and header[1] in unset else [line]
+        lines += [line, f"seed = {seed}"] if header and header[2] in unset else [line]
     seeded = "\n".join(lines)
     # A table may be written in other ways, and a text may contain what looks like a table.
     with suppress(ValueError):
         if tomllib.loads(seeded) == wanted:
             return seeded, wanted
     raise UserError(
-        f"recipe {name!r} has tables that are not written as [table], so --seed={seed} cannot be "
-        f"written into them; set seed = {seed} in each of them instead"
+        f"--seed={seed} cannot be written into recipe {name!r}, as not all of its tables begin "
+        f"with a line such as [{next(iter(contents))}]; set seed = {seed} in each table instead"
     )
 
 

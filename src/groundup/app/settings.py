@@ -18,6 +18,7 @@ C = TypeVar("C", bound=BaseModel)
 
 # Our settings by their names in transformers, trl, PEFT, axolotl, LLaMA-Factory, litgpt, nanoGPT.
 _ELSEWHERE = {
+    "epochs_per_iteration": "num_iterations mu",
     "rows": "batch_size global_batch_size train_batch_size effective_batch_size",
     "micro_rows": "micro_batch_size per_device_train_batch_size device_batch_size "
     "gradient_accumulation_steps",
@@ -48,7 +49,7 @@ _ELSEWHERE = {
     "width": "n_embd d_model hidden_size embed_dim dim",
     "heads": "n_head n_heads num_heads num_attention_heads",
     "kv_heads": "n_kv_head n_kv_heads num_key_value_heads",
-    "loss_type": "dpo_loss pref_loss",
+    "loss": "loss_type dpo_loss pref_loss",
     "beta": "pref_beta dpo_beta",
     "nll": "rpo_alpha",
     "ptx": "ptx_coef",
@@ -57,22 +58,20 @@ _ELSEWHERE = {
     "reward": "reward_funcs reward_model reward_model_path",
     "clip_range": "cliprange epsilon eps_clip clip_ratio",
     "clip_range_high": "epsilon_high",
-    "kl_coef": "init_kl_coef kl_loss_coef",
+    "kl_coef": "beta init_kl_coef kl_loss_coef",
     "value_coef": "vf_coef",
     "value_clip_range": "cliprange_value",
     "gae_lambda": "lam lambda",
     "ppo_epochs": "num_ppo_epochs",
-    "epochs_per_iteration": "num_iterations_per_batch",
     "minibatches": "num_mini_batches num_minibatches",
     "iterations": "num_updates",
 }
-_OURS = {other: ours for ours, others in _ELSEWHERE.items() for other in others.split()}
 
 
 def renamed_here(name: str, known: Collection[str]) -> str | None:
-    """Our name, if it is in `known`, of a setting that other trainers call `name`."""
-    ours = _OURS.get(name.lower())
-    return ours if ours in known else None
+    """Our name, the first in `known`, of a setting that other trainers call `name`."""
+    named = (ours for ours, others in _ELSEWHERE.items() if name.lower() in others.split())
+    return next((ours for ours in named if ours in known), None)
 
 
 def configured(

@@ -133,9 +133,9 @@ class Columns:
         return self._rename(row, self.names)
 
     def check(self) -> None:
-        """Raises UserError for a mapping to a column that no row had."""
+        """Raises UserError for a mapping to a column that no row had, if there were rows."""
         for ours, theirs in self.names.items():
-            if theirs not in self._seen:
+            if self._seen and theirs not in self._seen:
                 known = known_names(theirs, self._seen, "there are:")
                 raise UserError(
                     f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}"

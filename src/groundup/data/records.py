@@ -36,7 +36,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from groundup.data.fields import (
     answer,
@@ -74,10 +74,10 @@ from groundup.text.rows import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from groundup.data.config import Columns
     from groundup.data.votes import Vote
 
 T = TypeVar("T")
-Rename: TypeAlias = Callable[[Json], Json]
 
 
 @dataclass(frozen=True)
@@ -307,9 +307,10 @@ def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     if len(whole) < 2 or max(map(len, whole)) < 2:
         if row.get("prompt") is None:
             raise BadRow(
-                f"no 'prompt'; it has {shorten(sorted(row))}. Without one 'chosen' and 'rejected' "
-                "must both be lists of {role, content}, or texts of turns that begin with "
-                r"'\n\nHuman:' and '\n\nAssistant:', with the prompt in them"
+                f"no 'prompt'; it has {shorten(sorted(row))}. Say which column is which with "
+                "--columns, as in --columns prompt=question. Without a prompt 'chosen' and "
+                "'rejected' must both be lists of {role, content}, or texts of turns that begin "
+                r"with '\n\nHuman:' and '\n\nAssistant:', with the prompt in them"
             )
         return prompt(row), answer(row, "chosen"), answer(row, "rejected")
     before = prompt(row) if has_prompt else ()
@@ -485,7 +486,7 @@ def rows_in(path: Path, read: Callable[[Path], Records[T]]) -> tuple[T, ...]:
 
 
 def read_prompts(
-    path: Path, *, answered: bool = False, rename: Rename | None = None
+    path: Path, *, answered: bool = False, rename: Columns | None = None
 ) -> Records[PromptRow]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
@@ -512,7 +513,7 @@ def read_conversations(path: Path) -> Records[Conversation]:
     return read_rows(path, conversation)
 
 
-def read_preferences(path: Path, rename: Rename | None = None) -> Records[Preference]:
+def read_preferences(path: Path, rename: Columns | None = None) -> Records[Preference]:
     """Rows of {prompt, chosen, rejected}, or votes, from which the decided ones make pairs.
 
     `rename` and errors are as in `read_rows`.
@@ -562,7 +563,7 @@ def read_votes(path: Path) -> Records[Vote]:
 
 
 def read_unpaired_preferences(
-    path: Path, rename: Rename | None = None
+    path: Path, rename: Columns | None = None
 ) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
     chosen, rejected}, or one made from votes, gives one of each. `rename` and errors are as in
@@ -594,11 +595,11 @@ def read_rows(
     parse: Callable[[Json, str, int], T],
     *,
     refuse: bool = True,
-    rename: Rename | None = None,
+    rename: Columns | None = None,
 ) -> Records[T]:
     """Every row of a file, parsed by `parse(row, file's stem, line)`.
 
-    `rename` gives a row's columns our names, as `data.config.Columns` does.
+    `rename` gives a row's columns our names.
 
     Raises UserError for a missing, binary or empty file, another suffix, a .json file of one object
     around the rows, and, unless `refuse` is False, for anything that `refuse_bad` refuses.
@@ -625,6 +626,8 @@ def read_rows(
     if not rows and len(bad) == 1 and suffix_of(path) == ".json":
         _refuse_wrapped(path, row)
     if refuse:
+        if rename is not None and too_many_bad(len(rows), len(bad)):
+            rename.check()  # they may be bad because a column is not there
         refuse_bad(path, len(rows), bad)
     return Records(tuple(rows), tuple(bad))
 
@@ -658,7 +661,10 @@ def refuse_bad(path: Path, good: int, bad: Sequence[BadLine]) -> None:
     Then the whole file is probably wrong, not just some lines.
     """
     if too_many_bad(good, len(bad)):
-        some = "; ".join(f"line {one.line}: {one.reason}" for one in bad[:3])
+        # Lines with the same fault are told once.
+        first = {one.reason: one for one in reversed(bad)}
+        told = sorted(first.values(), key=lambda one: one.line)
+        some = "; ".join(f"line {one.line}: {one.reason}" for one in told[:3])
         raise UserError(
             f"{len(bad)} of {good + len(bad)} lines of {str(path)!r} are bad, and at most a "
             f"tenth may be: {some}{'; …' if len(bad) > 3 else ''}. Fix or remove these lines"

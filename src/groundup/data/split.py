@@ -126,11 +126,6 @@ def on_disk(source: Path | str) -> Path:
     return pull_dataset(str(source).removeprefix(HUB))
 
 
-def local(name: str, source: Path) -> dict[str, Path]:
-    """A source as a run's parent of this name, unless it is on the hub and has no hash."""
-    return {} if str(source).startswith(HUB) else {name: source}
-
-
 def _files_by_side(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
     words = {path: _words_of_name(_inside(path, folder)) for path in data}
     train = [path for path in data if words[path] & _TRAIN]

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn
 
 from groundup.data.config import TokenizerConfig
 from groundup.data.corpus import documents
-from groundup.data.split import local
+from groundup.data.split import on_disk
 from groundup.runs.console import progress, say
 from groundup.runs.folder import Run
 from groundup.text.bpe import train_bpe
@@ -22,7 +22,7 @@ from groundup.text.tokenizer import Tokenizer
 
 def run(config: TokenizerConfig) -> Path:
     """Train a tokenizer and return its folder. Raises `UserError` for text that cannot be used."""
-    with Run.open(config.out, "tokenizer", config, local("data", config.data)) as run:
+    with Run.open(config.out, "tokenizer", config, {"data": on_disk(config.data)}) as run:
         if run.finished:
             return run.folder
         texts = documents(config.data)

@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.data.corpus import documents
 from groundup.data.packs.manifest import mixture_groups
-from groundup.data.split import local
+from groundup.data.split import on_disk
 from groundup.errors import UserError
 from groundup.evals.perplexity import INTERMEDIATE_BYTES, bits_per_byte
 from groundup.formats.card import model_card
@@ -55,7 +55,7 @@ def run(config: PretrainConfig) -> Path:
 
     Raises `UserError` for settings, text or a folder that cannot be used.
     """
-    parents = {**local("data", config.data), "tokenizer": config.tokenizer}
+    parents = {"data": on_disk(config.data), "tokenizer": config.tokenizer}
     return run_stage(config, "pretrain", parents, functools.partial(_job, config))
 
 

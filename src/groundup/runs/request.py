@@ -128,9 +128,9 @@ def default_settings(config: BaseModel) -> dict[str, Any]:
     fields = type(config).model_fields.items()
     values = {name: field.default for name, field in fields if not field.is_required()}
     return {
-        name: value
+        name: list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
-        if isinstance(value, bool | int | float | str | dict)
+        if isinstance(value, bool | int | float | str | dict | tuple)
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from groundup.data.dataset import documents_of, is_stage, load_dataset, load_datasets
 from groundup.data.packs.manifest import mixture_groups
-from groundup.data.split import content, evenly_spaced
+from groundup.data.split import content, evenly_spaced, on_disk
 from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import counted, say
@@ -408,5 +408,5 @@ def locations(config: SFTConfig) -> dict[str, Path]:
     return {
         f"{name} {i + 1}" if i else name: at
         for name, sources in named.items()
-        for i, at in enumerate(at for at in sources if at.exists())
+        for i, at in enumerate(at for at in map(on_disk, sources) if at.exists())
     }

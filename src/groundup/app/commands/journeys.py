@@ -17,7 +17,7 @@ QUICKSTART_MINUTES = 15.0
 
 _Seed = Annotated[
     ranges.Seed | None,
-    Parameter(help="seed of all stages for which the recipe sets none (default: 0)"),
+    Parameter(help="seed of every table of the recipe that sets none (default: 0)"),
 ]
 
 
