@@ -228,7 +228,7 @@ def test_a_part_of_a_data_set_on_the_hub(cached: Path) -> None:
 
 def test_a_run_does_not_continue_on_other_files_of_the_hub(cached: Path, tmp_path: Path) -> None:
     write_json_lines(cached / "train.jsonl", [{"text": f"text {n} of the sea"} for n in range(4)])
-    config = TokenizerConfig(out=tmp_path / "out", data=Path("hub:owner/pairs"), vocab_size=260)
+    config = TokenizerConfig(out=tmp_path / "out", data=Path("hub:owner/pairs"), vocab_size=320)
     assert train(config) == train(config)
     write_json_lines(cached / "train.jsonl", [{"text": f"text {n} of the moon"} for n in range(4)])
     with pytest.raises(UserError, match="begun from another data than"):
