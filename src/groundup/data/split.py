@@ -119,11 +119,12 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
 
 def on_disk(source: Path | str) -> Path:
     """The folder of a data set hub:owner/name, downloaded if needed; any other path as it is."""
-    if not str(source).startswith(HUB):
+    name = source if isinstance(source, str) else source.as_posix()
+    if not name.startswith(HUB):
         return Path(source)
     from groundup.data.hub import pull_dataset  # late: only such sources need it
 
-    return pull_dataset(str(source).removeprefix(HUB))
+    return pull_dataset(name.removeprefix(HUB))
 
 
 def _files_by_side(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
