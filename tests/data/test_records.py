@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -414,6 +415,17 @@ def test_an_object_around_the_rows_is_reported(tmp_path: Path, indent: int | Non
     # A row is a row over several lines as well.
     path.write_text(json.dumps(GOOD, indent=indent))
     assert len(records.read_preferences(path).rows) == 1
+
+
+def test_lines_with_the_same_fault_are_told_once(tmp_path: Path) -> None:
+    """Such as all of a file whose columns have other names."""
+    named = {"question": "a", "chosen": "b", "rejected": "c"}
+    _lines(tmp_path / "pairs.jsonl", named, named, {**GOOD, "rejected": ""}, named)
+    with pytest.raises(UserError) as told:
+        records.read_preferences(tmp_path / "pairs.jsonl")
+    said = str(told.value)
+    assert said.startswith("4 of 4 lines of ") and said.count("--columns prompt=question") == 1
+    assert re.findall(r"line (\d+): ", said) == ["1", "3"]
 
 
 def test_a_stage_may_have_no_held_out_rows_of_a_kind(tmp_path: Path) -> None:
