@@ -132,6 +132,19 @@ def test_a_mapping_has_our_names() -> None:
         load_dataset(["any.jsonl"], columns={"promt": "question"})
 
 
+def test_a_mapping_is_of_a_users_files(tmp_path: Path) -> None:
+    """A data stage's rows have our names, and a file without rows has no columns."""
+    (tmp_path / "made" / "conversations").mkdir(parents=True)
+    for side in ("train", "heldout"):
+        file = tmp_path / "made" / "conversations" / f"{side}.jsonl"
+        file.write_text(json.dumps({"messages": turns("user", "assistant")}) + "\n")
+    with pytest.raises(UserError, match="no row has a column 'question'"):
+        load_dataset([tmp_path / "made"], columns={"prompt": "question"})
+    (tmp_path / "broken.jsonl").write_text("{\n")
+    with pytest.raises(UserError, match="1 of 1 lines"):
+        load_dataset([tmp_path / "broken.jsonl"], columns={"prompt": "question"})
+
+
 def test_two_answers_to_one_question_are_one_group() -> None:
     rows = [
         {"prompt": "Is it?", "completion": "Yes."},

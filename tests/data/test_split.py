@@ -173,6 +173,20 @@ def test_names_of_files_hold_pairs_out(tmp_path: Path) -> None:
     ]
 
 
+def test_no_vote_trains_that_is_held_out_and_bad_lines_of_both_sides_are_told(
+    tmp_path: Path,
+) -> None:
+    """Repeated votes of one side are of different people."""
+    votes = [{"prompt": f"question {n}", "a": "x", "b": "y", "choice": "a"} for n in range(30)]
+    write_json_lines(tmp_path / "train.jsonl", [*votes[:20], votes[1], {"prompt": "no pair"}])
+    write_json_lines(tmp_path / "test.jsonl", [*votes[15:], {"prompt": "no pair"}])
+    train, heldout = split(tmp_path, "preferences", read_preferences)
+    assert not set(asked(train.rows)) & set(asked(heldout.rows))
+    assert (len(set(asked(train.rows))), len(heldout.rows)) == (15, 15)
+    assert [Path(line.file).name for line in train.bad] == ["train.jsonl", "test.jsonl"]
+    assert train.remark.count(" votes") == 2
+
+
 def test_other_files_of_a_folder_are_one_source(tmp_path: Path) -> None:
     write_json_lines(tmp_path / "all.jsonl", map(pair, range(60)))
     whole = split(tmp_path / "all.jsonl", "preferences", read_preferences)
@@ -277,5 +291,10 @@ def test_prompts_of_pairs_may_have_the_layouts_of_conversations(
     assert pair.prompt == (Message("user", "Name it.\n\nA ship."),)
     assert {"chosen": pair.chosen, "rejected": pair.rejected} == answers
     assert found.unread == ()
+    # Whole conversations say what was asked, whatever else a row has.
+    turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Anna"}]
+    whole = {"chosen": turns, "rejected": [turns[0], {"from": "gpt", "value": "ship"}]}
+    write_json_lines(tmp_path / "whole.jsonl", [{"conversations": turns, **whole}])
+    assert asked(read_preferences(tmp_path / "whole.jsonl").rows) == ["Who?"]
     labels = read_unpaired_preferences(tmp_path / "pairs.jsonl").rows
     assert [(one.completion, one.label) for one in labels] == [("Anna", True), ("ship", False)]

@@ -126,17 +126,17 @@ class Columns:
                 )
         self.names = names
         self._rename = _renamed if rename is None else rename
-        self._seen: dict[str, None] = {}
+        self.seen: dict[str, None] = {}
 
     def __call__(self, row: Json) -> Json:
-        self._seen.update(dict.fromkeys(row))
+        self.seen.update(dict.fromkeys(row))
         return self._rename(row, self.names)
 
     def check(self) -> None:
-        """Raises UserError for a mapping to a column that no row had, if there were rows."""
+        """Raises UserError for a mapping to a column that no row had."""
         for ours, theirs in self.names.items():
-            if self._seen and theirs not in self._seen:
-                known = known_names(theirs, self._seen, "there are:")
+            if theirs not in self.seen:
+                known = known_names(theirs, self.seen, "there are:")
                 raise UserError(
                     f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}"
                 )

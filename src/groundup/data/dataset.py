@@ -343,7 +343,8 @@ class Reader:
 
     def _explain(self, path: Path, bad: Sequence[BadLine], columns: Mapping[str, None]) -> None:
         """Raises UserError if every line is bad because its columns are not understood."""
-        self.columns.check()
+        if self.columns.seen:
+            self.columns.check()
         is_csv = suffix_of(path) in CSV_SUFFIXES
         named = f"the columns {', '.join(columns)}" if columns else "no columns"
         if all(line.reason.startswith(UNKNOWN) for line in bad):

@@ -298,13 +298,13 @@ def _preference(row: Json, file: str, line: int) -> Preference:
 
 def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     """The prompt and both answers, which may be whole conversations that contain the prompt."""
-    row = _with_prompt(row)
     sides = [from_cell(row.get(name), name) for name in ("chosen", "rejected")]
     has_prompt = not is_missing(row.get("prompt"))
     if not has_prompt:
         sides = [turns_of_text(side) for side in sides]
     whole = [side for side in sides if isinstance(side, list)]
     if len(whole) < 2 or max(map(len, whole)) < 2:
+        row = _with_prompt(row)
         if row.get("prompt") is None:
             raise BadRow(
                 f"no 'prompt'; it has {shorten(sorted(row))}. Say which column is which with "
@@ -626,7 +626,7 @@ def read_rows(
     if not rows and len(bad) == 1 and suffix_of(path) == ".json":
         _refuse_wrapped(path, row)
     if refuse:
-        if rename is not None and too_many_bad(len(rows), len(bad)):
+        if rename is not None and rename.seen and too_many_bad(len(rows), len(bad)):
             rename.check()  # they may be bad because a column is not there
         refuse_bad(path, len(rows), bad)
     return Records(tuple(rows), tuple(bad))

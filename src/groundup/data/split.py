@@ -247,8 +247,9 @@ def split(
     of files or hub:owner/name.
 
     If the files of a folder are not named as train and validation or test, about every twentieth
-    row is held out, by its hash. Duplicates of `distinct` rows are removed, also between the sides.
-    The remark counts them, and reports a share far from a twentieth.
+    row is held out, by its hash. Duplicates of `distinct` rows are removed, and training rows that
+    are held out. The remark counts them, and reports a share far from a twentieth; bad lines and
+    unread columns of both sides are the training side's.
     """
     if (train := data / kind / "train.jsonl").is_file():
         check_no_run(data)
@@ -269,12 +270,12 @@ def split(
     whole, held = (
         _together([read(path) for path in side]) for side in (files.train, files.heldout)
     )
-    remarks = [files.remark, whole.remark]
-    rows, heldout_rows = whole.rows, held.rows
-    if whole.distinct:
-        out, distinct = _distinct(held.rows), _distinct(rows)
-        heldout_rows = tuple(out.values())
-        rows = tuple(row for key, row in distinct.items() if key not in out)
+    remarks = [files.remark, whole.remark, held.remark]
+    known = set(map(content, held.rows))
+    rows = tuple(row for row in whole.rows if content(row) not in known)
+    heldout_rows = held.rows
+    if whole.distinct and held.distinct:
+        rows, heldout_rows = (tuple(_distinct(side).values()) for side in (rows, held.rows))
     if again := len(whole.rows) + len(held.rows) - len(rows) - len(heldout_rows):
         remarks.append(f"{name}: {counted(again, 'duplicate')} removed")
     if not files.heldout:
@@ -282,10 +283,10 @@ def split(
         rows, heldout_rows = tuple(sides.train), tuple(sides.heldout)
         if sides.remark:
             remarks.append(f"{name}: {sides.remark}")
-    return (
-        replace(whole, rows=rows, remark="\n".join(filter(None, remarks))),
-        replace(held, rows=heldout_rows),
-    )
+    unread = dict.fromkeys((*whole.unread, *held.unread))
+    remark = "\n".join(filter(None, remarks))
+    train_side = Records(rows, whole.bad + held.bad, remark, whole.distinct, tuple(unread))
+    return train_side, replace(held, rows=heldout_rows)
 
 
 def _distinct(rows: Iterable[R]) -> dict[Hashable, R]:

@@ -353,7 +353,8 @@ class CausalLM(nn.Module):
     def add_tokens(self, vocab_size: int) -> None:
         """Give the model embeddings, and output weights, for all tokens below `vocab_size`.
 
-        A new token's are the mean of the others', which changes their probabilities least.
+        A new token's are the mean of the others', so that it is neither likely nor unlikely
+        (Hewitt 2021, Initializing New Word Embeddings for Pretrained Language Models).
         """
 
         def longer(weight: Tensor) -> nn.Parameter:
