@@ -239,6 +239,7 @@ def test_an_unknown_command_suggests_one(
         ("grpo", "--num-iterations 2", "use --epochs-per-iteration: passes over the answers"),
         ("pretrain", "--num-iterations 2", "use --steps: optimizer steps"),
         ("dpo", "--loss-type ipo", "use --loss: sigmoid: DPO; ipo: a target margin"),
+        ("grpo", "--batch-size 2", ""),  # its rows follow from the episodes
         ("eval core", "--max-length 9", ""),
         ("sft", "--warm 0.1", ""),
     ],

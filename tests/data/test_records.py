@@ -439,7 +439,6 @@ def test_a_stage_may_have_no_held_out_rows_of_a_kind(tmp_path: Path) -> None:
 def test_a_stage_without_a_kind_is_no_folder_of_files(tmp_path: Path) -> None:
     (tmp_path / "conversations").mkdir()
     _lines(tmp_path / "conversations" / "train.jsonl", {"prompt": "a", "completion": "b"})
-    (tmp_path / "data.json").write_text("{}")
     with pytest.raises(UserError, match=r"no preferences/train\.jsonl, .* or files of rows"):
         split(tmp_path, "preferences", records.read_preferences)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.config import PAIR_COLUMNS, Columns, TokenizerConfig
+from groundup.data.config import LABELED_COLUMNS, PAIR_COLUMNS, Columns, TokenizerConfig
 from groundup.data.corpus import documents
 from groundup.data.dataset import load_dataset
 from groundup.data.files import write_json_lines
@@ -240,6 +240,16 @@ def test_a_part_of_a_data_set_on_the_hub(cached: Path) -> None:
         documents(Path("hub:owner/pairs/mian"))
 
 
+def test_a_data_stage_on_the_hub_is_one(cached: Path) -> None:
+    (cached / "preferences").mkdir()
+    write_json_lines(cached / "preferences" / "train.jsonl", map(pair, range(3)))
+    write_json_lines(cached / "preferences" / "heldout.jsonl", map(pair, range(3, 5)))
+    sides = split(Path("hub:owner/pairs"), "preferences", read_preferences)
+    assert [len(side.rows) for side in sides] == [3, 2]
+    with pytest.raises(UserError, match=r"hub:owner/pairs' has no conversations/train\.jsonl"):
+        split(Path("hub:owner/pairs"), "conversations", read_preferences)
+
+
 def test_a_run_does_not_continue_on_other_files_of_the_hub(cached: Path, tmp_path: Path) -> None:
     write_json_lines(cached / "train.jsonl", [{"text": f"text {n} of the sea"} for n in range(4)])
     config = TokenizerConfig(out=tmp_path / "out", data=Path("hub:owner/pairs"), vocab_size=320)
@@ -259,6 +269,17 @@ def test_columns_of_pairs_get_our_names(tmp_path: Path) -> None:
     [row] = read_preferences(path, columns).rows
     columns.check()
     assert (asked([row]), row.chosen, row.rejected) == (["Where?"], "a better one", "prompt")
+    # The mapping takes precedence over another layout of the row.
+    theirs = {"q": "Where?", "chosen": "a", "rejected": "b", "instruction": "No.", "prompt": "No."}
+    write_json_lines(tmp_path / "two.jsonl", [theirs])
+    columns = Columns({"prompt": "q"}, PAIR_COLUMNS)
+    assert asked(read_preferences(tmp_path / "two.jsonl", columns).rows) == ["Where?"]
+    labeled = {"q": "Where?", "a": "There.", "label": True, "conversations": [], "messages": []}
+    labeled["messages"] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    write_json_lines(tmp_path / "labels.jsonl", [labeled])
+    columns = Columns({"prompt": "q", "completion": "a"}, LABELED_COLUMNS)
+    [answer] = read_unpaired_preferences(tmp_path / "labels.jsonl", columns).rows
+    assert (answer.prompt[-1].content, answer.completion) == ("Where?", "There.")
     with pytest.raises(UserError, match=r"--columns prompt=quest: no row has .* 'question'"):
         missing = Columns({"prompt": "quest"}, PAIR_COLUMNS)
         read_preferences(path, missing)

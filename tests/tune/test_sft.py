@@ -304,6 +304,45 @@ def test_a_base_model_gets_the_tokens_of_a_chat_template(
     assert load(again)[0].config.vocab_size == model.config.vocab_size
 
 
+def test_minutes_are_planned_with_the_added_tokens(tiny_model: Any, tmp_path: Path) -> None:
+    """Of enough rows that the speed decides how they are laid out."""
+    tokenizer = without_chat_tokens()
+    base = tiny_model(vocab_size=tokenizer.vocab_size, eos_token_ids=(0,))
+    save_model(tmp_path / "base", base, tokenizer, card="")
+    rows = [{"prompt": f"the sea {n}", "completion": f"is blue {n}"} for n in range(3_000)]
+    data = write(tmp_path / "own.jsonl", rows)
+    config = SFTConfig(
+        out=tmp_path / "run", model=tmp_path / "base", data=data, minutes=0.05, threads=1
+    )
+    assert load(run(config))[0].config.vocab_size == tokenizer.vocab_size + 2
+
+
+@pytest.mark.parametrize("known", [["<|im_end|>"], ["<|im_start|>", "<|im_end|>"]])
+def test_known_chat_tokens_are_added_once(known: list[str]) -> None:
+    """Even if they were plain tokens."""
+    content = json.loads(json.dumps(without_chat_tokens().content))
+    size = without_chat_tokens().vocab_size
+    plain = content["added_tokens"][0] | {"special": False}
+    content["added_tokens"] += [
+        plain | {"id": size + n, "content": token} for n, token in enumerate(known)
+    ]
+    found = Tokenizer(content, {}).with_chat_tokens()
+    added = [one for one in found.content["added_tokens"] if one["content"].startswith("<|im")]
+    assert sorted(one["content"] for one in added) == ["<|im_end|>", "<|im_start|>"]
+    assert sorted(one["id"] for one in added) == [size, size + 1]
+    assert all(one["special"] for one in added)
+
+
+def test_a_tokenizer_with_holes_gets_no_tokens() -> None:
+    """The libraries give a new token the id of another."""
+    content = json.loads(json.dumps(without_chat_tokens().content))
+    vocab = content["model"]["vocab"]
+    last = max(vocab, key=vocab.get)
+    vocab[last] += 1
+    with pytest.raises(UserError, match="ids have gaps"):
+        Tokenizer(content, {}).with_chat_tokens()
+
+
 def test_new_tokens_begin_as_the_mean_of_the_others(tiny_model: Any) -> None:
     for tied in (True, False):
         model = tiny_model(vocab_size=40, tie_word_embeddings=tied)

@@ -45,7 +45,7 @@ import torch
 from jaxtyping import Float
 
 from groundup.align.config import BestOfNConfig
-from groundup.align.prompts import Prompt, load_prompts, mixed, without_prompt
+from groundup.align.prompts import Prompt, has_sides, load_prompts, mixed, without_prompt
 from groundup.align.reward import answered_ids
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
@@ -213,7 +213,7 @@ def run(config: BestOfNConfig) -> Path:
             rewards=(config.reward, config.gold),
             columns=config.column_names,
         )
-        if config.prompts.is_file() and heldout != train:
+        if heldout != train and not has_sides(config.prompts):
             say(
                 f"{counted(len(heldout), 'prompt')} of {config.prompts} set aside: every stage "
                 "holds the same ones out, so that what is learned can be measured on them"

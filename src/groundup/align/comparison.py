@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float
 
 from groundup.align.best_of_n import best_of_n, kl_bound
 from groundup.align.config import ComparisonConfig
-from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.prompts import Prompt, has_sides, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rewards.verifiers import says_right_or_wrong
 from groundup.align.rollout import (
@@ -297,7 +297,7 @@ def _setup(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
         rewards=(config.reward, config.judge, config.gold),
         columns=config.column_names,
     )
-    if config.prompts.is_file():  # a user's file is used as a whole
+    if not has_sides(config.prompts):  # a user's prompts are used as a whole
         heldout = list({one.ids: one for one in (*train, *heldout)}.values())
     if not heldout:
         raise UserError(

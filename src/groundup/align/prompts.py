@@ -22,6 +22,7 @@ from groundup.data.split import (
     data_files,
     evenly_spaced,
     held_out_groups,
+    is_data_stage,
     on_disk,
 )
 from groundup.errors import UserError, shorten
@@ -90,7 +91,11 @@ def load_prompts(
             "--max-new-tokens leaves no room for a prompt in the model's context; give fewer"
         )
     template_of(tokenizer)  # without a template, all would seem too long or refused
-    sides = _from_stage(path) if _is_stage(path) else _from_files(path, columns)
+    if is_data_stage(folder := on_disk(path)):
+        Columns(columns).check()  # its rows have our names
+        sides = _from_stage(folder)
+    else:
+        sides = _from_files(path, columns)
     known = sorted({one.source for side in sides for one in side})
     if sources:
         taken = {name for name in known if any(fnmatch(name, one) for one in sources)}
@@ -195,10 +200,10 @@ class _Row(NamedTuple):
         return Asked(messages, self.rest, self.source, self.group)
 
 
-def _is_stage(folder: Path) -> bool:
-    """Whether a data stage wrote this folder, and not somebody else."""
-    there = any((folder / kind / "train.jsonl").is_file() for kind in _KINDS)
-    return there or (folder / "data.json").is_file()
+def has_sides(path: Path) -> bool:
+    """Whether these prompts come with a held-out side: a data stage's, or files named so."""
+    folder = on_disk(path)
+    return is_data_stage(folder) or bool(data_files(folder, str(path)).heldout)
 
 
 def _from_stage(folder: Path) -> list[list[_Row]]:

@@ -146,8 +146,9 @@ def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
 
 def ptx_parents(config: PtxConfig, data: Path) -> dict[str, Path]:
     """The `ptx_sources` on disk, without `data`, by their names in a run's lineage."""
-    found = [on_disk(at) for at in ptx_sources(config, data) if at != data]
-    there = [at for at in found if at.exists()]
+    sources = [at for at in ptx_sources(config, data) if at != data]
+    there = [at for at in sources if at.exists()]
+    there += [at for at in map(on_disk, sources) if at.exists() and at not in sources]
     return {f"ptx {i + 1}" if i else "ptx": at for i, at in enumerate(there)}
 
 

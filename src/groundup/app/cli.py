@@ -525,7 +525,9 @@ def _option_of_another_trainer(error: UnknownOptionError) -> str | None:
     from groundup.app.settings import renamed_here
 
     given = (error.token.keyword or error.token.value).partition("=")[0]
-    known = {one.name.lstrip("-").replace("-", "_"): one for one in error.argument_collection}
+    known = {
+        one.name.lstrip("-").replace("-", "_"): one for one in error.argument_collection if one.show
+    }
     ours = renamed_here(given.lstrip("-").replace("-", "_"), known)
     if ours is None:
         return None

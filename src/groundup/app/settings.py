@@ -154,6 +154,11 @@ def _types(annotation: Any) -> Iterator[Any]:
         yield from _types(part)
 
 
+def _unused(config: type[BaseModel]) -> frozenset[str]:
+    """The settings that a stage inherits and refuses."""
+    return frozenset(getattr(config, "unused", ()))
+
+
 def _fault(
     config: type[BaseModel], fault: Mapping[str, Any], spell: Callable[[str], str], prefix: str
 ) -> str:
@@ -163,7 +168,9 @@ def _fault(
     if kind == "missing":
         return f"{spell(name)} is missing; give {config.model_fields[name].description}"
     if kind == "extra_forbidden":
-        known = tuple(field for field in config.model_fields if field != "out")
+        known = tuple(
+            field for field in config.model_fields if field not in {"out", *_unused(config)}
+        )
         if (ours := renamed_here(name, known)) is not None:
             what = config.model_fields[ours].description
             return f"{spell(name)} is not a setting of this stage; use {ours}: {what}"

@@ -100,9 +100,12 @@ class ColumnsConfig(StageConfig):
         return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}
 
 
-# The columns of pairs, labels and votes; those of prompts may have any name, for verifiers.
-PAIR_COLUMNS = ("prompt", "chosen", "rejected", "system", "group", "instruction", "input")
-LABELED_COLUMNS = (*PAIR_COLUMNS, "messages", "conversations", "completion", "output", "label")
+_ASKED = ("instruction", "input", "conversations")
+# The columns of pairs and labels; those of prompts may have any name, for verifiers.
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "system", "group", *_ASKED)
+LABELED_COLUMNS = (*PAIR_COLUMNS, "messages", "completion", "output", "label")
+# Where a row's prompt may be.
+_PROMPTS = {"prompt", "messages", "conversations", "instruction"}
 
 
 class Columns:
@@ -145,6 +148,8 @@ class Columns:
 def _renamed(row: Json, names: Mapping[str, str]) -> Json:
     mapped = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
     gone = set(names.values()) if mapped else set()
+    if not _PROMPTS.isdisjoint(mapped):  # the mapping takes precedence over the row's other layout
+        gone |= _PROMPTS
     return {name: value for name, value in row.items() if name not in gone} | mapped
 
 

@@ -21,7 +21,9 @@ def pull_dataset(name: str) -> Path:
     owner, *rest = name.split("/", 2)
     repository, inside = "/".join([owner, *rest[:1]]), "".join(rest[1:]).strip("/")
     everything = [f"*{suffix}" for suffix in SUFFIXES]
-    within = [inside, *(f"{inside}/{pattern}" for pattern in everything)]
+    within = [f"{inside}/{pattern}" for pattern in everything]
+    if Path(inside).suffix.lower() in SUFFIXES:
+        within.append(inside)
     folder = snapshot(repository, "dataset", within if inside else everything)
     if not (folder / inside).exists():
         raise UserError(

@@ -50,6 +50,8 @@ _ABOUT = re.compile(
 _TRAIN = {"train", "training"}
 _VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
 _LATIN_WORD = regex.compile(r"[\p{Latin}\p{M}]+")
+# The folders of a data stage with rows to learn from.
+_PARTS = ("conversations", "preferences", "documents")
 # The number of file names to print; further ones are counted.
 _NAMED = 3
 
@@ -251,6 +253,7 @@ def split(
     are held out. The remark counts them, and reports a share far from a twentieth; bad lines and
     unread columns of both sides are the training side's.
     """
+    name, data = str(data), on_disk(data)
     if (train := data / kind / "train.jsonl").is_file():
         check_no_run(data)
         heldout = data / kind / "heldout.jsonl"
@@ -258,10 +261,9 @@ def split(
         is_empty = heldout.is_file() and not heldout.stat().st_size
         nothing: Records[R] = Records((), ())
         return read(train), nothing if is_empty else read(heldout)
-    name, data = str(data), on_disk(data)
     if data.is_dir():
         check_no_run(data)
-        if any(data.glob("*/train.jsonl")) and (data / "data.json").is_file():
+        if is_data_stage(data):
             raise UserError(
                 f"{name!r} has no {kind}/train.jsonl, which this stage reads; give a folder of "
                 "groundup data that has it, or files of rows"
@@ -287,6 +289,11 @@ def split(
     remark = "\n".join(filter(None, remarks))
     train_side = Records(rows, whole.bad + held.bad, remark, whole.distinct, tuple(unread))
     return train_side, replace(held, rows=heldout_rows)
+
+
+def is_data_stage(folder: Path) -> bool:
+    """Whether a folder has the parts of a data stage, and not somebody else's files."""
+    return any((folder / part / "train.jsonl").is_file() for part in _PARTS)
 
 
 def _distinct(rows: Iterable[R]) -> dict[Hashable, R]:

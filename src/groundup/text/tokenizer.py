@@ -146,17 +146,27 @@ class Tokenizer:
         form = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         new = [AddedToken(token, special=True, normalized=False) for token in (IM_START, IM_END)]
         fast.add_special_tokens(new)
-        added = [
-            {"id": fast.token_to_id(token), "content": token, **form, "special": True}
-            for token in (IM_START, IM_END)
-        ]
-        known = self._content.get("added_tokens") or []
-        content = self._content | {"added_tokens": [*known, *added]}
+        ids = {token: fast.get_vocab()[token] for token in (IM_START, IM_END)}
+        added = [{"id": id, "content": text, **form, "special": True} for text, id in ids.items()]
+        own = self._content.get("added_tokens") or []
+        kept = [one for one in own if one["content"] not in ids]
+        together = sorted([*kept, *added], key=lambda one: one["id"])
+        content = self._content | {"added_tokens": together}
         config = self._config | {"chat_template": CHATML, "eos_token": IM_END}
         if isinstance(decoder := config.get("added_tokens_decoder"), dict):
             more = {str(one["id"]): {k: v for k, v in one.items() if k != "id"} for one in added}
             config["added_tokens_decoder"] = decoder | more
-        return Tokenizer(content, config, self.stop_ids)
+        made = Tokenizer(content, config, self.stop_ids)
+        # With holes among the ids, the library gives a token an id that another has.
+        if any(
+            self._tokens.get(id, token) != token or made._tokens.get(id) != token
+            for token, id in ids.items()
+        ):
+            raise UserError(
+                "this tokenizer's ids have gaps, so no chat tokens can be added to it; use a model "
+                "with a chat template"
+            )
+        return made
 
     def with_template(self, template: str) -> Tokenizer:
         """This tokenizer with this chat template instead of its own, or of its default one."""

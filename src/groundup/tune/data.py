@@ -405,8 +405,10 @@ def _tokens(items: Sequence[Example], context: int) -> int:
 def locations(config: SFTConfig) -> dict[str, Path]:
     """The sources that are on disk, by the names under which a run records them."""
     named = {"data": config.data, "replay": general_text(config) if config.replay != 0 else ()}
-    return {
-        f"{name} {i + 1}" if i else name: at
-        for name, sources in named.items()
-        for i, at in enumerate(at for at in map(on_disk, sources) if at.exists())
-    }
+    found: dict[str, Path] = {}
+    for name, sources in named.items():
+        # Those of the hub come last: runs of earlier versions did not record them.
+        there = [at for at in sources if at.exists()]
+        there += [at for at in map(on_disk, sources) if at.exists() and at not in sources]
+        found |= {f"{name} {i + 1}" if i else name: at for i, at in enumerate(there)}
+    return found

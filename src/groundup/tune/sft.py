@@ -37,6 +37,7 @@ from groundup.train.plan import TRAINING_SHARE, Trained, TrainPlan, uses_muon
 from groundup.train.stage import Job, run_stage
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import (
+    Found,
     TuningData,
     decided,
     general_text,
@@ -68,9 +69,11 @@ def run(config: SFTConfig) -> Path:
 def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model = prepared.model
-    data, layout, reasons = _data(config, run, prepared)
-    if data.tokenizer.largest_written_id >= model.config.vocab_size:
-        prepared = with_more_tokens(config, prepared, data.tokenizer, RATES)
+    use_threads(config)
+    found = read_rows(config, prepared.tokenizer, prepared.context)
+    if found.tokenizer.largest_written_id >= model.config.vocab_size:
+        prepared = with_more_tokens(config, prepared, found.tokenizer, RATES)
+    data, layout, reasons = _data(config, run, prepared, found)
     if data.chats:
         ends = dict.fromkeys((*model.config.eos_token_ids, *data.tokenizer.stop_ids))
         model.config = replace(model.config, eos_token_ids=tuple(ends))
@@ -124,11 +127,9 @@ def _with_rates_for(config: SFTConfig, trained: Trained, tokens: int) -> Trained
 
 
 def _data(
-    config: SFTConfig, run: Run, prepared: PreparedModel
+    config: SFTConfig, run: Run, prepared: PreparedModel, found: Found
 ) -> tuple[TuningData, Layout, dict[str, str]]:
     """The data, their layout (the plan's, if there is one) and the reasons for it."""
-    use_threads(config)
-    found = read_rows(config, prepared.tokenizer, prepared.context)
     plan = run.resolved(TrainPlan.from_json)
     if plan is not None and (known := plan.layout) is not None:
         layout = Layout(

@@ -70,7 +70,9 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     if table.name in trained:
         seconds = planned[table.name] - STAGE_SECONDS
         flexible = [
-            name for name in rest if name in trained or _follows_prompts(name, plan, recipe)
+            name
+            for name in rest
+            if name in trained or _follows_prompts(name, plan, recipe, rest, trained)
         ]
         training = sum(planned[name] - STAGE_SECONDS for name in flexible)
         pace = _since_planned(recipe, out, table, plan, seconds, before)
@@ -106,12 +108,17 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     return replace(table, settings={**new, **own})
 
 
-def _follows_prompts(name: str, plan: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Whether a table takes longer the more prompts are compared, whose number is planned."""
+def _follows_prompts(
+    name: str, plan: Mapping[str, Any], recipe: Recipe, rest: list[str], trained: list[str]
+) -> bool:
+    """Whether a table takes longer the more prompts are compared, whose number will be replanned:
+    if it was planned, and all training by steps is over by then."""
     table = next(one for one in recipe.tables if one.name == name)
     compared = pairs_table(table, recipe) or table
+    if compared.stage.name != "best-of-n" or compared.name not in rest:
+        return False
     is_planned = "questions" in plan["settings"].get(compared.name, {})
-    return is_planned and compared.stage.name == "best-of-n"
+    return is_planned and not set(trained) & set(rest[rest.index(compared.name) :])
 
 
 def _more_seconds(
