@@ -100,9 +100,10 @@ class ColumnsConfig(StageConfig):
         return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}
 
 
-_ASKED = ("instruction", "input", "conversations")
+# Where the prompt of a pair is in LLaMA-Factory's two layouts, Alpaca's and ShareGPT's.
+PROMPTS_OF_PAIRS = ("instruction", "input", "conversations")
 # The columns of pairs and labels; those of prompts may have any name, for verifiers.
-PAIR_COLUMNS = ("prompt", "chosen", "rejected", "system", "group", *_ASKED)
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "system", "group", *PROMPTS_OF_PAIRS)
 LABELED_COLUMNS = (*PAIR_COLUMNS, "messages", "completion", "output", "label")
 # Where a row's prompt may be.
 _PROMPTS = {"prompt", "messages", "conversations", "instruction"}

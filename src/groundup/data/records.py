@@ -38,6 +38,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from groundup.data.config import PROMPTS_OF_PAIRS, Columns
 from groundup.data.fields import (
     answer,
     check_order,
@@ -74,7 +75,6 @@ from groundup.text.rows import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from groundup.data.config import Columns
     from groundup.data.votes import Vote
 
 T = TypeVar("T")
@@ -221,7 +221,7 @@ def unread_columns_of_answers(row: Json) -> set[str]:
     if row.get("chosen") is None:
         return unread_columns(row)
     sides = ("prompt", "chosen", "rejected")
-    asked = () if not is_missing(row.get("prompt")) else _PROMPTS_OF_PAIRS
+    asked = () if not is_missing(row.get("prompt")) else PROMPTS_OF_PAIRS
     return _unread(row, {*_NAMES, *sides, *asked, "system"}, (*sides, *asked))
 
 
@@ -329,10 +329,6 @@ def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
     if not is_begun and before[-1].content.strip() != asked[-1].content.strip():
         raise BadRow("'prompt' differs from the prompt inside 'chosen' and 'rejected'")
     return asked, chosen[-1].content, rejected[-1].content
-
-
-# Where the prompt of a pair is in LLaMA-Factory's two layouts, Alpaca's and ShareGPT's.
-_PROMPTS_OF_PAIRS = ("instruction", "input", "conversations")
 
 
 def _with_prompt(row: Json) -> Json:
