@@ -198,6 +198,9 @@ def test_other_files_of_a_folder_are_one_source(tmp_path: Path) -> None:
     assert [len(side.rows) for side in sides] == [59, 1]
 
 
+COMMIT = "1a" * 20
+
+
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files of hub:owner/pairs in a cache of the hub."""
@@ -207,9 +210,9 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     folder = tmp_path / "datasets--owner--pairs"
     (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("1a")
-    (folder / "snapshots" / "1a" / "main").mkdir(parents=True)
-    return folder / "snapshots" / "1a"
+    (folder / "refs" / "main").write_text(COMMIT)
+    (folder / "snapshots" / COMMIT / "main").mkdir(parents=True)
+    return folder / "snapshots" / COMMIT
 
 
 def test_pairs_of_the_hub_are_read_from_its_cache(cached: Path, tmp_path: Path) -> None:
@@ -319,3 +322,23 @@ def test_prompts_of_pairs_may_have_the_layouts_of_conversations(
     assert asked(read_preferences(tmp_path / "whole.jsonl").rows) == ["Who?"]
     labels = read_unpaired_preferences(tmp_path / "pairs.jsonl").rows
     assert [(one.completion, one.label) for one in labels] == [("Anna", True), ("ship", False)]
+
+
+def test_a_run_continues_on_an_earlier_revision_of_the_hub(cached: Path, tmp_path: Path) -> None:
+    write_json_lines(cached / "train.jsonl", [{"text": f"text {n} of the sea"} for n in range(4)])
+    config = TokenizerConfig(out=tmp_path / "out", data=Path("hub:owner/pairs"), vocab_size=320)
+    done = train(config)
+    newest = cached.parent / "2b"
+    newest.mkdir()
+    write_json_lines(newest / "train.jsonl", [{"text": f"text {n} of the moon"} for n in range(4)])
+    (cached.parents[1] / "refs" / "main").write_text("2b")
+    (cached.parents[1] / "refs" / "v1").write_text(COMMIT)
+    assert on_disk("hub:owner/pairs") == newest
+    assert on_disk("hub:owner/pairs@v1") == on_disk(f"hub:owner/pairs@{COMMIT}") == cached
+    with pytest.raises(UserError, match=f"another --out, or give hub:owner/pairs@{COMMIT}$"):
+        train(config)
+    assert train(config.model_copy(update={"data": Path(f"hub:owner/pairs@{COMMIT}")})) == done
+    with pytest.raises(UserError, match="hub:owner/pairs@ is not a name on the hub"):
+        on_disk("hub:owner/pairs@")
+    with pytest.raises(UserError, match="hub:owner/pairs@3c cannot be downloaded"):
+        on_disk("hub:owner/pairs@3c")

@@ -13,7 +13,7 @@ from groundup.errors import UserError
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
-from groundup.formats.locate import locate, short_name
+from groundup.formats.locate import locate, name_of, short_name
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from preloaded import Process
@@ -42,6 +42,18 @@ def test_a_hub_repository_loads_by_its_name(hub: Path) -> None:
     code = "import groundup; m, t = groundup.load('hub:owner/tiny'); print(m.config.vocab_size)"
     code, said = offline(hub, "-c", code)
     assert (code, said) == (0, "320\n"), said
+
+
+def test_a_revision_of_a_hub_repository_loads_by_its_name(hub: Path) -> None:
+    repository = hub / "models--owner--tiny"
+    old, new = repository / "snapshots" / REVISION, repository / "snapshots" / ("1a" * 20)
+    new.mkdir()
+    (repository / "refs" / "main").write_text(new.name)
+    (repository / "refs" / "v1").write_text(REVISION)
+    code = "import groundup; m, t = groundup.load('hub:owner/tiny@v1'); print(m.config.vocab_size)"
+    assert offline(hub, "-c", code) == (0, "320\n")
+    # What a run records of a path in the cache leads back to it.
+    assert (name_of(new), name_of(old)) == ("hub:owner/tiny", f"hub:owner/tiny@{REVISION}")
 
 
 @pytest.mark.parametrize(

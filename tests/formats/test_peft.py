@@ -283,6 +283,10 @@ def test_saved_files_of_an_adapter(base: Path, tmp_path: Path) -> None:
     save_adapter(tmp_path / "b", model, base="hub:owner/name")
     assert read_origin(tmp_path / "b") == Origin("hub:owner/name", None, None)
     assert read_adapter_config(tmp_path / "b").base == "owner/name"
+    save_adapter(tmp_path / "c", model, base="hub:owner/name@v1")
+    assert read_origin(tmp_path / "c") == Origin("hub:owner/name@v1", None, None)
+    described = json.loads((tmp_path / "c" / ADAPTER_CONFIG).read_text())
+    assert (described["base_model_name_or_path"], described["revision"]) == ("owner/name", "v1")
 
 
 @settings(max_examples=12, deadline=None)

@@ -1,4 +1,7 @@
-"""Repositories of Hugging Face's hub: downloaded to its own cache, without code and pickles."""
+"""Repositories of Hugging Face's hub: downloaded to its own cache, without code and pickles.
+
+`owner/name` is the newest version, `owner/name@revision` that of a branch, a tag or a commit.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from groundup.runs.files import DISK_ERRORS
 
 def pull_dataset(name: str) -> Path:
     """The local folder of the data set `owner/name`, or of what lies at `owner/name/path` in it.
+
+    `name` may be followed by a revision: `owner/name@revision/path`.
 
     Raises UserError like `snapshot`, and for a path without data.
     """
@@ -36,10 +41,15 @@ def pull_dataset(name: str) -> Path:
 def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]) -> Path:
     """The folder with the files of `owner/name` that match one of the patterns `wanted`.
 
-    Raises UserError if the extra `hub` is not installed, the name is unknown or the network fails.
+    `name` may end in `@revision`.
+
+    Raises UserError if the extra `hub` is not installed, the name or the revision is unknown, or
+    the network fails.
     """
-    if "/" not in name:
-        raise UserError(f"hub:{name} is not a name on the hub; write hub:owner/name")
+    repository, at, revision = name.partition("@")
+    unnamed = f"hub:{name} is not a name on the hub; write hub:owner/name, or hub:owner/name@tag"
+    if "/" not in repository or (at and not revision):
+        raise UserError(unnamed)
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -50,9 +60,16 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
     except ImportError:
         raise UserError(f"hub:{name} needs the hub's client; run {installing('hub')}") from None
     try:
-        return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(wanted)))
+        return Path(
+            snapshot_download(
+                repository,
+                repo_type=kind,
+                revision=revision or None,
+                allow_patterns=list(wanted),
+            )
+        )
     except HFValidationError:
-        raise UserError(f"hub:{name} is not a name on the hub; write hub:owner/name") from None
+        raise UserError(unnamed) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise  # not a network error

@@ -20,6 +20,7 @@ from groundup.data.packs.manifest import HUB, PACK
 from groundup.errors import UserError
 from groundup.evals.core_sets import CORE_SETS
 from groundup.report.history import History, lineage
+from groundup.runs.cache import hub_source
 from groundup.runs.files import is_count, read_json_object
 
 # The kinds of rows in a data folder; a training stage that does not declare its kind may read all.
@@ -95,13 +96,24 @@ def prompt_only_sources(history: History, name: str) -> tuple[str, ...] | None:
 
 
 def sets_of(history: History) -> list[str]:
-    """The `pack:` and `hub:` sets that a run trained on, which leave no data folder."""
+    """The `pack:` and `hub:` sets that a run trained on and that are not among `sources_of`."""
     config = history.run["config"]
     names = ["data", "prompts", *(["replay_data"] if _replayed(history) else [])]
     names += ["ptx_data"] if config.get("ptx") else []
     given = [config.get(name) for name in names]
     named = [one for some in given for one in (some if isinstance(some, list) else [some])]
-    return [one for one in named if isinstance(one, str) and one.startswith((PACK, HUB))]
+    paths = [hub_source("datasets", path) for _, path in sources_of(history)]
+    read = {_repository(path) for path in paths if path}
+    return [
+        one
+        for one in named
+        if isinstance(one, str) and one.startswith((PACK, HUB)) and _repository(one) not in read
+    ]
+
+
+def _repository(source: str) -> str:
+    """hub:owner/name of hub:owner/name@revision/path."""
+    return "/".join(source.split("/")[:2]).partition("@")[0]
 
 
 def called(history: History) -> str:
@@ -141,7 +153,8 @@ def _of_source(history: History, name: str, path: Path) -> Iterator[Contaminatio
         patterns = ("*",)
     rows = _training_rows(path, tuple(dict.fromkeys(kinds)))
     if rows is None:
-        yield _unknown(history, f"{path}, which says nothing of its sources")
+        named = hub_source("datasets", path) or path
+        yield _unknown(history, f"{named}, which says nothing of its sources")
         return
     # As documents, BoolQ's passages are Wikipedia articles, none of them of a test question.
     found = {

@@ -47,19 +47,13 @@ def is_adapter(folder: Path) -> bool:
 
 
 def name_of(path: Path) -> str:
-    """The source to record for a path: the name it was downloaded by, or the path itself.
-
-    The hub's client stores owner/name in models--owner--name/snapshots/REVISION.
-    """
-    from groundup.runs.cache import cache_folder
+    """The source to record for a path: the name it was downloaded by, or the path itself."""
+    from groundup.runs.cache import cache_folder, hub_source
 
     for one in MODELS:
         if path == cache_folder() / "packs" / one.filename:
             return f"{PACK}{one.name}"
-    kind, *owner_and_name = path.parent.parent.name.split("--")
-    if kind == "models" and path.parent.name == "snapshots" and len(owner_and_name) == 2:
-        return f"{HUB}{'/'.join(owner_and_name)}"
-    return str(path)
+    return hub_source("models", path) or str(path)
 
 
 def short_name(source: Path | str, path: Path) -> str:

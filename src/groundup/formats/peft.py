@@ -358,13 +358,13 @@ def save_adapter(
         f"{_PREFIX}{key}": tensor.detach().float().cpu().contiguous()
         for key, tensor in tensors.items()
     }
-    place, known_as = _where(folder, base)
+    place, peft_settings = _where(folder, base)
     origin = {"base": place, "base_sha256": base_sha256}
     if quantization:
         words = {_DOUBLE_QUANT if n == "double_quant" else n: v for n, v in quantization.items()}
         origin[_QUANTIZATION] = json.dumps(words)
     metadata = {"format": "pt"} | {key: value for key, value in origin.items() if value}
-    described = config.to_json() | {"base_model_name_or_path": known_as}
+    described = {**config.to_json(), **peft_settings}
     # The config, which marks a complete folder, is removed first and written last.
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
     write_bytes(folder / WEIGHTS, _encoded(stored, metadata))
@@ -416,14 +416,16 @@ def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
     return most, pattern
 
 
-def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | None]:
-    """The base as a path relative to the folder, and as PEFT's `base_model_name_or_path`."""
+def _where(folder: Path, base: Path | str | None) -> tuple[str | None, Mapping[str, str | None]]:
+    """The base as a path relative to the folder, and as settings of PEFT's."""
+    name = "base_model_name_or_path"
     if base is None:
-        return None, None
+        return None, {name: None}
     if is_named(base):
-        return str(base), str(base).removeprefix(HUB)
+        known_as, _, revision = str(base).removeprefix(HUB).partition("@")
+        return str(base), {name: known_as} | ({"revision": revision} if revision else {})
     path = Path(base).resolve()
-    return os.path.relpath(path, folder.resolve()), str(path)
+    return os.path.relpath(path, folder.resolve()), {name: str(path)}
 
 
 def _as_typed(base: str | None, folder: Path) -> str:

@@ -1,9 +1,11 @@
-"""The cache folder for downloads and compiled code that later commands reuse."""
+"""The cache folder for downloads and compiled code that later commands reuse, and the hub's."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
@@ -33,3 +35,19 @@ def cache_folder() -> Path:
             "path; set GROUNDUP_CACHE to a writable folder"
         )
     return found
+
+
+def hub_source(kind: Literal["models", "datasets"], path: Path) -> str | None:
+    """Return the source hub:owner/name of a path in the hub's cache; None for any other path.
+
+    Its client stores a commit in datasets--owner--name/snapshots/COMMIT. One that is not the newest
+    of the cache has a name of its own: hub:owner/name@COMMIT.
+    """
+    for commit, above in itertools.pairwise((path, *path.parents)):
+        repository = above.parent
+        its_kind, *owner_and_name = repository.name.split("--")
+        if above.name == "snapshots" and its_kind == kind and len(owner_and_name) == 2:
+            named, newest = f"hub:{'/'.join(owner_and_name)}", repository / "refs" / "main"
+            same = newest.is_file() and newest.read_text(errors="replace").strip() == commit.name
+            return named if same else f"{named}@{commit.name}"
+    return None

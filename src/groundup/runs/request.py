@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -173,9 +174,13 @@ def require_same(
         if begun is None:
             continue
         if begun.get("sha256") != parent["sha256"]:
+            from groundup.runs.cache import hub_source  # late: only this sentence needs it
+
+            there = hub_source("datasets", Path(begun["path"]))
             raise UserError(
                 f"{folder} was begun from another {name} than {parent['path']} is now; "
-                "choose another --out, or restore what it was begun from"
+                "choose another --out, or "
+                + (f"give {there}" if there else "restore what it was begun from")
             )
         for part in ("chat_template", "base"):
             if begun.get(part, parent.get(part)) != parent.get(part):
@@ -197,11 +202,15 @@ def _by_todays_hash(
     return found
 
 
+_REVISION = re.compile(r"^(hub:[^/@]+/[^/@]+)@[^/]+")
+
+
 def _named(value: Any, names: Mapping[str, Any]) -> Any:
     """Replace parents' paths in a setting by `names`: paths may be spelled in several ways."""
     if isinstance(value, list):
         return [_named(one, names) for one in value]
-    return names.get(value, value) if isinstance(value, str) else value
+    # Whether another revision of the hub has the same files is told by their hash.
+    return names.get(value, _REVISION.sub(r"\1", value)) if isinstance(value, str) else value
 
 
 def _hashes(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -285,6 +285,17 @@ def test_every_run_without_a_readable_source_is_reported(tmp_path: Path, data: P
         tmp_path / "replayed", "conversations", None, base, plan={"layout": {"replay": 0.1}}, **sets
     )
     assert "pack:wiki" in compared(trained_on(replayed), {}).unknown[2]
+    # A set of the hub that the run records as a folder of its cache is told once, by its name.
+    cache = tmp_path / "datasets--owner--talks" / "snapshots" / "1a"
+    cache.mkdir(parents=True)
+    cached = write(tmp_path / "cached", "conversations", cache, base, **sets)
+    told = compared(trained_on(cached), {"set": [[ITEM]]}).unknown
+    assert len(told) == 2 and "pack:piqa" in told[0] and "(hub:owner/talks@1a)" in told[1]
+    told = [one.message for one in contamination(cached)]
+    assert [("hub:owner/talks@1a" in one, "pack:piqa" in one) for one in told[1:]] == [
+        (True, False),
+        (False, True),
+    ]
     bare = write(tmp_path / "bare", None, None, stage="own")
     assert "does not name" in compared(trained_on(bare), {}).unknown[0]
     bad = tmp_path / "bad.jsonl"

@@ -45,6 +45,7 @@ from groundup.data.split import OWN_HELDOUT, split
 from groundup.errors import UserError
 from groundup.evals.contamination import called, kinds_of, prompt_only_sources, sets_of, sources_of
 from groundup.report.history import History, lineage
+from groundup.runs.cache import hub_source
 from groundup.runs.console import say
 from groundup.runs.content import content_hash
 from groundup.text.cleaning import shingles, words
@@ -103,7 +104,8 @@ def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> 
     found = overlaps(counted, items) if trained.sources else []
     read = [one for one in trained.sources if one not in counted.unread]
     unread = [
-        f"{one.run} was trained on {one.kind} that cannot be read any more ({one.path.name})"
+        f"{one.run} was trained on {one.kind} that cannot be read any more "
+        f"({hub_source('datasets', one.path) or one.path.name})"
         for one in counted.unread
     ]
     folders = list(dict.fromkeys(str(one.path) for one in read))
@@ -220,7 +222,8 @@ def trained_on(model: Path) -> Trained:
                 known.setdefault((one.path.resolve(), one.kind, one.asked), one)
             if not found:
                 why = "was not compared" if path.exists() else "is gone"
-                unknown.append(f"{run} was trained on {path.name}, which {why}")
+                source = hub_source("datasets", path) or path.name
+                unknown.append(f"{run} was trained on {source}, which {why}")
         unknown += [f"{run} was trained on {one}, which was not compared" for one in sets]
         if not named and not sets:
             unknown.append(f"{run} does not name what it was trained on")
