@@ -243,7 +243,7 @@ def test_a_seed_is_needed_to_continue_with_it(
         if seed == ["--seed", "-1"]:
             assert "--seed=-1 must be" in said
         elif code:
-            assert "[tokenizer] seed was 1" in said
+            assert "[tokenizer] seed was 1, as with --seed 1);" in said
     assert read_run(folder / "out" / "tokenizer")["config"]["seed"] == 1
 
 

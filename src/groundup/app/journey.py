@@ -162,7 +162,9 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> st
         for key in sorted(was.keys() | now.keys()):
             if was.get(key) != now.get(key):
                 said = repr(was[key]) if key in was else "not set"
-                return f"[{title}] {key} was {said}"
+                by_option = f"as with --seed {said}" if key in was else "as without --seed"
+                how = f", {by_option}" if key == "seed" else ""
+                return f"[{title}] {key} was {said}{how}"
     return ""
 
 
