@@ -26,7 +26,14 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, find_compiler, refuse_inexact, require_memory, resolve
 from groundup.train.loss import next_token_loss
 from groundup.train.machine import machine_facts
-from groundup.train.plan import Trained, expected_minutes, require_resources, resolve_plan
+from groundup.train.optim import Schedule
+from groundup.train.plan import (
+    Trained,
+    TrainPlan,
+    expected_minutes,
+    require_resources,
+    resolve_plan,
+)
 from groundup.train.stage import Job, make_plan
 
 # FLOP/s that distinguish units (a billion of them is 1, a thousandth of a second is 1,000) even on
@@ -349,6 +356,21 @@ def test_free_memory_of_mps_is_that_of_the_machine(
         assert device.free_memory("mps") == free * 10**9
 
 
+def planned(settings: TrainingConfig, flops: float = 1e6, *, replays: bool = True) -> TrainPlan:
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
+    return resolve_plan(
+        settings,
+        PLANNED,
+        Trained(shape, shape.parameters, flops / 16, (0.01, 0.01), ""),
+        context=8,
+        rows_per_epoch=2,
+        tokens_per_step=16,
+        tokens_per_second=None,
+        replays=replays,
+        reasons={},
+    )
+
+
 @pytest.mark.parametrize(
     ("flops", "replays", "steps"),
     [
@@ -358,21 +380,21 @@ def test_free_memory_of_mps_is_that_of_the_machine(
     ],
 )
 def test_a_run_is_saved_about_once_a_minute(flops: float, replays: bool, steps: int) -> None:
-    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
-    trained = Trained(shape, shape.parameters, flops / 16, (0.01, 0.01), "")
-    plan = resolve_plan(
-        config(steps=10_000, rows=2),
-        PLANNED,
-        trained,
-        context=8,
-        rows_per_epoch=2,
-        tokens_per_step=16,
-        tokens_per_second=None,
-        replays=replays,
-        reasons={},
-    )
+    plan = planned(config(steps=10_000, rows=2), flops, replays=replays)
     peak = device.matmul_peak("cpu", torch.float32)
     assert plan.save_every == max(1, min(steps, round(60 * 0.5 * peak / flops)))
+
+
+def test_a_plan_has_the_schedule_and_the_betas_of_the_settings() -> None:
+    plan = planned(config(steps=100))
+    assert plan.schedule == Schedule(100, 2, 50) and plan.rates.betas == (0.9, 0.95)
+    others = config(steps=100, decay=0.98, decay_shape="cosine", decay_to=0.1, adam_beta2=0.99)
+    plan = TrainPlan.from_json(planned(others).to_json())
+    assert plan.schedule == Schedule(100, 2, 98, "cosine", 0.1)
+    assert plan.rates.betas == (0.9, 0.99)
+    # A plan of an earlier version has neither.
+    old = {key: value for key, value in plan.to_json().items() if not key.startswith("decay_")}
+    assert TrainPlan.from_json(old | {"decay_steps": 98}).schedule == Schedule(100, 2, 98)
 
 
 class Nothing(DataStream):

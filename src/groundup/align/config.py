@@ -222,7 +222,7 @@ class RewardConfig(TuningConfig, ColumnsConfig):
     )
     optimizer: Literal["muon", "adamw"] = Field("adamw", description=OPTIMIZER)
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
-    decay: Share = Field(0.9, description="share of the steps spent decaying to zero")
+    decay: Share = Field(0.9, description="share of the steps spent decaying")
     margin: LossWeight = Field(
         0.0, description="by how much a preferred answer's reward must exceed the other's"
     )

@@ -21,6 +21,7 @@ from groundup.train.ranges import (
     Rows,
     Seed,
     Share,
+    ShareBelowOne,
     Steps,
     Threads,
     WeightDecay,
@@ -96,6 +97,9 @@ class Traits:
 UNTRAINED = Traits("documents", False, "")
 
 
+DecayShape = Literal["linear", "cosine"]
+
+
 class TrainingConfig(StageConfig):
     """The settings of every training stage. 'auto' is resolved once and written to plan.json."""
 
@@ -132,8 +136,20 @@ class TrainingConfig(StageConfig):
         description="peak learning rate of embeddings and gains, with AdamW (default: likewise)",
     )
     weight_decay: WeightDecay = Field(0.0, description="decoupled weight decay")
+    adam_beta1: ShareBelowOne = Field(
+        0.9, description="share of AdamW's mean of gradients that a step keeps"
+    )
+    adam_beta2: ShareBelowOne = Field(
+        0.95, description="share of AdamW's mean of squared gradients that a step keeps"
+    )
     warmup: Share = Field(0.02, description="share of the steps spent warming up")
-    decay: Share = Field(0.5, description="share of the steps spent decaying to zero")
+    decay: Share = Field(0.5, description="share of the steps spent decaying")
+    decay_shape: DecayShape = Field(
+        "linear", description="how the learning rate decays: by a line or by half a cosine"
+    )
+    decay_to: Share = Field(
+        0.0, description="learning rate at the end of the decay, as a share of the peak"
+    )
     evaluations: Evaluations = Field(
         4, description="number of evaluations on held-out text during training"
     )

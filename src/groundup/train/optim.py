@@ -11,6 +11,7 @@ in float32, and after every step the rounded masters are copied into the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from groundup.kernels import newton_schulz
 from groundup.kernels.gradients import sum_into
+from groundup.train.config import DecayShape
 from groundup.train.device import compute_dtype
 
 # Quintic Newton-Schulz coefficients of Jordan et al. 2024. Their slope at zero is so steep that
@@ -82,18 +84,25 @@ class Schedule:
         scale(step) = min((step + 1) / warmup, 1, (steps - step) / decay)
 
     The decay can start from any point of the flat middle, so a run can be extended without knowing
-    its length in advance.
+    its length in advance. With `decay_shape` "cosine" it is half a wave instead of a line, and with
+    a decay that begins where the warm-up ends, the schedule of Loshchilov and Hutter (2017, SGDR,
+    equation 5). The decay ends at `decay_to`, a share of the highest rate.
     """
 
     steps: int
     warmup_steps: int
     decay_steps: int
+    decay_shape: DecayShape = "linear"
+    decay_to: float = 0.0
 
     def __call__(self, step: int) -> float:
         """Return the factor of the learning rates at `step`, counted from 0."""
         rising = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
-        falling = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
-        return max(min(rising, 1.0, falling), 0.0)
+        left = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
+        left = max(min(left, 1.0), 0.0)
+        if self.decay_shape == "cosine":
+            left = (1 - math.cos(math.pi * left)) / 2
+        return min(rising, 1.0, self.decay_to + (1 - self.decay_to) * left)
 
 
 class Optimizer:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from groundup.errors import UserError
 from groundup.runs.console import counted, duration, say
 from groundup.train import checkpoint
-from groundup.train.config import TrainingConfig
+from groundup.train.config import DecayShape, TrainingConfig
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
     EXPECTED_PEAK_SHARE,
@@ -137,10 +137,14 @@ class TrainPlan:
     expected: dict[str, float] | None = None
     # The part of `flops_per_token` that a token which is not trained on saves.
     head_flops: float = 0.0
+    decay_shape: DecayShape = "linear"
+    decay_to: float = 0.0
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.steps, self.warmup_steps, self.decay_steps)
+        return Schedule(
+            self.steps, self.warmup_steps, self.decay_steps, self.decay_shape, self.decay_to
+        )
 
     def to_json(self) -> dict[str, Any]:
         plan: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
@@ -214,6 +218,8 @@ def resolve_plan(
         steps=steps,
         warmup_steps=round(steps * config.warmup),
         decay_steps=round(steps * config.decay),
+        decay_shape=config.decay_shape,
+        decay_to=config.decay_to,
         save_every=save_every,
         evaluate_every=max(1, -(-steps // config.evaluations)),
         tokens_per_step=tokens_per_step,
@@ -225,6 +231,7 @@ def resolve_plan(
             lora_plus=trained.lora_plus,
             head=trained.head_rate,
             critic=trained.critic_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
         ),
         muon=uses_muon(config, trained),
         gradient_clip=config.gradient_clip,

@@ -174,8 +174,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     )
     decay: Share | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
-        description="share of the steps spent decaying to zero (default: 0.8; 0.4 with little "
-        "data)",
+        description="share of the steps spent decaying (default: 0.8; 0.4 with little data)",
     )
 
     @field_validator("template", mode="before")
