@@ -10,13 +10,15 @@ import sys
 
 def main() -> int:
     """Run the command of this process and return its exit code."""
-    from groundup.app.process import prepare
+    from groundup.app.process import is_own, prepare
 
-    prepare()
+    own = is_own()
+    if own:
+        prepare()
     from groundup.app.cli import main
     from groundup.runs import ranks
 
-    code = main()
+    code = main(None if own else sys.argv[1:])
     ranks.shutdown(code)
     return code
 

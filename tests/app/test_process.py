@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,31 @@ def test_absurd_terminals(value: str) -> None:
         env=os.environ | {"COLUMNS": value, "LINES": value},
     )
     assert done.returncode == 0 and done.stderr == "" and done.stdout
+
+
+@pytest.mark.parametrize("words", ["--version", "sft nowhere --data nothing", ""])
+def test_a_program_that_runs_the_command_keeps_its_process(words: str, tmp_path: Path) -> None:
+    """As a notebook does with %run."""
+    code = f"""if True:
+        import runpy, signal, sys
+        print("begun", flush=True)
+        before = sys.stdout, signal.getsignal(signal.SIGINT)
+        sys.argv[1:] = {words.split()}
+        try:
+            runpy.run_module("groundup", run_name="__main__")
+        except SystemExit as left:
+            print("left with", left.code)
+        assert before == (sys.stdout, signal.getsignal(signal.SIGINT))
+    """
+    host = tmp_path / "host.py"
+    host.write_text(code)
+    environment = {
+        name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ
+    }
+    done = subprocess.run(
+        [sys.executable, str(host)], capture_output=True, text=True, timeout=240, env=environment
+    )
+    said = done.stdout.split("\n")
+    assert done.returncode == 0, done.stderr
+    assert said[0] == "begun" and said.count("begun") == 1
+    assert f"left with {2 if 'sft' in words else 0}" in said

@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.kernels.conftest import number
 from groundup.errors import UserError
 from groundup.kernels import compiler as kernels_compiler
 from groundup.kernels.compiler import compiled
-from groundup.kernels.library import Kernels, best_kernels, is_allowed, library
+from groundup.kernels.library import Kernels, best_kernels, in_use, is_allowed, library, plain
 
 
 def test_the_environment_variable_decides(
@@ -31,6 +32,14 @@ def test_the_environment_variable_decides(
     monkeypatch.setenv("GROUNDUP_KERNELS", "fast")
     with pytest.raises(UserError, match=r"fast.*none, avx2, avx512_bf16, amx"):
         best_kernels(number())
+
+
+def test_one_thread_looks_inside_while_another_trains(kernels: Kernels) -> None:
+    x = torch.empty(0, dtype=number())
+    with plain(), ThreadPoolExecutor(1) as another:
+        assert not in_use(x)
+        assert another.submit(in_use, x).result()
+    assert in_use(x)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,21 @@ def config(workshop: Any, out: Path, **settings: Any) -> PretrainConfig:
         "threads": 1,
     }
     return PretrainConfig(out=out, **small | settings)
+
+
+def test_one_thread_trains_at_a_time(workshop: Any, tmp_path: Path) -> None:
+    long = threading.Thread(target=run, args=[config(workshop, tmp_path / "long", steps=1000)])
+    long.start()
+    while long.is_alive() and not (tmp_path / "long" / "metrics.jsonl").is_file():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match="pretrain cannot begin, because another thread of this pr"):
+        run(config(workshop, tmp_path / "short"))
+    long.join()
+    assert (
+        sum(line["kind"] == "train" for line in read_lines(tmp_path / "long" / "metrics.jsonl"))
+        == 1000
+    )
+    assert run(config(workshop, tmp_path / "short")) == tmp_path / "short"
 
 
 def test_the_folder_loads_in_transformers_with_equal_logits(workshop: Any) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -28,8 +31,34 @@ def test_lines_wrap_between_words_with_indentation() -> None:
     assert wrapped(f"Page: {path}", 12) == f"Page:\n  {path}"
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_forced_colors_in_a_file_bring_no_bar_and_no_wrapping() -> None:
+    """Jupyter sets FORCE_COLOR, and so do some services that run tests."""
+    code = """if True:
+        from groundup.runs import console
+        console._LOG_SECONDS = 0.0
+        with console.Bar("sft", 2, 0) as bar:
+            console.say("a " * 60)
+            bar.advance(1, 0.5, 100, 1.0)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"FORCE_COLOR": "1"},
+    )
+    assert (done.stdout, done.stderr) == (
+        f"{'a ' * 60}\nsft  1/2  loss 0.500  100 tok/s  0:00 left\n",
+        "",
+    )
+
+
 def test_the_time_left_has_minutes_and_no_color() -> None:
-    said = io.StringIO()
+    said = Screen()
     terminal = Console(file=said, force_terminal=True, color_system="truecolor", width=80)
     with progress(on=terminal) as bar:
         bar.update(bar.add_task("sft", total=4), completed=4)

@@ -267,8 +267,9 @@ torch.cuda.get_device_properties = lambda number: types.SimpleNamespace(uuid="GP
 runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 """
 MAC = """
-import runpy, torch
-torch.backends.mps.is_available = lambda: True
+import functools, runpy, torch
+# torch 2.15 looks for what the function wraps.
+torch.backends.mps.is_available = functools.cache(lambda: True)
 runpy.run_module("groundup", run_name="__main__", alter_sys=True)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import groundup
 from groundup.adapters.attach import add_lora, merge
@@ -227,6 +228,16 @@ def test_no_hook_remains_on_an_inspected_model(tiny_model) -> None:  # type: ign
     assert model.training and model.model.gradient_checkpointing
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(model.logits(Batch.of(torch.tensor([[3, 4, 5]]))), before)
+
+
+def test_threads_look_at_one_model_one_after_the_other(tiny_model: Any) -> None:
+    model = tiny_model()
+    prompts = [list(range(3, 3 + length)) for length in (4, 5, 6, 7)] * 8
+    alone = [xray(model, ids).loss for ids in prompts]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda ids: xray(model, ids).loss, prompts))
+    for one, other in zip(alone, together, strict=True):
+        assert_array_equal(one, other)
 
 
 def test_patterns_are_classified() -> None:

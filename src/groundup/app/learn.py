@@ -21,7 +21,7 @@ from groundup.learn.moving import PAGES, moving
 from groundup.learn.own import Own, Prediction, Record, part_hash
 from groundup.learn.predictions import calibration
 from groundup.learn.road import after, find, of_step, road
-from groundup.runs.console import console, counted, say
+from groundup.runs.console import at_terminal, console, counted, say
 from groundup.runs.files import write_bytes
 
 # The longest lines of solutions and of the road.
@@ -45,7 +45,7 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
             if one not in done and records.get(one.name, Record()).passed:
                 mark = "~"  # changed since
             begun = f"  {mark} {one.number:<4}  {one.title:<50} {one.minutes:>3} min"
-            beside = not console.is_terminal or console.width >= _ROAD
+            beside = not at_terminal() or console.width >= _ROAD
             _tell(f"{begun}  {one.makes}" if beside else f"{begun}\n{'':9}{one.makes}", 9)
     say("")
     open_ones = [one for one in road() if one not in done]
@@ -247,7 +247,7 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
         return
     say("")
     _show_markdown(f"**Predict first:** {question.shown}")
-    if sys.stdin.isatty() and console.is_terminal:
+    if sys.stdin.isatty() and at_terminal():
         with contextlib.suppress(EOFError):
             letters = f"one of {', '.join(question.letters)}"
             choice = _typed("Your choice (Enter to skip): ", question.letters, letters)
@@ -291,7 +291,7 @@ def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: floa
 
 def _tell(text: str, indent: int = 0) -> None:
     """Print the text wrapped to the terminal, with continuation lines indented."""
-    if console.is_terminal:
+    if at_terminal():
         lines = [
             textwrap.fill(
                 line,
@@ -324,8 +324,8 @@ def _show_markdown(text: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    page = Markdown(text, code_theme="ansi_dark", hyperlinks=console.is_terminal)
-    if console.is_terminal:
+    page = Markdown(text, code_theme="ansi_dark", hyperlinks=at_terminal())
+    if at_terminal():
         # Longer lines of prose are hard to read.
         Console(width=min(console.width, 100), highlight=False).print(page)
         return

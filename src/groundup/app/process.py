@@ -69,6 +69,16 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, _leave)
 
 
+def is_own() -> bool:
+    """Whether the command is what this process was started for.
+
+    If a notebook runs it within its own process (`%run -m groundup`), signals, streams and the
+    process are the notebook's.
+    """
+    words, started = sys.argv[1:], sys.orig_argv
+    return started[-len(words) :] == words if words else "groundup" in started[-1]
+
+
 def restart() -> None:
     """Restart this command with the current environment."""
     sys.stdout.flush()

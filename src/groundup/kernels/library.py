@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import Structure, c_double, c_int, c_int64, c_void_p
@@ -93,6 +94,14 @@ _ARGUMENTS = {
 }
 _KINDS = {"p": c_void_p, "n": c_int64, "d": c_double, "h": Heads, "s": Shape}
 
+
+class _Here(threading.local):
+    """What holds for the current thread only."""
+
+    plain = False
+
+
+_here = _Here()
 _used: ctypes.CDLL | None = None
 _dtype: torch.dtype | None = None
 
@@ -172,13 +181,15 @@ def use_kernels(kernels: Kernels) -> None:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Disable the kernels within the block, for example to inspect intermediate values."""
-    global _used
-    before, _used = _used, None
+    """Use no kernels in this thread within the block, for example to inspect intermediate values.
+
+    Another thread may train meanwhile.
+    """
+    before, _here.plain = _here.plain, True
     try:
         yield
     finally:
-        _used = before
+        _here.plain = before
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -215,6 +226,8 @@ def in_use(x: Tensor) -> bool:
 
     False under autocast, which chooses a dtype for each product.
     """
+    if torch.compiler.is_compiling() or _here.plain:  # torch cannot compile what a thread keeps
+        return False
     if _used is None or x.dtype != _dtype or x.device.type != "cpu":
         return False
     return not torch.is_autocast_enabled("cpu")

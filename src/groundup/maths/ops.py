@@ -146,7 +146,10 @@ def abs(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
-    """x limited to constant bounds; the derivative is 0 where a bound applies."""
+    """x limited to constant bounds; the derivative is 0 beyond them, and 1 at a bound.
+
+    So it is in torch before 2.15; later its derivative is 0 at a bound, too.
+    """
     low = None if min is None else x.as_operand(min).data
     high = None if max is None else x.as_operand(max).data
 

@@ -20,15 +20,21 @@ from rich.text import Text
 
 from groundup.runs import ranks
 
-console = Console(stderr=False, highlight=False, soft_wrap=True)
+# In a notebook rich would show each line as a page of its own.
+console = Console(stderr=False, highlight=False, soft_wrap=True, force_jupyter=False)
 # Seconds between progress lines in a log.
 _LOG_SECONDS = 15.0
+
+
+def at_terminal(on: Console = console) -> bool:
+    """Whether the console is a terminal; FORCE_COLOR alone asks for colors in a file."""
+    return on.is_terminal and on.file.isatty()
 
 
 def say(text: str) -> None:
     """Print one line. The text is shown literally, never as markup."""
     if ranks.is_first():
-        console.print(wrapped(text, console.width) if console.is_terminal else text, markup=False)
+        console.print(wrapped(text, console.width) if at_terminal() else text, markup=False)
 
 
 def wrapped(text: str, width: int) -> str:
@@ -94,7 +100,7 @@ def progress(*columns: ProgressColumn, on: Console = console, hidden: bool = Fal
         *columns,
         _TimeLeft(),
         console=on,
-        disable=hidden or not on.is_terminal,
+        disable=hidden or not at_terminal(on),
         transient=True,
     )
 
@@ -142,7 +148,7 @@ class Bar:
         if now - self._last_line <= _LOG_SECONDS and step < self.steps:
             return
         self._last_line, self._tokens, self._seconds = now, 0, 0.0
-        if not console.is_terminal:
+        if not at_terminal():
             left = (now - self._begun) / max(1, step - self.start) * (self.steps - step)
             say(f"{self.name}  {step}/{self.steps}  {facts}  {_clock(left)} left")
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -111,10 +113,11 @@ def run_stage(
     """Run the training stage of this name unless it is finished; return its run folder.
 
     `parents` are the folders that it reads, by role. Raises `UserError` for settings, data or a
-    folder that cannot be used.
+    folder that cannot be used, and while another thread of this process trains.
     """
     started = time.perf_counter()
     with (
+        _alone(stage),
         torch.inference_mode(False),
         torch.enable_grad(),
         restoring_torch(),
@@ -132,6 +135,23 @@ def run_stage(
             return train(run, job, plan)
         finally:
             use_kernels("none")  # later code in this process must not depend on this stage
+
+
+_training = threading.RLock()
+
+
+@contextmanager
+def _alone(stage: str) -> Iterator[None]:
+    """Kernels, random numbers and the number of CPU threads are those of the whole process."""
+    if not _training.acquire(blocking=False):
+        raise UserError(
+            f"{stage} cannot begin, because another thread of this process trains, and both would "
+            "draw the same random numbers; wait for it, or give each a process of its own"
+        )
+    try:
+        yield
+    finally:
+        _training.release()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ A head is ablated by setting its output, the input of the output projection, to 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ class Trace:
     fed_forward: list[Float[Tensor, "rows time width"]] = field(default_factory=list)
 
 
+_inspecting = threading.RLock()
+
+
 @contextmanager
 def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
     """Fill a `Trace` from the one forward pass inside the block; the heads `without` are ablated.
@@ -64,28 +68,33 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
     require_transformer(model.config)
     check_heads(model.config, without)
     trace, handles = Trace(), list[Any]()
-    try:
-        for layer, block in enumerate(model.blocks):
-            ablated = [head for at, head in without if at == layer]
-            handles += _hooks(block, trace, ablated)
-        handles.append(model.model.norm.register_forward_pre_hook(_input_into(trace.residual)))
-        with evaluating(model), uncompiled(model), plain():
+    with evaluating(model), uncompiled(model), plain():
+        try:
+            for layer, block in enumerate(model.blocks):
+                ablated = [head for at, head in without if at == layer]
+                handles += _hooks(block, trace, ablated)
+            before_norm = model.model.norm.register_forward_pre_hook(_input_into(trace.residual))
+            handles.append(before_norm)
             yield trace
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 @contextmanager
 def evaluating(model: CausalLM) -> Iterator[None]:
-    """Disable dropout, and gradient checkpointing, whose backward pass would run hooks again."""
-    checkpointed = model.model.gradient_checkpointing
-    model.set_gradient_checkpointing(False)
-    try:
-        with in_eval_mode(model):
-            yield
-    finally:
-        model.set_gradient_checkpointing(checkpointed)
+    """Disable dropout, and gradient checkpointing, whose backward pass would run hooks again.
+
+    The modes and the hooks are the model's, so one thread at a time inspects; others wait.
+    """
+    with _inspecting:
+        checkpointed = model.model.gradient_checkpointing
+        model.set_gradient_checkpointing(False)
+        try:
+            with in_eval_mode(model):
+                yield
+        finally:
+            model.set_gradient_checkpointing(checkpointed)
 
 
 def _hooks(block: Block, trace: Trace, ablated: list[int]) -> list[Any]:
