@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -13,6 +14,13 @@ import termios
 import time
 
 from preloaded import Process
+
+
+class Screen(io.StringIO):
+    """A file that says of itself that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Terminal:

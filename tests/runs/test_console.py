@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from groundup.runs import console
 from groundup.runs.console import Bar, counted, duration, printable, progress, wrapped
+from pseudo_terminal import Screen
 
 
 def test_model_output_cannot_control_the_terminal() -> None:
@@ -29,11 +29,6 @@ def test_lines_wrap_between_words_with_indentation() -> None:
     assert wrapped("as deep as", 0) == "as deep as"
     path = "/" + 30 * "x"
     assert wrapped(f"Page: {path}", 12) == f"Page:\n  {path}"
-
-
-class Screen(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_forced_colors_in_a_file_bring_no_bar_and_no_wrapping() -> None:

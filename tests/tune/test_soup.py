@@ -225,5 +225,7 @@ def test_a_downloaded_model_is_called_by_its_name(tmp_path: Path, two: tuple[Pat
     shutil.copytree(two[1], fetched)
     described = json.loads((fetched / "config.json").read_text())
     (fetched / "config.json").write_text(json.dumps({**described, "rms_norm_eps": 0.1}))
-    with pytest.raises(UserError, match=rf"in {two[0]} and .* in hub:owner/other, and only"):
+    with pytest.raises(
+        UserError, match=rf"in {two[0]} and .* in hub:owner/other@revision, and only"
+    ):
         soup([two[0], fetched], [0.5, 0.5])
