@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +151,74 @@ def test_a_prompt_that_cannot_be_completed_is_not_written(
     assert written("the sea") == f"the sea{completion.text}\n"
     # Nor is one left out that nothing follows.
     assert written("the sea", replace(SAMPLING, stop_ids=tuple(range(320)))) == "the sea\n"
+
+
+# Streams.
+
+GIVEN = {"temperature": 1.0, "max_new_tokens": 12, "seed": 0}
+
+
+def piped(folder: Path, lines: Sequence[object], *words: str) -> subprocess.CompletedProcess[str]:
+    """`groundup generate` with these lines at its standard input."""
+    given = "".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in lines)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in GIVEN.items()]
+    return subprocess.run(
+        [sys.executable, "-m", "groundup", "generate", str(folder), *options, *words],
+        input=given,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_standard_input_and_output_are_files_of_rows(folder: Path, complete: Complete) -> None:
+    expected = complete(ROWS, sampling_of(folder, **GIVEN))
+    for words in (["--prompts", "-", "--out", "-"], ["--prompts=-"], ["--prompts", "/dev/stdin"]):
+        done = piped(folder, ROWS, *words)
+        rows = map(json.loads, done.stdout.splitlines())
+        assert sorted(rows, key=lambda row: row["index"]) == expected, words
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stream_continues_a_file_that_was_begun_from_the_same_rows(
+    folder: Path, complete: Complete, tmp_path: Path
+) -> None:
+    whole, out = complete(ROWS, sampling_of(folder, **GIVEN)), tmp_path / "out.jsonl"
+    out.write_bytes(out.read_bytes()[:900])
+    assert piped(folder, ROWS, "--prompts", "-", "--out", str(out)).returncode == 0
+    assert read(out) == whole
+    done = piped(folder, ROWS[1:], "--prompts", "-", "--out", str(out))
+    assert done.returncode == 2 and "begun from another file of prompts" in done.stderr
+
+
+def test_a_named_pipe_gives_rows(folder: Path, complete: Complete, tmp_path: Path) -> None:
+    expected, pipe = complete(ROWS), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = "".join(f"{json.dumps(row)}\n" for row in ROWS)
+    writer = threading.Thread(target=pipe.write_text, args=(lines,))
+    writer.start()
+    complete_file(folder, pipe, tmp_path / "piped.jsonl", SAMPLING, as_messages=False)
+    writer.join()
+    assert read(tmp_path / "piped.jsonl") == expected
+
+
+def test_messages_on_a_stream_name_it(folder: Path) -> None:
+    done = piped(folder, [ROWS[0], "{torn", {"prompt": "a", "seed": 1.5}], "--prompts", "-")
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "standard input, line 2",
+        "standard input, line 3",
+    ]
+    assert done.returncode == 0 and json.loads(done.stdout)["prompt"] == "the sea"
+    done = piped(folder, [], "--prompts", "-")
+    assert done.returncode == 2 and done.stderr.startswith("error: standard input ")
+    words = [sys.executable, "-m", "groundup", "generate", str(folder), "--prompts", "-"]
+    closed = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *words], capture_output=True, text=True)
+    assert closed.returncode == 2
+    assert closed.stderr.startswith("error: standard input ")
+
+
+def test_a_stream_is_no_value_of_other_options(folder: Path) -> None:
+    done = piped(folder, ROWS, "--prompts", "-", "--schema", "-")
+    assert done.returncode == 2 and "A standard stream (-) cannot be its value." in done.stderr
 
 
 # Stopping and going on.

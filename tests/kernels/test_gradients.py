@@ -31,7 +31,7 @@ def test_a_sum_does_not_depend_on_the_number_of_threads(kernels: Kernels) -> Non
         pytest.skip("the product of float32 is PyTorch's")
     dy, x = normal(0, 300, 64), normal(1, 300, 96)
     found = []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 5):  # with five, some have no part of the 3 x 2 blocks
         torch.set_num_threads(threads)
         found.append(torch.zeros(64, 96))
         add_product(found[-1], dy, x)

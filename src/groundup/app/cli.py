@@ -497,6 +497,8 @@ def parse_error(error: CycloptsError, arguments: Sequence[str]) -> str:
             positional = missing.index is not None and missing.name.startswith("--")
             name = missing.name.lstrip("-").upper() if positional else missing.name
             why = f"{name} is missing: {missing.parameter.help}."
+            if (missing.name, "-") in pairwise(arguments):
+                why += " A standard stream (-) cannot be its value."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _expected_number(error) or why
     if isinstance(error, UnknownOptionError):
@@ -610,7 +612,19 @@ def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
         from groundup.app.commands.learn import require_command
 
         require_command(arguments[1:])
-    return _with_folder(_respelled(renamed_options(arguments)))
+    return _with_folder(_with_streams(_respelled(renamed_options(arguments))))
+
+
+def _with_streams(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments of `generate` with `--prompts -` and `--out -` in one word each, since
+    the parser takes a lone - for an option.
+    """
+    words = list(arguments)
+    if words[:1] == ["generate"]:
+        for place, pair in reversed(list(enumerate(pairwise(words)))):
+            if pair in (("--prompts", "-"), ("--out", "-")):
+                words[place : place + 2] = ["=".join(pair)]
+    return words
 
 
 # The suites of `groundup eval MODELS --suite NAME`, the syntax of an earlier release.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from groundup.train.device import dtype_of, resolve_device
 from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 2
+STREAM = Path("-")  # standard input or output
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 # Not in transformers, whose generation_config.json has the other settings.
 _TOKEN_PENALTIES = ("presence_penalty", "frequency_penalty")
@@ -209,21 +211,23 @@ def complete_file(
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
 
-    A row's own settings override `sampling`. `as_messages` turns each text prompt into a message.
+    `prompts` may also be a pipe, or `STREAM` for standard input, with rows in JSON Lines. A row's
+    own settings override `sampling`. `as_messages` turns each text prompt into a message.
     `logprobs` adds token ids and their log-probabilities, and those of this many most likely
     tokens. Bad lines are reported on standard error and left out.
     """
     if logprobs is not None:
         check("logprobs", logprobs, TopLogprobs, "0 gives only the sampled tokens'; try 5")
     options = _Options(sampling, as_messages, logprobs or 0, read_schema(schema))
-    records = read_prompts(prompts)
+    given = _read(prompts)
+    records = given.records
     begun_with = {
         # Schema 1 did not count bad rows; without any, both schemas give the same indices.
         "schema": SCHEMA if records.bad else 1,
         "model": model_hash(folder),
         "adapter": adapter and model_hash(adapter, alone=True),
         "guard": guard and model_hash(guard),
-        "prompts": file_hash(prompts),
+        "prompts": given.hash,
         "chat": as_messages,
         "logprobs": logprobs,
         "template": template or None,
@@ -231,14 +235,14 @@ def complete_file(
         "json_schema": options.schema,
         **recorded(sampling),
     }
-    inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
+    inputs = [*given.files, *files_of(folder), *(files_of(adapter) if adapter is not None else ())]
     reader = opened_guard(guard)
     with resumable_lines(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
         write_line,
         finished,
     ):
         model, tokenizer = opened(folder, [adapter] if adapter else [], device, template, dtype)
-        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, str(prompts), options)
+        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records, given.name, options)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
@@ -254,6 +258,43 @@ def complete_file(
         count = len(records.bad) + len(bad)
         left = f"; {counted(count, 'bad line')} left out" if count else ""
         say(f"{counted(len(jobs), 'completion')} written to {out}{left}")
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts with the hash of their bytes, the name for messages, and the files they are in."""
+
+    records: Records[PromptRow]
+    hash: str
+    name: str
+    files: Sequence[Path]
+
+
+def _read(prompts: Path) -> _Prompts:
+    if prompts != STREAM and not prompts.is_fifo():
+        records = read_prompts(prompts)
+        return _Prompts(records, file_hash(prompts), str(prompts), files_of(prompts))
+    # A stream can be read only once, so its rows are copied to a file.
+    name = "standard input" if prompts == STREAM else str(prompts)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "prompts.jsonl"
+        copy.write_bytes(_all_of(prompts, name))
+        try:
+            records = read_prompts(copy)
+        except UserError as error:
+            said = str(error).replace(repr(str(copy)), name).replace(str(copy), name)
+            raise UserError(said) from None
+        bad = tuple(replace(line, file=name) for line in records.bad)
+        return _Prompts(replace(records, bad=bad), file_hash(copy), name, ())
+
+
+def _all_of(stream: Path, name: str) -> bytes:
+    own = stream == STREAM
+    try:
+        with open(0 if own else stream, "rb", closefd=not own) as source:
+            return source.read()
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror}); give a file") from None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from groundup.kernels.library import call, in_use
 
-# Tokens that the kernel processes at a time.
+# Tokens that a thread of the kernel processes at a time.
 _CHUNK = 256
 
 
@@ -85,5 +85,6 @@ def _add_product(total: Tensor, dy: Tensor, x: Tensor, *, adds: bool) -> None:
         total.addmm_(dy.T, x, beta=int(adds))
         return
     out, width = total.shape
-    tiles = torch.empty(_CHUNK * (out + width), dtype=torch.bfloat16)
+    each = _CHUNK * (32 + min(out, width))
+    tiles = torch.empty(torch.get_num_threads() * each, dtype=torch.bfloat16)
     call("weight_gradient", total, dy, x, len(x), out, width, int(adds), tiles)

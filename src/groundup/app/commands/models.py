@@ -45,7 +45,8 @@ def generate(
             group=_FILES,
             help="complete every prompt of this file and write JSON Lines: a .txt file with one "
             f"prompt per line, or a {ROW_KINDS} file with rows of prompt or messages, which may "
-            "also set id, temperature, max_new_tokens, seed, stop …",
+            "also set id, temperature, max_new_tokens, seed, stop …; - or a pipe gives such rows "
+            "as JSON Lines",
         ),
     ] = None,
     out: Annotated[
@@ -53,7 +54,7 @@ def generate(
         Parameter(
             group=_FILES,
             help="file to write, which the same command continues after a stop; lines come in the "
-            "order in which completions end, each with the index of its row, from 0 (default: "
+            "order in which completions end, each with the index of its row, from 0 (default: -, "
             "standard output)",
         ),
     ] = None,
@@ -116,7 +117,7 @@ def generate(
         raise UserError("--stop='' must not be empty; give a text, or leave it out")
     folder = find_model(model)
     texts = () if prompts_file is not None else _prompts(prompts)
-    from groundup.app.completions import complete_file, sampling_of, write_completions
+    from groundup.app.completions import STREAM, complete_file, sampling_of, write_completions
 
     drawn = sampling_of(folder, **sampling.model_dump(), stop=stop or None, seed=seed)
     with with_parts(mine):
@@ -137,7 +138,7 @@ def generate(
             complete_file(
                 folder,
                 prompts_file,
-                out,
+                None if out == STREAM else out,
                 drawn,
                 as_messages=chat,
                 logprobs=logprobs,
