@@ -6,7 +6,7 @@ import decimal
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from conftest import TinyModel
 from groundup.align.config import LOSSES, DPOConfig
-from groundup.align.dpo import pair_logprobs, pair_loss, preference_loss
+from groundup.align.dpo import _METHODS, pair_logprobs, pair_loss, preference_loss
 from groundup.align.pair_losses import log_complement
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.app.settings import configured
@@ -252,6 +252,12 @@ def test_defaults_are_the_losses_own() -> None:
     assert (given.beta, given.gamma) == (10.0, 5.0)
     again = DPOConfig.model_validate(given.model_dump())
     assert again == given
+
+
+def test_every_table_has_every_loss() -> None:
+    choices = get_args(DPOConfig.model_fields["loss"].annotation)
+    assert set(choices) == set(LOSSES) == set(_METHODS) == {s["loss"] for s in SETTINGS.values()}
+    assert set(REFERENCE_FREE) < set(LOSSES)
 
 
 def test_an_unknown_loss_is_rejected() -> None:

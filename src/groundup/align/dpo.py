@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from groundup.align.config import DPOConfig
+from groundup.align.config import LOSSES, DPOConfig
 from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
 from groundup.align.preferences import (
     Pair,
@@ -104,6 +104,8 @@ def pair_loss(
     policy and the reference, and their numbers of tokens. `label_smoothing` applies to sigmoid
     only, `gamma` to simpo only. Raises `ValueError` for an unknown loss.
     """
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss!r} is not one of {', '.join(LOSSES)}")
     chosen, rejected = policy.unbind(-1)
     mean_chosen, mean_rejected = (policy / tokens).unbind(-1)
     if loss == "simpo":
@@ -117,8 +119,6 @@ def pair_loss(
     before, otherwise = reference.unbind(-1)
     if loss == "hinge":
         return hinge_loss(chosen, rejected, before, otherwise, beta)
-    if loss != "sigmoid":
-        raise ValueError(f"loss={loss!r} is not one of sigmoid, ipo, hinge, simpo, orpo")
     return dpo_loss(chosen, rejected, before, otherwise, beta, label_smoothing)
 
 

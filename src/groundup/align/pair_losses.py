@@ -4,7 +4,9 @@
     simpo    mean per token, no reference model          orpo     odds ratio, no reference model
 
 Each takes the answers' log-probabilities in nats and returns each pair's loss and reward margin.
-`config.LOSSES` lists the settings of each loss.
+A new loss also needs its settings in `config.LOSSES` and `DPOConfig.loss`, a branch of `pair_loss`
+and a name in `dpo._METHODS`, and perhaps an entry in `evals.config.REFERENCE_FREE`; the tests
+compare it with its paper's formula.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The table of stages: what each reads, what it makes, and where its code is.
 
 A stage is `run(config) -> Path`. Recipes and the command line know stages only from this table: to
-add one, write its config and its module, and add a row here. Configs and code are imported when
-they are used, so that `groundup --help` is fast.
+add one, write its config and its module, and add a row here and each field that names a folder to
+`INPUTS`. Configs and code are imported when they are used, so that `groundup --help` is fast.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One dataclass describes every supported architecture: the differences between Qwen3 and GPT-2 are
 fields here or a row in `families`, never another model class. A few fields exist to compare
 architectures. A shape that no Hugging Face family has is still valid; it is saved in our own format
-(`formats.hf_config`).
+(`formats.own_config`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Our own models are Qwen3-shaped and our parameters carry Qwen3's names. The tables here list what
 each other family adds or lacks, how its `config.json` names a size, and under which name its files
-store a tensor. `formats.gguf.settings` has the names in GGUF files.
+store a tensor. A family in GGUF files also needs its name in `formats.gguf.settings`. One with a
+part that ours lack needs a field in `config` and code in `model`, `sizes` and `generation.kernel`,
+whose `is_plain` must refuse it or whose kernel must compute it.
 """
 
 from __future__ import annotations
