@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -125,8 +126,9 @@ def test_unwritable_is_distinguished_from_non_executable(
     cache = tmp_path / "cache"
     monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
     for path in (tmp_path, cache, cache / "kernels" / "tmp1"):
-        said = kernels_compiler._reason(PermissionError(13, "Permission denied", str(path)))
-        assert said == f"{cache} cannot be written; set GROUNDUP_CACHE to a folder that can be"
+        for code in (errno.EACCES, errno.EROFS):
+            said = kernels_compiler._reason(OSError(code, os.strerror(code), str(path)))
+            assert said == f"{cache} cannot be written; set GROUNDUP_CACHE to a folder that can be"
     program = tmp_path / "cc"
     said = kernels_compiler._reason(PermissionError(13, "Permission denied", str(program)))
     assert f"'{program}' cannot be used (Permission denied)" in said

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -158,7 +159,7 @@ def _reason(error: Exception) -> str:
     remedy = "set CC to another compiler"
     if isinstance(error, FileNotFoundError):
         return f"there is no {error.filename!r}; install gcc or clang, or {remedy}"
-    if isinstance(error, PermissionError):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         cache, refused = cache_folder(), Path(str(error.filename))
         if cache in (refused, *refused.parents) or refused in cache.parents:
             return f"{cache} cannot be written; set GROUNDUP_CACHE to a folder that can be"
